@@ -1,0 +1,213 @@
+"""What a cell is. An equation is written here once, as a pure function; how time is crossed is a driver's business.
+
+T time, B batch (any number of leading axes), D input features, H hidden units, G gates.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+
+from .init import GlorotOrthogonal, Initializer
+from .recurrence import Dense, Recurrence, gates_of
+
+Params = Any  # a pytree of arrays
+State = Any  # a pytree of arrays, each (*batch, features)
+Output = Any  # a pytree of arrays, each (*batch, features)
+Tree = TypeVar("Tree")
+
+
+@runtime_checkable
+class Cell(Protocol):
+    """An equation of one step in time: a frozen value that holds no array, with three pure methods."""
+
+    def init(self, key: jax.Array, in_dim: int) -> Params:
+        """Draw the params for inputs of `in_dim` features."""
+        ...
+
+    def initial_state(self, params: Params, batch: tuple[int, ...] = ()) -> State:
+        """Give the state before the first step, each leaf (*batch, features)."""
+        ...
+
+    def step(self, params: Params, state: State, x: Any) -> tuple[State, Output]:
+        """Go from s_{t-1} and x_t (*batch, D) to (s_t, y_t): one step, for streaming."""
+        ...
+
+
+class GatedParams(NamedTuple):
+    """The params of a gated cell, plain arrays.
+
+    Attributes:
+        w_x: input weights (D, G, H); the reshape to (D, G * H) is free.
+        w_h: recurrent weights, in the shape that the cell's `recurrence` gives them: dense (H, G, H).
+        b: bias (G, H).
+        local: what the gate has of its own (peepholes, gains), as the cell defines it; () where it has nothing.
+    """
+
+    w_x: jax.Array
+    w_h: jax.Array
+    b: jax.Array
+    local: Any = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GatedCell(abc.ABC):
+    """s_t = gate(s_{t-1}, u_t, v_t) with u_t = x_t W_x + b and v_t = read(s_{t-1}) W_h.
+
+    A subclass is a frozen dataclass that gives `hidden` (H), `gates` (G), `initial_state`, `read` and `gate`;
+    `init`, `step` and every driver with its gradient come with it:
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Leaky(GatedCell):
+    ...     hidden: int
+    ...     gates = 1
+    ...     def initial_state(self, params, batch=()): return jnp.zeros((*batch, self.hidden))
+    ...     def read(self, h): return h
+    ...     def gate(self, h, u, v): return 0.9 * h + 0.1 * jnp.tanh(u[0] + v[0])
+    >>> cell = Leaky(8)
+    >>> params = cell.init(jax.random.key(0), in_dim=3)
+    >>> state, y = cell.step(params, cell.initial_state(params, (2,)), jnp.ones((2, 3)))
+    >>> y.shape
+    (2, 8)
+
+    Args:
+        recurrence: how v comes from read(s): `Dense()`, `Diagonal()` or `Heads(n)`.
+        initializer: how the weights are drawn: `GlorotOrthogonal()` or `TorchUniform()`.
+
+    More methods have a default and may be given: `local` and `init_local` with `transition` (a gate with params of
+    its own), `output` (what is put out), `bias_offset` (where b begins) and `project` (another u_t).
+    """
+
+    if TYPE_CHECKING:  # a subclass gives these two, as fields or as class attributes
+
+        @property
+        def hidden(self) -> int:
+            """H."""
+
+        @property
+        def gates(self) -> int:
+            """G."""
+
+    recurrence: Recurrence = Dense()
+    initializer: Initializer = GlorotOrthogonal()
+
+    @abc.abstractmethod
+    def initial_state(self, params: Params, batch: tuple[int, ...] = ()) -> State:
+        """Give the state before the first step, each leaf (*batch, features)."""
+
+    @abc.abstractmethod
+    def read(self, s: State) -> jax.Array:
+        """Take from the state what the recurrent weights see, (*batch, H)."""
+
+    @abc.abstractmethod
+    def gate(self, s: State, u: tuple[jax.Array, ...], v: tuple[jax.Array, ...]) -> State:
+        """Give s_t from s_{t-1} and G arrays (*batch, H) each of input terms u and recurrent terms v."""
+
+    # What a cell may say besides.
+
+    def init_local(self, key: jax.Array) -> Any:
+        """Draw the params that the gate has of its own, stored as `params.local`."""
+        return ()
+
+    def local(self, params: Params) -> Any:
+        """Say which params `transition` uses."""
+        return params.local
+
+    def transition(self, local: Any, s: State, u: Any, v: tuple[jax.Array, ...]) -> State:
+        """Be the gate, with its own params at hand."""
+        return self.gate(s, u, v)
+
+    def output(self, params: Params, s: State, x: Any) -> Output:
+        """Put out y_t from s_t, here read(s_t); any leading axes. In the dtype of the params."""
+        return self.read(s).astype(params.w_x.dtype)
+
+    def bias_offset(self) -> jax.Array | float:
+        """Say what is added to the initializer's b (G, H): a forget bias, say."""
+        return 0.0
+
+    def project(self, params: Params, x: Any) -> Any:
+        """Give u = x W_x + b: x (..., D) to G arrays (..., H). It never sees the state, so time may be an axis."""
+        return tuple(g + b for g, b in zip(gates_of(x, params.w_x), params.b, strict=True))
+
+    # Written once for every gated cell.
+
+    def init(self, key: jax.Array, in_dim: int) -> GatedParams:
+        """Draw the params for inputs of `in_dim` features."""
+        k_x, k_h, k_b, k_local = jax.random.split(key, 4)
+        return GatedParams(
+            self.initializer.input(k_x, (in_dim, self.gates, self.hidden)),
+            self.recurrence.init(k_h, self.initializer, self.gates, self.hidden),
+            self.initializer.bias(k_b, (self.gates, self.hidden)) + self.bias_offset(),
+            self.init_local(k_local),
+        )
+
+    def recur(self, params: Params, s: State) -> tuple[jax.Array, ...]:
+        """Give v = read(s) W_h: G arrays (..., H); any leading axes."""
+        return self.recurrence(params.w_h, self.read(s))
+
+    def advance(self, local: Any, s: State, u: Any, v: tuple[jax.Array, ...]) -> State:
+        """Be `transition` in the dtype of the state, in which everything elementwise is reckoned."""
+        dtype = float_dtype(s)
+        return self.transition(cast(local, dtype), s, cast(u, dtype), cast(v, dtype))
+
+    def step(self, params: Params, state: State, x: Any) -> tuple[State, Output]:
+        """Go from s_{t-1} and x_t (*batch, D) to (s_t, y_t)."""
+        u = self.project(params, x)
+        state = self.advance(self.local(params), state, u, self.recur(params, state))
+        return state, self.output(params, state, x)
+
+
+class Marks(NamedTuple):
+    """What is known of every step besides its input; a driver hands each step its row.
+
+    Attributes:
+        valid: (T, *batch) bool, false in the padding; None where there is none.
+        fresh: (T, *batch) bool, true where the state begins anew before this step; None where it never does.
+        initial: the state it begins anew from; None where it never does.
+    """
+
+    valid: jax.Array | None = None
+    fresh: jax.Array | None = None
+    initial: State = None
+
+
+def enter(state: State, marks: Marks) -> State:
+    """Give the state that a step starts from: the cell's own initial state where the step is marked fresh."""
+    if marks.fresh is None:
+        return state
+    return where(marks.fresh, marks.initial, state)
+
+
+def leave(new: State, old: State, marks: Marks) -> State:
+    """Give the state that a step ends with: the old one where the step is padding. It keeps its dtype."""
+    new = jax.tree.map(lambda n, o: n.astype(o.dtype), new, old)
+    if marks.valid is None:
+        return new
+    return where(marks.valid, new, old)
+
+
+def where(mask: jax.Array, a: Tree, b: Tree) -> Tree:
+    """`jnp.where` over trees, `mask` (*batch) standing for every feature of a leaf (*batch, ...)."""
+
+    def choose(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(mask.reshape(mask.shape + (1,) * (b.ndim - mask.ndim)), a, b)
+
+    return jax.tree.map(choose, a, b)
+
+
+def float_dtype(tree: Any) -> Any:
+    """Give the dtype of the first floating leaf, None if there is none."""
+    return next((a.dtype for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.floating)), None)
+
+
+def cast(tree: Tree, dtype: Any) -> Tree:
+    """Cast the floating leaves to `dtype`; None leaves everything as it is."""
+
+    def one(a: Any) -> Any:
+        return a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
+
+    return tree if dtype is None else jax.tree.map(one, tree)

@@ -1,0 +1,117 @@
+"""The gated recurrent unit, in its two forms."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.nn import sigmoid
+
+from ..cell import GatedCell, GatedParams, cast
+from ..init import GlorotOrthogonal, Initializer
+from ..recurrence import gates_of
+
+
+@dataclasses.dataclass(frozen=True)
+class GRU(GatedCell):
+    """The GRU that resets after the recurrent matmul, its gates in the order r, z, n.
+
+    r, z = σ(u + v), n = tanh(u_n + r * (v_n + b_hn)), h_t = (1 - z) * n + z * h_{t-1}.
+
+    Args:
+        hidden: H, the number of units.
+
+    The state is h (*batch, H); `params.local` is the recurrent bias b_hn (H,). The other two recurrent biases of
+    torch and cuDNN only ever add to b.
+
+    >>> cell = GRU(4)
+    >>> params = cell.init(jax.random.key(0), in_dim=3)
+    >>> state, y = cell.step(params, cell.initial_state(params), jnp.ones(3))
+    >>> y.shape
+    (4,)
+
+    Reference: Cho et al., "Learning phrase representations using RNN encoder-decoder", 2014, in the form of
+    cuDNN, torch, Keras (`reset_after=True`) and flax.
+    Note: for the reset before the matmul (the paper, haiku, ONNX's default) use `ResetBeforeGRU`; ONNX orders the
+    gates z, r, h; `flax.nnx.GRUCell` has no b_hn.
+    """
+
+    hidden: int
+    gates = 3
+
+    def initial_state(self, params: GatedParams, batch: tuple[int, ...] = ()) -> jax.Array:
+        """h_0 = 0, (*batch, H), in the dtype of the params."""
+        return jnp.zeros((*batch, self.hidden), params.b.dtype)
+
+    def read(self, h: jax.Array) -> jax.Array:
+        """What the recurrent weights see: h."""
+        return h
+
+    def gate(self, h: jax.Array, u: tuple[jax.Array, ...], v: tuple[jax.Array, ...]) -> jax.Array:
+        """The equations above with b_hn = 0."""
+        return self.transition(jnp.zeros((), h.dtype), h, u, v)
+
+    def transition(
+        self, local: jax.Array, h: jax.Array, u: tuple[jax.Array, ...], v: tuple[jax.Array, ...]
+    ) -> jax.Array:
+        """The equations above."""
+        (u_r, u_z, u_n), (v_r, v_z, v_n) = u, v
+        r, z = sigmoid(u_r + v_r), sigmoid(u_z + v_z)
+        n = jnp.tanh(u_n + r * (v_n + local))
+        return n + z * (h - n)
+
+    def init_local(self, key: jax.Array) -> jax.Array:
+        """b_hn, drawn as b is."""
+        return self.initializer.bias(key, (1, self.hidden))[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class ResetBeforeGRU:
+    """The GRU of the original paper, which resets before the recurrent matmul; gates in the order r, z, n.
+
+    r, z = σ(x W_x + h_{t-1} W_h + b), n = tanh(x W_xn + (r * h_{t-1}) W_hn + b_n), h_t = (1 - z) * n + z * h_{t-1}.
+
+    Args:
+        hidden: H, the number of units.
+        initializer: how the weights are drawn.
+
+    Two dependent matmuls a step, so a plain cell: for `Loop` and `Scan`. The state is h (*batch, H).
+
+    >>> cell = ResetBeforeGRU(4)
+    >>> params = cell.init(jax.random.key(0), in_dim=3)
+    >>> state, y = cell.step(params, cell.initial_state(params), jnp.ones(3))
+    >>> y.shape
+    (4,)
+
+    Reference: Cho et al., "Learning phrase representations using RNN encoder-decoder", 2014, eq. 5 to 8
+    (https://arxiv.org/abs/1406.1078).
+    Note: haiku's GRU is this one with z and 1 - z exchanged; ONNX's with `linear_before_reset=0`.
+    """
+
+    hidden: int
+    initializer: Initializer = GlorotOrthogonal()
+
+    def init(self, key: jax.Array, in_dim: int) -> GatedParams:
+        """Draw w_x (D, 3, H), w_h (H, 3, H) and b (3, H)."""
+        k_x, k_h, k_b = jax.random.split(key, 3)
+        return GatedParams(
+            self.initializer.input(k_x, (in_dim, 3, self.hidden)),
+            self.initializer.recurrent(k_h, (self.hidden, 3, self.hidden)),
+            self.initializer.bias(k_b, (3, self.hidden)),
+        )
+
+    def initial_state(self, params: GatedParams, batch: tuple[int, ...] = ()) -> jax.Array:
+        """h_0 = 0, (*batch, H), in the dtype of the params."""
+        return jnp.zeros((*batch, self.hidden), params.b.dtype)
+
+    def step(self, params: GatedParams, state: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Go from h_{t-1} and x_t (*batch, D) to (h_t, h_t)."""
+        u = gates_of(x, params.w_x)
+        u_r, u_z, u_n = cast(tuple(g + b for g, b in zip(u, params.b, strict=True)), state.dtype)
+        v_r, v_z = cast(gates_of(state, params.w_h[:, :2]), state.dtype)
+        r, z = sigmoid(u_r + v_r), sigmoid(u_z + v_z)
+        (v_n,) = cast(gates_of(r * state, params.w_h[:, 2:]), state.dtype)
+        n = jnp.tanh(u_n + v_n)
+        h = n + z * (state - n)
+        return h, h.astype(params.w_x.dtype)

@@ -1,0 +1,79 @@
+"""The LSTM with a projection after the gate: two dependent matmuls a step, so a plain cell."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.nn import sigmoid
+
+from ..cell import cast, float_dtype
+from ..init import GlorotOrthogonal, Initializer
+from ..recurrence import gates_of
+from .lstm import LSTMState, forget_offset
+
+
+class ProjectedLSTMParams(NamedTuple):
+    """w_x (D, 4, H), w_h (P, 4, H), b (4, H), w_p (H, P)."""
+
+    w_x: jax.Array
+    w_h: jax.Array
+    b: jax.Array
+    w_p: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectedLSTM:
+    """The LSTM whose output is projected: h_t = (o * tanh(c_t)) W_p, all else as in `LSTM`.
+
+    Args:
+        hidden: H, the size of the memory.
+        projection: P, the size of the output and of what is fed back.
+        forget_bias: added to the initial b of the forget gate.
+        initializer: how the weights are drawn.
+
+    The state is `LSTMState(h, c)`, h (*batch, P) and c (*batch, H). A plain cell: for `Loop` and `Scan`.
+
+    >>> cell = ProjectedLSTM(8, projection=3)
+    >>> params = cell.init(jax.random.key(0), in_dim=5)
+    >>> state, y = cell.step(params, cell.initial_state(params), jnp.ones(5))
+    >>> y.shape, state.c.shape
+    ((3,), (8,))
+
+    Reference: Sak, Senior and Beaufays, "Long short-term memory based recurrent neural network architectures for
+    large vocabulary speech recognition", 2014, eq. 7 to 13 (https://arxiv.org/abs/1402.1128), without peepholes
+    and non-recurrent projection; it is torch's `nn.LSTM(proj_size=P)`.
+    """
+
+    hidden: int
+    projection: int
+    forget_bias: float = 1.0
+    initializer: Initializer = GlorotOrthogonal()
+
+    def init(self, key: jax.Array, in_dim: int) -> ProjectedLSTMParams:
+        """Draw the params for inputs of `in_dim` features."""
+        k_x, k_h, k_b, k_p = jax.random.split(key, 4)
+        return ProjectedLSTMParams(
+            self.initializer.input(k_x, (in_dim, 4, self.hidden)),
+            self.initializer.recurrent(k_h, (self.projection, 4, self.hidden)),
+            self.initializer.bias(k_b, (4, self.hidden)) + forget_offset(self.forget_bias),
+            self.initializer.input(k_p, (self.hidden, 1, self.projection))[:, 0],
+        )
+
+    def initial_state(self, params: ProjectedLSTMParams, batch: tuple[int, ...] = ()) -> LSTMState:
+        """h_0 = c_0 = 0, (*batch, P) and (*batch, H), in the dtype of the params."""
+        zeros = lambda size: jnp.zeros((*batch, size), params.b.dtype)  # noqa: E731
+        return LSTMState(zeros(self.projection), zeros(self.hidden))
+
+    def step(self, params: ProjectedLSTMParams, state: LSTMState, x: jax.Array) -> tuple[LSTMState, jax.Array]:
+        """Go from s_{t-1} and x_t (*batch, D) to (s_t, h_t)."""
+        dtype = params.w_x.dtype
+        u = gates_of(x, params.w_x)
+        v = gates_of(state.h, params.w_h)
+        rows = cast(tuple(a + b + c for a, b, c in zip(u, v, params.b, strict=True)), float_dtype(state))
+        i, f, g, o = rows
+        c = sigmoid(f) * state.c + sigmoid(i) * jnp.tanh(g)
+        h = (sigmoid(o) * jnp.tanh(c)).astype(dtype) @ params.w_p
+        return LSTMState(h.astype(state.h.dtype), c), h

@@ -1,0 +1,218 @@
+"""Back-propagation through time for every gated cell: keep the state, walk back in chunks of time.
+
+Reference: Werbos, "Backpropagation through time: what it does and how to do it", Proc. IEEE 78, 1990.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter, leave
+from .driver import body, gated, steps
+
+
+@dataclasses.dataclass(frozen=True)
+class BPTT:
+    """`lax.scan` with a backward pass of our own, one for every `GatedCell`.
+
+    Forward, it keeps the state of every step and nothing else (for an LSTM 2 arrays of (T, B, H), where autodiff
+    keeps about 14). Backward, it takes a chunk of time at once: one GEMM recomputes its gates, a scan walks back
+    through its steps with the vjp of the cell's own `transition`, one GEMM adds to each weight gradient.
+
+    Args:
+        chunk: steps in a chunk. Memory grows with it; GEMMs become better up to about 32.
+
+    Reverse mode only: for `jax.jvp` and forward mode use `Scan()`. `jax.hessian` works through reverse over reverse.
+    """
+
+    chunk: int = 32
+
+    def __post_init__(self) -> None:
+        """Check the chunk."""
+        if self.chunk < 1:
+            raise ValueError(f"BPTT's chunk is a number of steps, 1 or more; got {self.chunk}")
+
+    def __call__(
+        self, cell: Cell, params: Params, state: State, xs: Any, marks: Marks, *, reverse: bool = False
+    ) -> tuple[State, Output]:
+        """Cross time, and remember the states for the way back."""
+        cell = gated(cell, self)
+        final, states = _trajectory(cell, self.chunk, reverse, params, state, xs, marks)
+        return final, cell.output(params, states, xs)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _trajectory(
+    cell: GatedCell, chunk: int, reverse: bool, params: Params, state: State, xs: Any, marks: Marks
+) -> tuple[State, State]:
+    """Give the state after the last step, and the state after every step (T, *batch, ...)."""
+
+    def step(state: State, x: Any) -> tuple[State, None]:
+        u, v = cell.project(params, x), cell.recur(params, state)
+        return cell.advance(cell.local(params), state, u, v), None
+
+    ruled = body(step, marks.initial)
+
+    def keep(state: State, inputs: Any) -> tuple[State, State]:
+        state, _ = ruled(state, inputs)
+        return state, state
+
+    return lax.scan(keep, state, (xs, marks.valid, marks.fresh), reverse=reverse)
+
+
+def _forward(cell: GatedCell, chunk: int, reverse: bool, *primals: Any) -> tuple[Any, Any]:
+    arguments = jax.tree.map(lambda p: p.value, primals)
+    final, states = _trajectory(cell, chunk, reverse, *arguments)
+    return (final, states), (*arguments, states)
+
+
+def _backward(cell: GatedCell, chunk: int, reverse: bool, residuals: Any, cotangents: Any) -> Any:
+    params, state, xs, marks, states = residuals
+    dfinal, dstates = jax.tree.map(_none_if_zero, cotangents, is_leaf=_is_zero)
+    ds = _add(jax.tree.map(jnp.zeros_like, state), dfinal)
+    local, local_vjp = jax.vjp(cell.local, params)
+    zeros = (_wide_zeros(params), _wide_zeros(local), jax.tree.map(jnp.zeros_like, marks.initial))
+    rows = Rows(cell, reverse, params, local, state, xs, marks, states, dstates)
+    (ds, sums), dxs = _walk(rows, chunk, (ds, zeros))
+    dparams, dlocal, dinitial = sums
+    (through_local,) = local_vjp(_cast_like(dlocal, local))
+    dparams = _add(_cast_like(dparams, params), through_local)
+    return dparams, ds, dxs, Marks(None, None, dinitial)
+
+
+_trajectory.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """All that the way back looks at; `cut` takes a chunk of time out of it."""
+
+    cell: GatedCell
+    reverse: bool
+    params: Params
+    local: Any
+    state: State
+    xs: Any
+    marks: Marks
+    states: State
+    dstates: Any
+
+    def cut(self, start: Any, size: int) -> tuple[Any, State, Marks, Any]:
+        """Give x_t, s_{t-1}, the marks and ds_t for `size` steps from `start` on."""
+        take = functools.partial(_slice, start=start, size=size)
+        marks = Marks(take(self.marks.valid), take(self.marks.fresh), self.marks.initial)
+        return take(self.xs), self.previous(start, size), marks, take(self.dstates)
+
+    def previous(self, start: Any, size: int) -> State:
+        """Give the states that the steps came from: one step aside, and at the border the state handed in."""
+        edge = start + size if self.reverse else start - 1
+        border = (start + size == steps(self.states)) if self.reverse else (start == 0)
+        inner = _slice(self.states, start + 1 if self.reverse else start, size - 1)
+
+        def join(handed_in: jax.Array, states: jax.Array, inner: jax.Array) -> jax.Array:
+            edge_row = lax.dynamic_index_in_dim(states, edge, keepdims=False)
+            first = jnp.where(border, handed_in, edge_row)[None]
+            return jnp.concatenate([inner, first] if self.reverse else [first, inner])
+
+        return jax.tree.map(join, self.state, self.states, inner)
+
+
+def _walk(rows: Rows, chunk: int, carry: Any) -> tuple[Any, Any]:
+    """Walk back over all chunks. The first steps left over by whole chunks make a chunk of their own."""
+    length = steps(rows.states)
+    rest = length % chunk
+    dxs = jax.tree.map(jnp.zeros_like, rows.xs)
+    count = length // chunk
+
+    def one(i: Any, carry: Any) -> Any:
+        carry, dxs = carry
+        start = rest + chunk * (i if rows.reverse else count - 1 - i)
+        carry, dx = _chunk(rows, start, chunk, carry)
+        return carry, _put(dxs, dx, start)
+
+    def left_over(carry: Any, dxs: Any) -> Any:
+        if not rest:
+            return carry, dxs
+        carry, dx = _chunk(rows, 0, rest, carry)
+        return carry, _put(dxs, dx, 0)
+
+    def whole(carry: Any, dxs: Any) -> Any:
+        return lax.fori_loop(0, count, one, (carry, dxs)) if count else (carry, dxs)
+
+    for part in (left_over, whole) if rows.reverse else (whole, left_over):
+        carry, dxs = part(carry, dxs)
+    return carry, dxs
+
+
+def _chunk(rows: Rows, start: Any, size: int, carry: Any) -> tuple[Any, Any]:
+    """Walk back over one chunk: from ds after it to ds before it, adding to the sums of gradients."""
+    cell, params = rows.cell, rows.params
+    ds, (dparams, dlocal, dinitial) = carry
+    xs, previous, marks, dstates = rows.cut(start, size)
+    each = Marks(marks.valid, marks.fresh, None)
+    into = lambda s, valid, fresh: enter(s, Marks(valid, fresh, marks.initial))  # noqa: E731
+    entered = jax.vmap(into)(previous, marks.valid, marks.fresh)
+    us, project_vjp = jax.vjp(cell.project, params, xs)
+    vs, recur_vjp = jax.vjp(lambda p: cell.recur(p, entered), params)
+
+    def back(carry: Any, row: Any) -> tuple[Any, Any]:
+        ds, dlocal, dinitial = carry
+        s, u, v, mark, dstate = row
+
+        def transition(local: Any, s: State, initial: State, u: Any, v: Any) -> State:
+            marks = mark._replace(initial=initial)
+            old = enter(s, marks)
+            return leave(cell.advance(local, old, u, v), old, marks)
+
+        def recur(s: State, initial: State) -> Any:
+            return cell.recur(params, enter(s, mark._replace(initial=initial)))
+
+        ds = _add(ds, dstate)
+        dl, ds, d0, du, dv = jax.vjp(transition, rows.local, s, marks.initial, u, v)[1](ds)
+        ds_v, d0_v = jax.vjp(recur, s, marks.initial)[1](dv)
+        sums = _add(dlocal, dl), _add(_add(dinitial, d0), d0_v)
+        return (_add(ds, ds_v), *sums), (du, dv)
+
+    (ds, dlocal, dinitial), (dus, dvs) = lax.scan(
+        back, (ds, dlocal, dinitial), (previous, us, vs, each, dstates), reverse=not rows.reverse
+    )
+    dp, dxs = project_vjp(dus)
+    dparams = _add(_add(dparams, dp), recur_vjp(dvs)[0])
+    return (ds, (dparams, dlocal, dinitial)), dxs
+
+
+def _slice(tree: Any, start: Any, size: int) -> Any:
+    return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, size), tree)
+
+
+def _put(tree: Any, rows: Any, start: Any) -> Any:
+    return jax.tree.map(lambda a, r: lax.dynamic_update_slice_in_dim(a, r, start, 0), tree, rows)
+
+
+def _add(a: Any, b: Any) -> Any:
+    """a + b in the dtype of a, None in b standing for zero."""
+    return jax.tree.map(lambda a, b: a if b is None else a + b.astype(a.dtype), a, b, is_leaf=lambda x: x is None)
+
+
+def _wide_zeros(tree: Any) -> Any:
+    """Zeros to sum in: float32 for narrower dtypes."""
+    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype if a.dtype.itemsize >= 4 else jnp.float32), tree)
+
+
+def _cast_like(tree: Any, like: Any) -> Any:
+    return jax.tree.map(lambda a, b: a.astype(b.dtype), tree, like)
+
+
+def _is_zero(x: Any) -> bool:
+    return isinstance(x, SymbolicZero)
+
+
+def _none_if_zero(x: Any) -> Any:
+    return None if _is_zero(x) else x

@@ -1,0 +1,52 @@
+"""What a driver is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+
+from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter, leave
+
+
+class Driver(Protocol):
+    """A way to cross time: a frozen value whose fields are its knobs.
+
+    It is called with a leaf cell (composites are peeled before), inputs whose padding is already cleared, and the
+    marks of every step; `reverse` crosses from the last step to the first, outputs staying where their inputs are.
+    """
+
+    def __call__(
+        self, cell: Cell, params: Params, state: State, xs: Any, marks: Marks, *, reverse: bool = False
+    ) -> tuple[State, Output]:
+        """Give the state after the last step, and the outputs (T, *batch, ...)."""
+        ...
+
+
+Step = Callable[[State, Any], tuple[State, Output]]  # from (s_{t-1}, x_t) to (s_t, y_t)
+
+
+def body(step: Step, initial: State) -> Step:
+    """Put the rule on lengths and resets around `step`: it then takes (x_t, valid_t, fresh_t) in place of x_t."""
+
+    def one(state: State, inputs: tuple[Any, Any, Any]) -> tuple[State, Output]:
+        x, valid, fresh = inputs
+        marks = Marks(valid, fresh, initial)
+        old = enter(state, marks)
+        new, y = step(old, x)
+        return leave(new, old, marks), y
+
+    return one
+
+
+def steps(tree: Any) -> int:
+    """T, the length of the leading axis."""
+    return jax.tree.leaves(tree)[0].shape[0]
+
+
+def gated(cell: Cell, driver: Any) -> GatedCell:
+    """Give `cell` if it is a `GatedCell`; raise what to do instead if it is not."""
+    if not isinstance(cell, GatedCell):
+        raise ValueError(f"{driver} needs a GatedCell; got {cell}. Use Scan(), which takes any cell.")
+    return cell

@@ -1,0 +1,45 @@
+"""The Python loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..cell import Cell, Marks, Output, Params, State
+from .driver import body, steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """One step after another in Python: the baseline of every benchmark, and for debugging.
+
+    It runs outside `jax.jit` unless the caller jits, so that every value can be printed. Under `jit` it unrolls
+    completely: the program grows with T.
+    """
+
+    def __call__(
+        self, cell: Cell, params: Params, state: State, xs: Any, marks: Marks, *, reverse: bool = False
+    ) -> tuple[State, Output]:
+        """Cross time step by step."""
+        inputs = (xs, marks.valid, marks.fresh)
+        step = body(functools.partial(cell.step, params), marks.initial)
+        length = steps(xs)
+        at = lambda t: jax.tree.map(lambda a: a[t], inputs)  # noqa: E731
+        if length == 0:
+            return state, _nothing(step, state, inputs)
+        ys = []
+        for t in reversed(range(length)) if reverse else range(length):
+            state, y = step(state, at(t))
+            ys.append(y)
+        return state, jax.tree.map(lambda *rows: jnp.stack(rows[::-1] if reverse else rows), *ys)
+
+
+def _nothing(step: Any, state: State, inputs: Any) -> Output:
+    """Outputs of no steps: (0, *batch, ...)."""
+    row = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), inputs)
+    _, y = jax.eval_shape(step, state, row)
+    return jax.tree.map(lambda a: jnp.zeros((0, *a.shape), a.dtype), y)

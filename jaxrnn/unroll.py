@@ -1,0 +1,192 @@
+"""Crossing time: the checks, the padding, and what each part of a composite is handed."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .cell import Cell, Marks, Output, Params, State, cast, where
+from .compose import Composite
+from .drivers import Driver, Loop
+from .mesh import lift
+from .select import select
+
+
+def unroll(
+    cell: Any,
+    params: Params,
+    xs: Any,
+    state: State = None,
+    *,
+    lengths: Any = None,
+    resets: Any = None,
+    reverse: bool = False,
+    key: jax.Array | None = None,
+    state_dtype: Any = None,
+    driver: Driver | None = None,
+) -> tuple[State, Output]:
+    """Cross time with a cell or a composite: `lax.scan`'s order, time first.
+
+    Args:
+        cell: a `Cell`, or a composite such as `Stack` and `Bidirectional`.
+        params: from `cell.init(key, in_dim)`. They decide the dtype of matmuls and outputs; xs are cast to it.
+        xs: inputs (T, *batch, D), any number of batch axes, none included; or a pytree of such arrays.
+        state: the state before the first step, each leaf (*batch, ...); None takes `cell.initial_state(params, batch)`.
+        lengths: integers (*batch): step t of row b counts where t < lengths[b]. Past it the state is frozen, the
+            output is zero, and nothing in the padding reaches an output or a gradient. Length 0 gives back the
+            state handed in.
+        resets: booleans (T, *batch): true at t marks a boundary between t - 1 and t, where the state becomes
+            `cell.initial_state(params)` whatever it was; before x_t is consumed. With `reverse` the same boundary
+            holds between the same two steps.
+        reverse: cross from the last step to the first; the output of step t stays at t.
+        key: what dropout and zoneout draw from; None is deterministic.
+        state_dtype: what the state is kept in, if not in the dtype that it comes with: `jnp.float32` for a
+            bfloat16 run.
+        driver: how to cross time; None asks `select` for each leaf.
+
+    Returns:
+        The state after the last step, and the outputs (T, *batch, H): what `cell.step` puts out at every step.
+
+    Raises:
+        ValueError: if shapes, dtypes or structures do not fit; it says which, and how to mend it.
+
+    >>> cell = LSTM(8)
+    >>> params = cell.init(jax.random.key(0), in_dim=3)
+    >>> state, ys = unroll(cell, params, jnp.ones((10, 2, 3)), lengths=jnp.array([10, 4]))
+    >>> state.h.shape, ys.shape
+    ((2, 8), (10, 2, 8))
+    """
+    lengths, resets = (m if m is None or isinstance(m, jax.Array) else np.asarray(m) for m in (lengths, resets))
+    batch = _check(cell, params, xs, state, lengths, resets)
+    cross = _cross if isinstance(driver, Loop) else _compiled
+    dtype = None if state_dtype is None else jnp.dtype(state_dtype)
+    return cross(cell, params, xs, state, lengths, resets, key, batch, bool(reverse), dtype, driver)
+
+
+def _cross(
+    cell: Any,
+    params: Params,
+    xs: Any,
+    state: State,
+    lengths: Any,
+    resets: Any,
+    key: jax.Array | None,
+    batch: tuple[int, ...],
+    reverse: bool,
+    state_dtype: Any,
+    driver: Driver | None,
+) -> tuple[State, Output]:
+    """`unroll` behind its checks."""
+    xs, params = jax.tree.map(jnp.asarray, (xs, params))
+    length = jax.tree.leaves(xs)[0].shape[0]
+    valid = None if lengths is None else _before(jnp.asarray(lengths), length)
+    xs = _cleared(xs, valid)
+    initial = cast(cell.initial_state(params, batch), state_dtype)
+    state = initial if state is None else cast(jax.tree.map(jnp.asarray, state), state_dtype)
+    initial = jax.tree.map(lambda i, s: i.astype(s.dtype), initial, state)
+    marked = None if resets is None else jnp.asarray(resets)
+    if marked is not None and valid is not None:
+        marked &= valid
+
+    def run(
+        cell: Any,
+        params: Params,
+        state: State,
+        initial: State,
+        xs: Any,
+        key: Any,
+        *,
+        flip: bool = False,
+        rev: bool,
+    ) -> tuple[State, Output]:
+        rev = rev != flip
+        if isinstance(cell, Composite):
+            return cell.cross(functools.partial(run, rev=rev), params, state, initial, xs, key)
+        params, state, initial = lift((params, state, initial), xs, len(batch))
+        fresh = marked if marked is None or not rev else _between(marked)
+        marks = Marks(valid, fresh, None if fresh is None else initial)
+        with jax.named_scope(type(cell).__name__):
+            state, ys = _driver(cell, xs, driver)(cell, params, state, xs, marks, reverse=rev)
+        return state, _cleared(ys, valid)
+
+    return run(cell, params, state, initial, xs, key, rev=reverse)
+
+
+_compiled = jax.jit(_cross, static_argnames=("cell", "batch", "reverse", "state_dtype", "driver"))
+
+
+def _driver(cell: Cell, xs: Any, driver: Driver | None) -> Driver:
+    """The driver named, or the one that `select` chooses."""
+    if driver is not None:
+        return driver
+    leaf = jax.tree.leaves(xs)[0]
+    return select(cell, leaf.shape, leaf.dtype, jax.default_backend())
+
+
+def _before(lengths: jax.Array, length: int) -> jax.Array:
+    """Give (T, *batch): whether t < lengths[b]."""
+    times = jnp.arange(length, dtype=lengths.dtype)
+    return times.reshape(length, *[1] * lengths.ndim) < lengths
+
+
+def _between(marked: jax.Array) -> jax.Array:
+    """Boundaries as the way back meets them: the one between t and t + 1 stands before step t."""
+    return jnp.concatenate([marked[1:], jnp.zeros_like(marked[:1])])
+
+
+def _cleared(tree: Any, valid: jax.Array | None) -> Any:
+    """Zero in the padding, whatever stood there."""
+    return tree if valid is None else where(valid, tree, jax.tree.map(jnp.zeros_like, tree))
+
+
+def _check(cell: Any, params: Params, xs: Any, state: State, lengths: Any, resets: Any) -> tuple[int, ...]:
+    """Give the batch axes; raise what does not fit."""
+    if isinstance(cell, type) or not isinstance(cell, Cell | Composite):
+        raise ValueError(
+            f"unroll needs a cell (init, initial_state, step) or a composite; got {cell!r}. An instance, not a class: "
+            "LSTM(128), not LSTM."
+        )
+    shapes = [np.shape(x) for x in jax.tree.leaves(xs)]
+    if not shapes or any(len(shape) < 2 for shape in shapes) or len({shape[:-1] for shape in shapes}) > 1:
+        raise ValueError(
+            f"xs must be (T, *batch, D), or a pytree of arrays that agree in all but D; got shapes {shapes}. One "
+            "sequence of T scalars is xs[:, None]."
+        )
+    length, *axes = shapes[0][:-1]
+    batch = tuple(axes)
+    _check_marks(length, batch, lengths, resets)
+    if state is not None:
+        _check_state(cell, params, batch, state)
+    return batch
+
+
+def _check_marks(length: Any, batch: tuple[int, ...], lengths: Any, resets: Any) -> None:
+    """Raise unless lengths (*batch) are integers and resets (T, *batch) are booleans."""
+    if lengths is not None:
+        if lengths.shape != batch or not jnp.issubdtype(lengths.dtype, jnp.integer):
+            raise ValueError(
+                f"lengths must be integers of shape {batch}, one for each row; got {lengths.dtype} {lengths.shape}"
+            )
+        if isinstance(lengths, np.ndarray) and lengths.size and not 0 <= lengths.min() <= lengths.max() <= length:
+            raise ValueError(f"lengths must lie between 0 and T={length}; got {lengths.min()} to {lengths.max()}")
+    if resets is not None and (resets.shape != (length, *batch) or resets.dtype != jnp.dtype(bool)):
+        raise ValueError(
+            f"resets must be booleans of shape {(length, *batch)}, (T, *batch); got {resets.dtype} {resets.shape}. "
+            "From numbers: resets.astype(bool)."
+        )
+
+
+def _check_state(cell: Any, params: Params, batch: tuple[int, ...], state: State) -> None:
+    """Raise unless the state has the structure and the shapes of the cell's own."""
+    needed = jax.eval_shape(lambda p: cell.initial_state(p, batch), params)
+    fits = jax.tree.structure(state) == jax.tree.structure(needed)
+    if not fits or jax.tree.leaves(jax.tree.map(lambda s, n: np.shape(s) != n.shape, state, needed)).count(True):
+        shapes = [jax.tree.map(lambda a: f"({', '.join(map(str, np.shape(a)))})", tree) for tree in (needed, state)]
+        raise ValueError(
+            f"the state of {type(cell).__name__} for a batch of {batch} has the shapes {shapes[0]}; got {shapes[1]}. "
+            f"Start from cell.initial_state(params, {batch})."
+        )
