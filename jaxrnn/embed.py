@@ -1,0 +1,105 @@
+"""Embeddings: from ids to the inputs of the layers.
+
+T time, B batch (any number of leading axes), N ids in a bag, V vocabulary, F features.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from .cell import Params, where
+
+
+class Embed(Protocol):
+    """How ids become the inputs of the layers: a frozen value that holds no array."""
+
+    @property
+    def features(self) -> int:
+        """F."""
+        ...
+
+    def init(self, key: jax.Array) -> Params:
+        """Draw the params."""
+        ...
+
+    def __call__(self, params: Params, ids: Any) -> jax.Array:
+        """Give (T, *batch, F), or (*batch, F) for the ids of one step."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding:
+    """A vector for every id: ids (T, *batch) to (T, *batch, F).
+
+    An id that is not between 0 and V - 1 gives NaN, never another id's vector.
+
+    Args:
+        vocabulary: V, the number of ids.
+        features: F.
+
+    >>> embed = Embedding(100, 16)
+    >>> embed(embed.init(jax.random.key(0)), jnp.zeros((7, 2), jnp.int32)).shape
+    (7, 2, 16)
+    """
+
+    vocabulary: int
+    features: int
+
+    def init(self, key: jax.Array) -> jax.Array:
+        """Draw the table (V, F) from a normal distribution of variance 1 / F."""
+        return jax.random.normal(key, (self.vocabulary, self.features)) * self.features**-0.5
+
+    def __call__(self, table: jax.Array, ids: Any) -> jax.Array:
+        """Look up ids (T, *batch), integers; raises ValueError for others."""
+        return _rows(table, _integers(ids))
+
+
+@dataclasses.dataclass(frozen=True)
+class BagEmbedding:
+    """A vector for every bag of N ids, the mean of theirs: ids (T, *batch, N) to (T, *batch, F).
+
+    Id 0 is nothing: it fills a bag up to N, counts for nothing and gets no gradient; a bag of nothing else is zero. It
+    is the mean, not the sum, so that a token of many ids is as loud as a token of one.
+
+    Args:
+        vocabulary: V, the number of ids, 0 included.
+        features: F.
+
+    >>> embed = BagEmbedding(100, 16)
+    >>> embed(embed.init(jax.random.key(0)), jnp.array([[[5, 7, 0]], [[9, 0, 0]]])).shape
+    (2, 1, 16)
+    """
+
+    vocabulary: int
+    features: int
+
+    def init(self, key: jax.Array) -> jax.Array:
+        """Draw the table (V, F) from a normal distribution of variance 1 / F; row 0 is never used."""
+        return jax.random.normal(key, (self.vocabulary, self.features)) * self.features**-0.5
+
+    def __call__(self, table: jax.Array, ids: Any) -> jax.Array:
+        """Look up ids (T, *batch, N), integers; raises ValueError for others."""
+        ids = _integers(ids)
+        if ids.ndim == 0:
+            raise ValueError(
+                "BagEmbedding takes bags of ids (*batch, N); got one id. Use Embedding, or ids[..., None]."
+            )
+        there = ids != 0
+        rows = _rows(table, ids)
+        total = where(there, rows, jnp.zeros_like(rows)).sum(axis=-2)
+        return total / jnp.maximum(there.sum(axis=-1, keepdims=True), 1).astype(table.dtype)
+
+
+def _integers(ids: Any) -> jax.Array:
+    ids = jnp.asarray(ids)
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise ValueError(f"an embedding takes integer ids; got {ids.dtype} {ids.shape}")
+    return ids
+
+
+def _rows(table: jax.Array, ids: jax.Array) -> jax.Array:
+    return table.at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)

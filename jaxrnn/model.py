@@ -1,0 +1,170 @@
+"""One definition for classification, tagging and language modelling: embedding, layers, what is read, readout.
+
+T time, B batch (any number of leading axes), N ids in a bag, F embedding features, H hidden features, K outputs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .cell import Params, State
+from .compose import need_step, out_dim
+from .drivers import Driver
+from .embed import BagEmbedding as BagEmbedding
+from .embed import Embed as Embed
+from .embed import Embedding as Embedding
+from .read import Read as Read
+from .read import ends as ends
+from .read import every as every
+from .read import last as last
+from .read import maximum as maximum
+from .read import mean as mean
+from .unroll import unroll
+
+
+class ReadoutParams(NamedTuple):
+    """The params of a readout.
+
+    Attributes:
+        v: weights (H, K).
+        c: bias (K,).
+    """
+
+    v: jax.Array
+    c: jax.Array
+
+
+def init_readout(key: jax.Array, hidden: int, outputs: int) -> ReadoutParams:
+    """Draw V (H, K) from Glorot's uniform; c (K,) is zero."""
+    return ReadoutParams(jax.nn.initializers.glorot_uniform()(key, (hidden, outputs)), jnp.zeros(outputs))
+
+
+def readout(params: ReadoutParams, h: jax.Array) -> jax.Array:
+    """Give o_t = V s_t + c: h (..., H) to (..., K), any leading axes.
+
+    >>> readout(init_readout(jax.random.key(0), 8, 3), jnp.ones((5, 2, 8))).shape
+    (5, 2, 3)
+    """
+    return h @ params.v + params.c
+
+
+class ModelParams(NamedTuple):
+    """The params of a model, as its parts define them."""
+
+    embed: Params
+    layers: Params
+    readout: ReadoutParams
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceModel:
+    """logits = V read(layers(embed(ids))) + c.
+
+    Args:
+        embed: `Embedding(vocabulary, features)`, `BagEmbedding(vocabulary, features)`, or another `Embed`.
+        layers: a cell or a composite, e.g. `Stack((Dropout(0.3), Bidirectional(LSTM(128))))`.
+        outputs: K, the number of classes, tags or tokens.
+        read: what is read of the outputs of the layers: `last`, `ends`, `mean` or `maximum` for one answer a
+            sequence, `every` for one a step; or another function of (ys, lengths).
+
+    >>> model = SequenceModel(Embedding(100, 16), Bidirectional(LSTM(8)), outputs=3, read=ends)
+    >>> params = model.init(jax.random.key(0))
+    >>> model(params, jnp.zeros((7, 2), jnp.int32), jnp.array([7, 4])).shape
+    (2, 3)
+    """
+
+    embed: Embed
+    layers: Any
+    outputs: int
+    read: Read = last
+
+    def init(self, key: jax.Array) -> ModelParams:
+        """Draw the params."""
+        k_embed, k_layers, k_readout = jax.random.split(key, 3)
+        features = self.embed.features
+        hidden = out_dim(self.layers, features)
+        return ModelParams(
+            self.embed.init(k_embed),
+            self.layers.init(k_layers, features),
+            init_readout(k_readout, hidden, self.outputs),
+        )
+
+    def initial_state(self, params: ModelParams, batch: tuple[int, ...] = ()) -> State:
+        """Give the layers' state before the first step, each leaf (*batch, features)."""
+        return self.layers.initial_state(params.layers, batch)
+
+    def hidden(
+        self,
+        params: ModelParams,
+        ids: Any,
+        lengths: Any = None,
+        *,
+        state: State = None,
+        resets: Any = None,
+        key: jax.Array | None = None,
+        driver: Driver | None = None,
+    ) -> tuple[State, jax.Array]:
+        """Give the state after the last step, and what the layers put out (T, *batch, H), before anything is read.
+
+        Arguments as `jaxrnn.unroll` takes them, with ids in the place of xs.
+        """
+        xs = self.embed(params.embed, ids)
+        return unroll(self.layers, params.layers, xs, state, lengths=lengths, resets=resets, key=key, driver=driver)
+
+    def unroll(
+        self,
+        params: ModelParams,
+        ids: Any,
+        lengths: Any = None,
+        *,
+        state: State = None,
+        resets: Any = None,
+        key: jax.Array | None = None,
+        driver: Driver | None = None,
+    ) -> tuple[State, jax.Array]:
+        """Give the state after the last step, to go on from, and the logits, as `model(...)` gives them."""
+        state, ys = self.hidden(params, ids, lengths, state=state, resets=resets, key=key, driver=driver)
+        return state, readout(params.readout, self.read(ys, lengths))
+
+    def __call__(
+        self,
+        params: ModelParams,
+        ids: Any,
+        lengths: Any = None,
+        *,
+        state: State = None,
+        resets: Any = None,
+        key: jax.Array | None = None,
+        driver: Driver | None = None,
+    ) -> jax.Array:
+        """Give the logits: (*batch, K), or (T, *batch, K) where `read` is `every` (c in the padding).
+
+        Args:
+            params: from `init`.
+            ids: (T, *batch), or (T, *batch, N) for bags.
+            lengths: integers (*batch), or None where there is no padding.
+            state: the state before the first step; None takes `initial_state`.
+            resets: booleans (T, *batch), see `jaxrnn.unroll`.
+            key: what dropout draws from; None is deterministic.
+            driver: how to cross time; None asks `jaxrnn.select`.
+        """
+        return self.unroll(params, ids, lengths, state=state, resets=resets, key=key, driver=driver)[1]
+
+    def step(self, params: ModelParams, state: State, ids: Any) -> tuple[State, jax.Array]:
+        """Take one step, for streaming: ids (*batch), or (*batch, N) for bags, to (state, logits (*batch, K)).
+
+        The logits after t steps are those of the whole run at t with `every`, or of the first t steps with `last`.
+        Raises ValueError where layers are bidirectional, or `read` needs more than the last step.
+        """
+        if self.read not in (every, last):
+            raise ValueError(
+                f"{getattr(self.read, '__name__', self.read)} reads the whole sequence, so the model has no step. Use read=every or "
+                "read=last, or call the model on the whole sequence."
+            )
+        x = self.embed(params.embed, ids)
+        state, y = need_step(self.layers, self).step(params.layers, state, x)
+        return state, readout(params.readout, y)
