@@ -161,9 +161,10 @@ class SequenceModel:
         Raises ValueError where layers are bidirectional, or `read` needs more than the last step.
         """
         if self.read not in (every, last):
+            name = getattr(self.read, "__name__", self.read)
             raise ValueError(
-                f"{getattr(self.read, '__name__', self.read)} reads the whole sequence, so the model has no step. Use read=every or "
-                "read=last, or call the model on the whole sequence."
+                f"{name} reads the whole sequence, so the model has no step. Use read=every or read=last, or call the "
+                "model on the whole sequence."
             )
         x = self.embed(params.embed, ids)
         state, y = need_step(self.layers, self).step(params.layers, state, x)

@@ -1,0 +1,84 @@
+"""Windows of time, for truncated back-propagation: the state goes on from one to the next, the gradient does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+
+class Window(NamedTuple):
+    """Some steps of a longer sequence. The last window is filled up, so that all have one shape.
+
+    Attributes:
+        xs: a pytree of arrays (W, B, ...), zero past the lengths.
+        lengths: (B,) int32, how many of the W steps count.
+        resets: (W, B) bool, true before the first step of the first window: there the state begins anew.
+    """
+
+    xs: Any
+    lengths: np.ndarray
+    resets: np.ndarray
+
+
+def windows(xs: Any, window: int, lengths: Any = None) -> Iterator[Window]:
+    """Cut sequences into windows of `window` steps.
+
+    Args:
+        xs: a pytree of arrays (T, B, ...): inputs, or (inputs, labels).
+        window: W; a longer one than T is T.
+        lengths: integers (B,), where sequences end; None where all have T steps.
+
+    Raises:
+        ValueError: if window < 1, or shapes do not fit.
+
+    >>> [(w.xs.shape, w.lengths.tolist(), bool(w.resets.any())) for w in windows(np.ones((5, 2)), 3)]
+    [((3, 2), [3, 3], True), ((3, 2), [2, 2], False)]
+
+    Reference: Williams and Peng, "An efficient gradient-based algorithm for on-line training of recurrent network
+    trajectories", 1990.
+    """
+    xs = jax.tree.map(np.asarray, xs)
+    axes = {leaf.shape[:2] for leaf in jax.tree.leaves(xs)}
+    if window < 1 or len(axes) != 1 or any(len(axis) != 2 for axis in axes):
+        raise ValueError(
+            f"windows needs window >= 1 and arrays (T, B, ...) of one T and B; got {window}, {sorted(axes)}"
+        )
+    total, batch = axes.pop()
+    ends = np.full(batch, total) if lengths is None else np.asarray(lengths)
+    if ends.shape != (batch,) or (batch and not 0 <= ends.min() <= ends.max() <= total):
+        raise ValueError(f"lengths must be {batch} integers between 0 and T={total}; got {ends}")
+    size = min(window, total)
+    return (_window(xs, start, size, ends) for start in range(0, total, max(size, 1)))
+
+
+def _window(xs: Any, start: int, size: int, ends: np.ndarray) -> Window:
+    """Give the window that begins at `start`."""
+    lengths = np.clip(ends - start, 0, size).astype(np.int32)
+    valid = np.arange(size)[:, None] < lengths
+
+    def cut(leaf: np.ndarray) -> np.ndarray:
+        part = np.zeros((size, *leaf.shape[1:]), leaf.dtype)
+        piece = leaf[start : start + size]
+        part[: len(piece)] = piece
+        part[~valid] = 0
+        return part
+
+    resets = np.zeros(valid.shape, bool)
+    resets[:1] = start == 0
+    return Window(jax.tree.map(cut, xs), lengths, resets)
+
+
+def streams(tokens: Any, batch: int) -> np.ndarray:
+    """Lay one long text out as `batch` texts side by side: (N, ...) to (N // batch, batch, ...); the rest is left out.
+
+    >>> streams(np.arange(7), 2).T.tolist()
+    [[0, 1, 2], [3, 4, 5]]
+    """
+    tokens = np.asarray(tokens)
+    steps = len(tokens) // batch
+    if steps == 0:
+        raise ValueError(f"{len(tokens)} tokens make no step of a batch of {batch}")
+    return np.moveaxis(tokens[: steps * batch].reshape(batch, steps, *tokens.shape[1:]), 0, 1).copy()
