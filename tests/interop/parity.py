@@ -1,0 +1,53 @@
+"""Two implementations agree: in what they put out, and in the gradient for everything that they take in."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrnn import LSTMState
+
+LENGTHS = np.array([6, 1, 4])  # flax has no length 0: it would give back the state after all the padding
+TIME, BATCH, IN, HIDDEN = 6, 3, 3, 4
+
+
+def noise(tree, seed=0):
+    """Random arrays like those of `tree`, so that no bias is zero."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda a: jnp.asarray(rng.normal(0, 0.5, a.shape), a.dtype), tree)
+
+
+def inputs(seed=1):
+    """Inputs (T, B, D), batch-major where `unroll`'s caller says so."""
+    return noise(jnp.zeros((TIME, BATCH, IN)), seed)
+
+
+def valid(lengths=LENGTHS):
+    """(T, B, 1), true before each row's length."""
+    return np.arange(TIME)[:, None, None] < np.asarray(lengths)[:, None]
+
+
+def state_of(carry):
+    """Flax's carry as ours: (c, h) is LSTMState(h, c)."""
+    return LSTMState(h=carry[1], c=carry[0]) if isinstance(carry, tuple) else carry
+
+
+def agree(ours, theirs, *args, tolerance=1e-5):
+    """Assert that both give the same arrays, and the same gradients of a loss on them for all args."""
+
+    def probe(function):
+        def loss(*args):
+            out = function(*args)
+            weights = [jnp.sin(1.0 + jnp.arange(a.size, dtype=a.dtype)).reshape(a.shape) for a in jax.tree.leaves(out)]
+            return sum(jnp.vdot(a, w) for a, w in zip(jax.tree.leaves(out), weights, strict=True)), out
+
+        return jax.jit(jax.value_and_grad(loss, argnums=tuple(range(len(args))), has_aux=True))(*args)
+
+    ((_, out), grads), ((_, out_t), grads_t) = probe(ours), probe(theirs)
+    assert jax.tree.structure(out) == jax.tree.structure(out_t)
+    close((out, grads), (out_t, grads_t), tolerance)
+
+
+def close(a, b, tolerance=1e-5):
+    """Assert that two trees hold the same numbers."""
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
