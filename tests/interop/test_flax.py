@@ -31,6 +31,10 @@ kinds = pytest.mark.parametrize(("name", "options"), KINDS.values(), ids=KINDS)
 cells = pytest.mark.parametrize("cell", CELLS, ids=["elman", "relu", "lstm", "gru"])
 
 
+def params_of(cell, in_dim=IN):
+    return noise(jax.eval_shape(lambda k: cell.init(k, in_dim), jax.random.key(0)), seed=3)
+
+
 def carry_of(cell):
     h = jnp.zeros((BATCH, HIDDEN))
     return noise((h, h) if "LSTM" in type(cell).__name__ else h, seed=2)
@@ -135,7 +139,7 @@ def test_linen_stack_with_both_directions():
 @cells
 @pytest.mark.parametrize("lstm", ["OptimizedLSTMCell", "LSTMCell"])
 def test_out_and_in_again_is_the_same(cell, lstm):
-    params = noise(cell.init(jax.random.key(0), IN))
+    params = params_of(cell)
     module, variables = to_linen(cell, params, lstm=getattr(nn, lstm))
     assert equal(from_linen(module, variables), (cell, params))
     assert equal(from_linen(module, variables["params"]), (cell, params))
@@ -154,7 +158,7 @@ def equal(a, b):
 
 def test_both_directions_out_and_in_again():
     cell = Bidirectional(LSTM(HIDDEN), Elman(HIDDEN))
-    params = noise(cell.init(jax.random.key(0), IN))
+    params = params_of(cell)
     module, variables = to_linen(cell, params)
     assert equal(from_linen(module, variables), (cell, params))
     assert equal(from_nnx(to_nnx(cell, params)), (cell, params))
@@ -172,7 +176,7 @@ def test_a_fresh_module_has_the_tree_that_to_linen_gives():
 
 def test_bfloat16_weights_keep_their_dtype():
     cell = LSTM(HIDDEN)
-    params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), cell.init(jax.random.key(0), IN))
+    params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), params_of(cell))
     assert to_nnx(cell, params).param_dtype == jnp.bfloat16
     assert from_nnx(to_nnx(cell, params))[1].w_h.dtype == jnp.bfloat16
     assert to_linen(cell, params)[0].param_dtype == jnp.bfloat16
@@ -205,11 +209,11 @@ REFUSED = {
     "equation": (lambda: to_linen(jaxrnn.PeepholeLSTM(HIDDEN), None), "PeepholeLSTM"),
     "stack": (lambda: to_nnx(Stack((LSTM(HIDDEN),)), None), "layer by layer"),
     "recurrence": (lambda: to_nnx(GRU(HIDDEN, recurrence=jaxrnn.Diagonal()), None), "dense recurrent"),
-    "b_hn": (lambda: to_nnx(GRU(HIDDEN), noise(GRU(HIDDEN).init(jax.random.key(0), IN))), "b_hn"),
+    "b_hn": (lambda: to_nnx(GRU(HIDDEN), params_of(GRU(HIDDEN))), "b_hn"),
     "b_hn_traced": (lambda: jax.jit(lambda k: nnx.state(to_nnx(GRU(2), GRU(2).init(k, 2))))(jax.random.key(0)), "b_hn"),
-    "lstm_nnx": (lambda: to_nnx(LSTM(2), LSTM(2).init(jax.random.key(0), 2), lstm=nnx.GRUCell), "lstm="),
-    "lstm_linen": (lambda: to_linen(LSTM(2), LSTM(2).init(jax.random.key(0), 2), lstm=nn.GRUCell), "lstm="),
-    "load": (lambda: NnxRNN(LSTM(2), 2, rngs=rngs()).load(LSTM(2).init(jax.random.key(0), 3)), "have the shapes"),
+    "lstm_nnx": (lambda: to_nnx(LSTM(2), params_of(LSTM(2), 2), lstm=nnx.GRUCell), "lstm="),
+    "lstm_linen": (lambda: to_linen(LSTM(2), params_of(LSTM(2), 2), lstm=nn.GRUCell), "lstm="),
+    "load": (lambda: NnxRNN(LSTM(2), 2, rngs=rngs()).load(params_of(LSTM(2), 3)), "have the shapes"),
     "in_dim": (lambda: LinenRNN(LSTM(2)).init(jax.random.key(0), (jnp.ones((2, 2)),)), "in_dim=..."),
     "carry_order": (
         lambda: NnxRNN(LSTM(2), 2, rngs=rngs())(jnp.ones((2, 2)), (jnp.ones(2), jnp.ones(2))),
@@ -239,7 +243,7 @@ MARKS = {"lengths": LENGTHS, "resets": RESETS, "reverse": True, "state_dtype": j
 
 
 def states():
-    return noise(STACK.initial_state(STACK.init(jax.random.key(0), IN), (BATCH,)), seed=5)
+    return noise(STACK.initial_state(params_of(STACK), (BATCH,)), seed=5)
 
 
 def test_nnx_module_is_unroll():
@@ -299,7 +303,7 @@ def targets():
 def test_nnx_training_lowers_the_loss():
     class Model(nnx.Module):
         def __init__(self, rngs):
-            self.rnn = NnxRNN(STACK, IN, rngs=rngs)
+            self.rnn = NnxRNN(LSTM(HIDDEN), IN, rngs=rngs)
             self.readout = nnx.Linear(HIDDEN, 1, rngs=rngs)
 
         def __call__(self, xs):
@@ -325,7 +329,7 @@ def test_linen_training_lowers_the_loss():
     class Model(nn.Module):
         @nn.compact
         def __call__(self, xs):
-            return nn.Dense(1)(LinenRNN(STACK)(xs, lengths=LENGTHS)[1])
+            return nn.Dense(1)(LinenRNN(GRU(HIDDEN))(xs, lengths=LENGTHS)[1])
 
     model, optimizer = Model(), optax.adam(0.02)
     variables = model.init(jax.random.key(0), inputs())
