@@ -183,7 +183,7 @@ def _check_marks(length: Any, batch: tuple[int, ...], lengths: Any, resets: Any)
 def _check_state(cell: Any, params: Params, batch: tuple[int, ...], state: State) -> None:
     """Raise unless the state has the structure and the shapes of the cell's own."""
     needed = jax.eval_shape(lambda p: cell.initial_state(p, batch), params)
-    fits = jax.tree.structure(state) == jax.tree.structure(needed)
+    fits = jax.tree.structure(state) == jax.tree.structure(needed)  # type: ignore[operator]
     if not fits or jax.tree.leaves(jax.tree.map(lambda s, n: np.shape(s) != n.shape, state, needed)).count(True):
         shapes = [jax.tree.map(lambda a: f"({', '.join(map(str, np.shape(a)))})", tree) for tree in (needed, state)]
         raise ValueError(

@@ -1,0 +1,19 @@
+"""What every test and doctest stands on: 8 virtual devices, and the names that docstrings use."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_platforms", jax.config.jax_platforms or "cpu")
+
+
+@pytest.fixture(autouse=True)
+def names(doctest_namespace):
+    doctest_namespace.update({name: getattr(jaxrnn, name) for name in dir(jaxrnn) if not name.startswith("_")})
+    doctest_namespace.update(dataclasses=dataclasses, jax=jax, jnp=jnp, np=np)

@@ -1,0 +1,144 @@
+"""The test table: a new cell or a new driver is one row here, and every property is tested for it."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxrnn
+from jaxrnn import (
+    BPTT,
+    GRU,
+    LSTM,
+    Bidirectional,
+    Diagonal,
+    Elman,
+    GatedCell,
+    Heads,
+    LayerNormLSTM,
+    LearnedState,
+    Loop,
+    PeepholeLSTM,
+    ProjectedLSTM,
+    Remat,
+    ResetBeforeGRU,
+    Residual,
+    Scan,
+    Stack,
+    States,
+    Zoneout,
+)
+
+T, B, D, H = 5, 3, 4, 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Mine(GatedCell):
+    """A user's own cell: the five things that a GatedCell needs, and nothing else; a dict for a state."""
+
+    hidden: int
+    gates = 2
+
+    def initial_state(self, params, batch=()):
+        return {"h": jnp.full((*batch, self.hidden), 0.5, params.b.dtype), "n": jnp.zeros((*batch, 1), params.b.dtype)}
+
+    def read(self, s):
+        return jnp.sin(s["h"])
+
+    def gate(self, s, u, v):
+        z = jax.nn.sigmoid(u[0] * v[0])
+        h = z * s["h"] + (1 - z) * jnp.tanh(u[1] - v[1])
+        return {"h": h, "n": s["n"] + h.mean(-1, keepdims=True)}
+
+
+CELLS = {
+    "elman": Elman(H),
+    "elman_relu": Elman(H, jax.nn.relu),
+    "lstm": LSTM(H),
+    "gru": GRU(H),
+    "peephole": PeepholeLSTM(H),
+    "layer_norm": LayerNormLSTM(H),
+    "lstm_diagonal": LSTM(H, recurrence=Diagonal()),
+    "gru_heads": GRU(H, recurrence=Heads(2)),
+    "mine": Mine(H),
+    "projected": ProjectedLSTM(H, 4),
+    "reset_before": ResetBeforeGRU(H),
+}
+COMPOSITES = {
+    "stack": Stack((LSTM(H), GRU(5))),
+    "bidirectional": Bidirectional(GRU(H), LSTM(5)),
+    "learned": LearnedState(Stack((Elman(H), LSTM(5)))),
+    "deep": Stack((Bidirectional(LSTM(H)), Residual(GRU(2 * H)), Zoneout(LSTM(5), 0.3), States(LSTM(H)))),
+}
+GATED = {name: cell for name, cell in CELLS.items() if isinstance(cell, GatedCell)}
+EVERY = CELLS | COMPOSITES
+
+# Each driver with what its numbers may differ by from `Scan()`'s: (float32, float64).
+DRIVERS = {
+    "loop": (Loop(), (2e-6, 1e-13)),
+    "scan": (Scan(), (0.0, 0.0)),
+    "scan_unroll": (Scan(unroll=2), (2e-6, 1e-13)),
+    "scan_hoist": (Scan(hoist=True), (2e-6, 1e-13)),
+    "scan_remat": (Scan(remat=Remat(1)), (2e-6, 1e-13)),
+    "scan_chunks": (Scan(remat=Remat()), (2e-6, 1e-13)),
+    "bptt": (BPTT(), (2e-5, 1e-11)),
+    "bptt_chunks": (BPTT(2), (2e-5, 1e-11)),
+}
+NEEDS_GATED = ("scan_hoist", "bptt", "bptt_chunks")
+PAIRS = [
+    (c, d)
+    for c in CELLS
+    for d in ("loop", "scan_hoist", "scan_chunks", "bptt_chunks")
+    if c in GATED or d not in NEEDS_GATED
+] + [(c, d) for c in ("lstm", "mine") for d in ("scan_unroll", "scan_remat", "bptt")]
+
+
+def draw(cell, seed=0, time=T, batch=(B,)):
+    """Params away from their special values, a nonzero state and inputs, in the default float dtype."""
+    rng = np.random.default_rng(seed)
+    float_type = jnp.zeros(()).dtype
+    noise = lambda a: a + jnp.asarray(0.3 * rng.standard_normal(np.shape(a)), a.dtype)
+    params = jax.tree.map(noise, cell.init(jax.random.key(seed), D))
+    state = jax.tree.map(noise, cell.initial_state(params, batch))
+    xs = jnp.asarray(rng.standard_normal((time, *batch, D)), float_type)
+    return params, state, xs
+
+
+def marks(seed=0, time=T, batch=(B,)):
+    """Ragged lengths, 0 and T among them, and some resets."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, time + 1, batch)
+    lengths.flat[:2] = [time, 0]
+    return {"lengths": jnp.asarray(lengths), "resets": jnp.asarray(rng.random((time, *batch)) < 0.3)}
+
+
+def total(state, ys):
+    """A number that all of them move."""
+    leaves = jax.tree.leaves((state, ys))
+    return sum(jnp.sin(a * (1 + i)).sum() for i, a in enumerate(leaves))
+
+
+@functools.partial(jax.jit, static_argnames=("cell", "driver", "reverse"))
+def run(cell, params, state, xs, kw, driver=None, reverse=False):
+    """((number, (state, ys)), gradients for params, state and xs)."""
+
+    def loss(params, state, xs):
+        out = jaxrnn.unroll(cell, params, xs, state, driver=driver, reverse=reverse, **kw)
+        return total(*out), out
+
+    return jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(params, state, xs)
+
+
+def far(a, b):
+    """The largest difference between two trees."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return max(float(jnp.max(jnp.abs(x - y), initial=0.0)) for x, y in pairs)
+
+
+def same_bits(a, b):
+    """Whether two trees are equal to the last bit."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)

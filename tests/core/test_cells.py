@@ -1,0 +1,226 @@
+"""Each equation against itself written in NumPy, and where the weights begin."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import (
+    GRU,
+    LSTM,
+    Bidirectional,
+    Cell,
+    Diagonal,
+    Elman,
+    GatedCell,
+    GlorotOrthogonal,
+    Heads,
+    LSTMState,
+    Stack,
+    TorchUniform,
+)
+
+from .table import CELLS, COMPOSITES, GATED, D, H, Mine, draw
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def matmul(x, w):
+    """x (B, D) through w (D, G, H): G arrays (B, H)."""
+    return np.einsum("bd,dgh->gbh", x, w)
+
+
+def norm(x, axes):
+    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + 1e-5)
+
+
+def lstm_gates(z, c):
+    i, f, g, o = z
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(c), c
+
+
+def lstm(p, s, x):
+    h, c = lstm_gates(matmul(x, p.w_x) + matmul(s.h, p.w_h) + p.b[:, None], s.c)
+    return LSTMState(h, c), h
+
+
+def peephole(p, s, x):
+    i, f, g, o = matmul(x, p.w_x) + matmul(s.h, p.w_h) + p.b[:, None]
+    c = sigmoid(f + p.local.f * s.c) * s.c + sigmoid(i + p.local.i * s.c) * np.tanh(g)
+    h = sigmoid(o + p.local.o * c) * np.tanh(c)
+    return LSTMState(h, c), h
+
+
+def layer_norm(p, s, x):
+    u, v = norm(matmul(x, p.w_x), (0, 2)), norm(matmul(s.h, p.w_h), (0, 2))
+    z = p.local.input[:, None] * u + p.local.recurrent[:, None] * v + p.b[:, None]
+    i, f, g, o = z
+    c = sigmoid(f) * s.c + sigmoid(i) * np.tanh(g)
+    h = sigmoid(o) * np.tanh(p.local.memory * norm(c, (1,)) + p.local.memory_bias)
+    return LSTMState(h, c), h
+
+
+def layer_norm_by_row(p, s, x):
+    rows = [layer_norm(p, LSTMState(s.h[b : b + 1], s.c[b : b + 1]), x[b : b + 1]) for b in range(len(x))]
+    return jax.tree.map(lambda *a: np.concatenate(a), *rows)
+
+
+def diagonal(p, s, x):
+    h, c = lstm_gates(matmul(x, p.w_x) + p.w_h[:, None] * s.h + p.b[:, None], s.c)
+    return LSTMState(h, c), h
+
+
+def gru_from(u, v, b_hn, h):
+    r, z = sigmoid(u[0] + v[0]), sigmoid(u[1] + v[1])
+    n = np.tanh(u[2] + r * (v[2] + b_hn))
+    h = (1 - z) * n + z * h
+    return h, h
+
+
+def gru(p, h, x):
+    return gru_from(matmul(x, p.w_x) + p.b[:, None], matmul(h, p.w_h), p.local, h)
+
+
+def gru_heads(p, h, x):
+    dim = p.w_h.shape[1]
+    blocks = [matmul(h[:, n * dim : (n + 1) * dim], w) for n, w in enumerate(p.w_h)]
+    return gru_from(matmul(x, p.w_x) + p.b[:, None], np.concatenate(blocks, -1), p.local, h)
+
+
+def reset_before(p, h, x):
+    u, v = matmul(x, p.w_x) + p.b[:, None], matmul(h, p.w_h)
+    r, z = sigmoid(u[0] + v[0]), sigmoid(u[1] + v[1])
+    n = np.tanh(u[2] + (r * h) @ p.w_h[:, 2])
+    h = (1 - z) * n + z * h
+    return h, h
+
+
+def projected(p, s, x):
+    h, c = lstm_gates(matmul(x, p.w_x) + matmul(s.h, p.w_h) + p.b[:, None], s.c)
+    return LSTMState(h @ p.w_p, c), h @ p.w_p
+
+
+def elman(f):
+    def step(p, h, x):
+        h = f(x @ p.w_x[:, 0] + h @ p.w_h[:, 0] + p.b[0])
+        return h, h
+
+    return step
+
+
+EQUATIONS = {
+    "elman": elman(np.tanh),
+    "elman_relu": elman(lambda x: np.maximum(x, 0)),
+    "lstm": lstm,
+    "gru": gru,
+    "peephole": peephole,
+    "layer_norm": layer_norm_by_row,
+    "lstm_diagonal": diagonal,
+    "gru_heads": gru_heads,
+    "projected": projected,
+    "reset_before": reset_before,
+}
+
+
+@pytest.mark.parametrize("name", EQUATIONS)
+def test_step_is_its_equation(x64, name):
+    cell = CELLS[name]
+    params, state, xs = draw(cell)
+    got = cell.step(params, state, xs[0])
+    want = EQUATIONS[name](*jax.tree.map(np.asarray, (params, state, xs[0])))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), got, want)
+
+
+@pytest.mark.parametrize("name", ["lstm", "peephole", "layer_norm", "gru"])
+def test_gate_alone_is_the_cell_without_params_of_its_own(name):
+    cell = CELLS[name]
+    params = cell.init(jax.random.key(0), D)
+    local = jax.tree.map(jnp.zeros_like, params.local) if name == "gru" else params.local
+    _, state, xs = draw(cell)
+    u, v = cell.project(params, xs[0]), cell.recur(params, state)
+    got, want = cell.gate(state, u, v), cell.transition(local, state, u, v)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, want)
+
+
+def test_recurrent_weights_are_orthogonal_gate_by_gate():
+    w = LSTM(8).init(jax.random.key(0), 3).w_h
+    for gate in range(4):
+        np.testing.assert_allclose(w[:, gate].T @ w[:, gate], np.eye(8), atol=1e-5)
+    heads = GRU(8, recurrence=Heads(2)).init(jax.random.key(0), 3).w_h
+    assert heads.shape == (2, 4, 3, 4)
+    np.testing.assert_allclose(heads[1, :, 2].T @ heads[1, :, 2], np.eye(4), atol=1e-5)
+    assert LSTM(8, recurrence=Diagonal()).init(jax.random.key(0), 3).w_h.shape == (4, 8)
+
+
+def test_input_weights_are_glorot_gate_by_gate():
+    w = LSTM(64).init(jax.random.key(0), 32).w_x
+    bound = np.sqrt(6 / (32 + 64))
+    assert 0.98 * bound < float(jnp.abs(w).max()) <= bound
+
+
+def test_biases_begin_at_the_forget_bias():
+    b = LSTM(8, forget_bias=0.5).init(jax.random.key(0), 3).b
+    np.testing.assert_array_equal(b, np.zeros((4, 8)) + np.array([0, 0.5, 0, 0])[:, None])
+    assert not GRU(8).init(jax.random.key(0), 3).b.any()
+
+
+def test_torch_uniform_stays_in_its_bound():
+    params = LSTM(16, forget_bias=0.0, initializer=TorchUniform()).init(jax.random.key(0), 3)
+    assert float(jnp.abs(params.w_x).max()) <= 0.25
+    assert 0.2 < float(jnp.abs(params.w_h).max()) <= 0.25
+    assert 0.25 < float(jnp.abs(params.b).max()) <= 0.5
+    assert float(jnp.abs(GRU(16, initializer=TorchUniform()).init(jax.random.key(0), 3).local).max()) > 0
+
+
+def test_init_draws_every_part_from_its_own_key():
+    leaves = jax.tree.leaves(Stack((GRU(4), GRU(4), GRU(4))).init(jax.random.key(0), 4))
+    drawn = [a for a in leaves if a.size > 1 and a.any()]
+    assert len({a.tobytes() for a in map(np.asarray, drawn)}) == len(drawn) == 6
+
+
+def test_who_is_a_cell():
+    assert all(isinstance(cell, Cell) for cell in CELLS.values())
+    assert isinstance(Stack((LSTM(4), GRU(4))), Cell)
+    assert not isinstance(Bidirectional(LSTM(4)), Cell)
+    params = COMPOSITES["deep"].init(jax.random.key(0), D)
+    with pytest.raises(ValueError, match="Bidirectional has no causal step"):
+        COMPOSITES["deep"].step(params, COMPOSITES["deep"].initial_state(params), jnp.ones(D))
+
+
+def test_a_cell_of_ones_own_needs_no_decorator():
+    class Plain(GatedCell):
+        hidden = H
+        gates = 1
+
+        def initial_state(self, params, batch=()):
+            return jnp.zeros((*batch, H))
+
+        def read(self, h):
+            return h
+
+        def gate(self, h, u, v):
+            return jnp.tanh(u[0] + v[0])
+
+    params = Elman(H).init(jax.random.key(0), D)
+    assert jax.tree.structure(Plain().init(jax.random.key(0), D)) == jax.tree.structure(params)
+    xs = draw(Elman(H))[2]
+    np.testing.assert_array_equal(jaxrnn.unroll(Plain(), params, xs)[1], jaxrnn.unroll(Elman(H), params, xs)[1])
+    assert Plain() == Plain()
+    assert Plain(initializer=TorchUniform()).initializer != GlorotOrthogonal()
+
+
+def test_abstract_cells_say_what_is_missing():
+    with pytest.raises(TypeError, match="gate"):
+        GatedCell()
+    assert Mine(3).gates == 2
+    assert set(EQUATIONS) | {"mine"} == set(CELLS)
+    assert set(GATED) < set(CELLS)
+
+
+def test_heads_must_divide_the_hidden_size():
+    with pytest.raises(ValueError, match=r"Heads\(3\) needs a hidden size that 3 divides; got hidden=8. Use hidden=6"):
+        GRU(8, recurrence=Heads(3)).init(jax.random.key(0), 3)

@@ -1,0 +1,119 @@
+"""Every driver crosses time to the same numbers, in value and gradient, and the gradients are right."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.test_util import check_grads
+
+import jaxrnn
+from jaxrnn import BPTT, Scan
+
+from .table import CELLS, COMPOSITES, DRIVERS, EVERY, GATED, PAIRS, draw, far, marks, run, total
+
+MARKS = {"plain": ({}, False), "marked": (marks(), False), "marked_reverse": (marks(1), True)}
+
+
+@pytest.fixture(autouse=True)
+def compile_quickly(request):
+    """The numbers do not depend on how hard the compiler tries; the time of these tests does."""
+    jax.config.update("jax_disable_most_optimizations", "memory" not in request.node.name)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@functools.cache
+def reference(name, how):
+    kw, reverse = MARKS[how]
+    cell = EVERY[name]
+    return run(cell, *draw(cell), kw, Scan(), reverse)
+
+
+@pytest.mark.parametrize(
+    ("name", "driver", "how"),
+    [(*pair, how) for pair in PAIRS for how in ("marked", "marked_reverse")]
+    + [(name, "bptt_chunks", "plain") for name in GATED],
+)
+def test_equals_scan_in_value_and_gradient(x64, name, driver, how):
+    kw, reverse = MARKS[how]
+    driver, (_, tolerance) = DRIVERS[driver]
+    got = run(CELLS[name], *draw(CELLS[name]), kw, driver, reverse)
+    assert far(got, reference(name, how)) <= tolerance * 100  # of sums of some hundred terms
+
+
+@pytest.mark.parametrize("how", MARKS)
+@pytest.mark.parametrize("name", COMPOSITES)
+def test_composites_under_bptt_equal_scan(x64, name, how):
+    kw, reverse = MARKS[how]
+    got = run(COMPOSITES[name], *draw(COMPOSITES[name]), kw, BPTT(2), reverse)
+    assert far(got, reference(name, how)) <= 1e-10
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_scan_against_finite_differences_to_second_order(x64, name):
+    if name == "elman_relu":
+        pytest.skip("relu has a kink, where finite differences say nothing")
+    cell = CELLS[name]
+    kw = marks()
+    f = jax.jit(lambda *args: total(*jaxrnn.unroll(cell, args[0], args[2], args[1], driver=Scan(), **kw)))
+    check_grads(f, draw(cell), order=2, modes=["fwd", "rev"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [n for n in GATED if n != "elman_relu"])
+def test_bptt_against_finite_differences(x64, name):
+    cell = CELLS[name]
+    kw = marks()
+    f = jax.jit(lambda *args: total(*jaxrnn.unroll(cell, args[0], args[2], args[1], driver=BPTT(2), **kw)))
+    check_grads(f, draw(cell), order=1, modes=["rev"], rtol=1e-6)
+
+
+def test_hessian_goes_through_bptt(x64):
+    cell = CELLS["lstm"]
+    params, state, xs = draw(cell)
+    f = lambda b, driver: total(*jaxrnn.unroll(cell, params._replace(b=b), xs, state, driver=driver))
+    by_scan, by_bptt = (
+        jax.jit(jax.jacrev(jax.grad(functools.partial(f, driver=d))))(params.b) for d in (Scan(), BPTT(2))
+    )
+    assert far(by_scan, by_bptt) < 1e-10
+
+
+def test_forward_mode_is_for_scan():
+    cell = CELLS["lstm"]
+    params, state, xs = draw(cell)
+    push = lambda driver: jax.jvp(lambda x: jaxrnn.unroll(cell, params, x, state, driver=driver)[1], (xs,), (xs,))
+    assert jnp.isfinite(push(Scan())[1]).all()
+    with pytest.raises(TypeError, match="forward-mode"):
+        push(BPTT())
+
+
+def test_no_steps_give_back_the_state(x64):
+    for cell in EVERY.values():
+        params, state, xs = draw(cell)
+        (_, (final, ys)), grads = run(cell, params, state, xs[:0], {})
+        assert far(final, state) == 0
+        assert {y.shape[0] for y in jax.tree.leaves(ys)} == {0}
+        assert jax.tree.structure(grads[0]) == jax.tree.structure(params)
+
+
+@pytest.mark.parametrize("driver", [Scan(hoist=True), BPTT()])
+def test_a_named_driver_never_falls_back(driver):
+    cell = CELLS["reset_before"]
+    params, state, xs = draw(cell)
+    with pytest.raises(ValueError, match=r"needs a GatedCell.*Use Scan\(\)"):
+        jaxrnn.unroll(cell, params, xs, state, driver=driver)
+
+
+def test_memory_of_a_gradient():
+    """LSTM T=512 B=32 I=64 H=128, in arrays of (T, B, H): BPTT at most 5, Scan in chunks at most 3."""
+    cell = jaxrnn.LSTM(128)
+    params = jax.eval_shape(lambda k: cell.init(k, 64), jax.random.key(0))
+    xs = jax.ShapeDtypeStruct((512, 32, 64), jnp.float32)
+
+    def arrays(driver):
+        grad = jax.grad(lambda p, x: jnp.square(jaxrnn.unroll(cell, p, x, driver=driver)[1]).sum(), (0, 1))
+        return jax.jit(grad).lower(params, xs).compile().memory_analysis().temp_size_in_bytes / (512 * 32 * 128 * 4)
+
+    assert arrays(BPTT()) <= 5
+    assert arrays(Scan(remat=jaxrnn.Remat())) <= 3
+    assert arrays(Scan()) > 10

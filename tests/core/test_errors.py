@@ -1,0 +1,41 @@
+"""Bad input gets an error that says what was given, what was needed and how to mend it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import BPTT, LSTM, LSTMState, Remat
+
+from .table import B, D, H, T
+
+cell = LSTM(H)
+params = cell.init(jax.random.key(0), D)
+xs = jnp.ones((T, B, D))
+zeros = jnp.zeros((B, H))
+
+BAD = {
+    "a class": (lambda: jaxrnn.unroll(LSTM, params, xs), r"An instance, not a class: LSTM\(128\)"),
+    "no cell": (lambda: jaxrnn.unroll("lstm", params, xs), "needs a cell"),
+    "no features": (lambda: jaxrnn.unroll(cell, params, jnp.ones(T)), r"xs\[:, None\]"),
+    "empty tree": (lambda: jaxrnn.unroll(cell, params, ()), r"xs must be \(T, \*batch, D\)"),
+    "leaves disagree": (lambda: jaxrnn.unroll(cell, params, (xs, xs[1:])), "agree in all but D"),
+    "in_dim": (lambda: jaxrnn.unroll(cell, params, xs[..., 1:]), r"take 4 features.*\(3, 3\).*in_dim=3"),
+    "state form": (lambda: jaxrnn.unroll(cell, params, xs, (zeros, zeros)), r"LSTMState.*initial_state\(params, \(3,\)\)"),
+    "state shape": (lambda: jaxrnn.unroll(cell, params, xs, LSTMState(zeros[0], zeros[0])), "batch of"),
+    "lengths shape": (lambda: jaxrnn.unroll(cell, params, xs, lengths=[1, 2]), r"integers of shape \(3,\).*\(2,\)"),
+    "lengths dtype": (lambda: jaxrnn.unroll(cell, params, xs, lengths=jnp.ones(B)), "integers.*float32"),
+    "lengths range": (lambda: jaxrnn.unroll(cell, params, xs, lengths=np.array([0, 1, 9])), "between 0 and T=5; got 0 to 9"),
+    "resets dtype": (lambda: jaxrnn.unroll(cell, params, xs, resets=jnp.zeros((T, B))), r"resets.astype\(bool\)"),
+    "resets shape": (lambda: jaxrnn.unroll(cell, params, xs, resets=np.zeros((B, T), bool)), r"\(5, 3\).*\(3, 5\)"),
+    "chunk": (lambda: BPTT(0), "1 or more; got 0"),
+    "remat": (lambda: Remat(-1), "or None; got -1"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_says_what_is_wrong(what):
+    make, match = BAD[what]
+    with pytest.raises(ValueError, match=match):
+        make()

@@ -1,0 +1,153 @@
+"""Lengths, resets, splits and steps: one rule, whatever crosses time."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import BPTT, GRU, LSTM, Elman, Scan
+
+from .table import B, CELLS, COMPOSITES, D, DRIVERS, GATED, H, T, draw, far, marks, run, same_bits
+
+POISONS = (np.nan, np.inf, -1e30)
+MIXED = [(c, d) for c in ("lstm", "gru", "mine") for d in ("loop", "scan", "scan_hoist", "scan_chunks", "bptt_chunks")]
+ROWS = MIXED + [("projected", "scan"), ("reset_before", "loop")] + [(c, "bptt_chunks") for c in COMPOSITES]
+
+
+def fill_padding(xs, lengths, value):
+    return jnp.where((jnp.arange(len(xs))[:, None] < lengths)[..., None], xs, value)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("name", "driver"), ROWS)
+def test_nothing_in_the_padding_changes_a_bit(name, driver, reverse):
+    cell, driver = (CELLS | COMPOSITES)[name], DRIVERS[driver][0]
+    params, state, xs = draw(cell)
+    kw = marks()
+    padding = ~(jnp.arange(T)[:, None] < kw["lengths"])
+    clean = run(cell, params, state, fill_padding(xs, kw["lengths"], 0.0), kw, driver, reverse)
+    for poison in POISONS:
+        got = run(cell, params, state, fill_padding(xs, kw["lengths"], poison), kw, driver, reverse)
+        assert same_bits(got, clean)
+    (_, (_, ys)), (_, _, dxs) = clean
+    for a in jax.tree.leaves((ys, dxs)):
+        assert not jnp.where(padding[..., None], a, 0).any()
+    more = kw | {"resets": kw["resets"] | padding}
+    assert same_bits(run(cell, params, state, xs, more, driver, reverse), clean)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("name", "driver"), ROWS)
+def test_state_at_length_n_is_the_run_on_n_steps(name, driver, reverse):
+    cell, (driver, (tolerance, _)) = (CELLS | COMPOSITES)[name], DRIVERS[driver]
+    params, state, xs = draw(cell)
+    lengths = jnp.array([T, 0, 2])
+    final, ys = jaxrnn.unroll(cell, params, xs, state, lengths=lengths, reverse=reverse, driver=driver)
+    for n in (0, 2, T):
+        alone, ys_alone = jaxrnn.unroll(cell, params, xs[:n], state, reverse=reverse, driver=driver)
+        row = int(jnp.flatnonzero(lengths == n)[0])
+        pick = lambda tree: jax.tree.map(lambda a: a[row], tree)
+        assert far(pick(final), pick(alone)) <= tolerance * 10
+        assert far(jax.tree.map(lambda y: y[:n, row], ys), jax.tree.map(lambda y: y[:, row], ys_alone)) <= tolerance * 10
+    assert same_bits(pick(jax.tree.map(lambda a: a[[1, 1, 1]], final)), pick(jax.tree.map(lambda a: a[[1, 1, 1]], state)))
+
+
+@pytest.mark.parametrize(("name", "driver"), ROWS)
+def test_resets_cut_a_sequence_in_two(name, driver):
+    """A reset at k is a fresh start there, from the cell's own (nonzero, learned) initial state; backward too."""
+    cell, (driver, (tolerance, _)) = (CELLS | COMPOSITES)[name], DRIVERS[driver]
+    params, state, xs = draw(cell)
+    k = 2
+    resets = jnp.zeros((T, B), bool).at[k].set(True)
+    own = cell.initial_state(params, (B,))
+    go = functools.partial(jaxrnn.unroll, cell, params, driver=driver)
+    forward = go(xs, state, resets=resets)[1], go(xs[:k], state)[1], go(xs[k:], own)[1]
+    backward = go(xs, state, resets=resets, reverse=True)[1], go(xs[:k], own, reverse=True)[1], None
+    backward = (*backward[:2], go(xs[k:], state, reverse=True)[1])
+    for whole, first, second in (forward, backward) if name not in ("bidirectional", "deep") else ():
+        joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second)
+        assert far(whole, joined) <= max(tolerance * 10, 1e-6)
+
+
+@pytest.mark.parametrize("cell", [Elman(H), LSTM(H), GRU(H)], ids=lambda c: type(c).__name__)
+def test_200_splits_and_single_steps_equal_the_whole_bit_for_bit(cell):
+    time = 24
+    params, state, xs = draw(cell, time=time)
+    rng = np.random.default_rng(0)
+    kw = marks(time=time)
+    go = functools.partial(jaxrnn.unroll, cell, params, driver=Scan())
+    whole = go(xs, state, **kw)
+    for k in rng.integers(0, time + 1, 67):
+        middle, first = go(xs[:k], state, lengths=jnp.minimum(kw["lengths"], k), resets=kw["resets"][:k])
+        left = jnp.maximum(kw["lengths"] - k, 0)
+        final, second = go(xs[k:], middle, lengths=left, resets=kw["resets"][k:])
+        assert same_bits((final, jnp.concatenate([first, second])), whole)
+    step = jax.jit(cell.step)
+    plain = go(xs, state)
+    stepped, ys = state, []
+    for x in xs:
+        stepped, y = step(params, stepped, x)
+        ys.append(y)
+    assert same_bits((stepped, jnp.stack(ys)), plain)
+
+
+@pytest.mark.parametrize("name", [*CELLS, "stack", "learned"])
+def test_steps_equal_unroll(name):
+    cell = (CELLS | COMPOSITES)[name]
+    params, state, xs = draw(cell)
+    final, ys = jaxrnn.unroll(cell, params, xs, state)
+    step = jax.jit(cell.step)
+    for t, x in enumerate(xs):
+        state, y = step(params, state, x)
+        assert far(y, ys[t]) < 2e-6
+    assert far(state, final) < 2e-6
+
+
+@pytest.mark.parametrize("driver", [Scan(), BPTT(2)])
+@pytest.mark.parametrize("batch", [(), (2, 3)])
+def test_any_number_of_batch_axes(driver, batch):
+    cell = CELLS["lstm"]
+    params, state, xs = draw(cell, batch=batch)
+    kw = {"resets": jnp.zeros((T, *batch), bool).at[1].set(True)}
+    kw["lengths"] = jnp.full(batch, 4)
+    final, ys = jaxrnn.unroll(cell, params, xs, state, driver=driver, **kw)
+    flat = lambda tree, lead: jax.tree.map(lambda a: a.reshape(*a.shape[:lead], -1, *a.shape[lead + len(batch) :]), tree)
+    kw = {"resets": flat(kw["resets"], 1), "lengths": flat(kw["lengths"], 0)}
+    final_flat, ys_flat = jaxrnn.unroll(cell, params, flat(xs, 1), flat(state, 0), driver=driver, **kw)
+    assert far(flat(final, 0), final_flat) < 2e-6
+    assert far(flat(ys, 1), ys_flat) < 2e-6
+
+
+def test_pad_makes_what_unroll_takes():
+    rng = np.random.default_rng(0)
+    sequences = [rng.standard_normal((n, D)).astype(np.float32) for n in (3, 0, 5)]
+    xs, lengths = jaxrnn.pad(sequences)
+    assert xs.shape == (5, 3, D)
+    assert lengths.tolist() == [3, 0, 5]
+    assert jaxrnn.pad(sequences, length=8)[0].shape == (8, 3, D)
+    cell = CELLS["gru"]
+    params, _, _ = draw(cell)
+    final, _ = jaxrnn.unroll(cell, params, xs, lengths=lengths)
+    for row, sequence in enumerate(sequences):
+        assert far(final[row], jaxrnn.unroll(cell, params, sequence)[0]) < 1e-6
+    for bad, match in (([], "none"), ([np.ones((2, 3)), np.ones((2, 4))], "agree")):
+        with pytest.raises(ValueError, match=match):
+            jaxrnn.pad(bad)
+    with pytest.raises(ValueError, match="longest sequence has 5"):
+        jaxrnn.pad(sequences, length=4)
+
+
+def test_generate_feeds_the_output_back():
+    cell = GRU(D)
+    params, state, xs = draw(cell)
+    state, ys = jaxrnn.generate(cell, params, xs[0], state, steps=4)
+    again = jaxrnn.unroll(cell, params, jnp.concatenate([xs[:1], ys[:-1]]), draw(cell)[1])
+    assert far((state, ys), again) < 2e-6
+    noisy = lambda y, key: y + jax.random.normal(key, y.shape)
+    a, b = (jaxrnn.generate(cell, params, xs[0], steps=4, feed=noisy, key=jax.random.key(k))[1] for k in (0, 1))
+    assert far(a, b) > 0.01
+
+
