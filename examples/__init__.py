@@ -1,0 +1,1 @@
+"""Examples: programs that use jaxrnn's public API."""

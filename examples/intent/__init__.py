@@ -1,0 +1,1 @@
+"""Name the intent of an utterance, end to end: `python -m examples.intent`."""

@@ -1,0 +1,28 @@
+"""`python -m examples.intent [train | evaluate | predict | explain]`; alone it trains on the bundled corpus."""
+
+from __future__ import annotations
+
+import sys
+
+import tyro
+
+from .commands import Evaluate, Explain, Predict, Train
+from .errors import UserError
+
+
+def main(arguments: list[str]) -> int:
+    """Run a command; a user's error is a line, not a traceback."""
+    helps = arguments[:1] in (["-h"], ["--help"])
+    if not arguments or (arguments[0].startswith("-") and not helps):
+        arguments = ["train", *arguments]
+    command = tyro.cli(Train | Evaluate | Predict | Explain, args=arguments, prog="python -m examples.intent")
+    try:
+        command()
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,186 @@
+"""The commands: each is a dataclass of its arguments, and what it does."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import Positional, arg
+
+from . import baseline, bundle, data, scores
+from .classifier import Classifier, Config
+from .data import BUNDLED, Corpus
+from .errors import UserError
+from .explain import draw
+from .train import Recipe, train
+
+BUNDLE = Path("runs/intent")
+EXAMPLE = "what time is it ?"
+
+Data = Annotated[Path, arg(help=f"{data.UNDERSTOOD}; by default the bundled corpus")]
+Folder = Annotated[Path, arg(help="the folder of the trained classifier")]
+Skip = Annotated[bool, arg(help="leave bad lines out and count them, instead of ending at the first")]
+console = Console(highlight=False, soft_wrap=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train, test beside two baselines, save the bundle, draw a picture."""
+
+    data: Data = BUNDLED
+    bundle: Folder = BUNDLE
+    seed: int = 0
+    skip_bad_lines: Skip = False
+    baseline: Annotated[bool, arg(help="train the bag of words too")] = True
+    progress: Annotated[bool, arg(help="show the progress")] = True
+    config: tyro.conf.OmitArgPrefixes[Config] = Config()
+    recipe: tyro.conf.OmitArgPrefixes[Recipe] = Recipe()
+
+    def __call__(self) -> None:
+        """Do it."""
+        began = time.perf_counter()
+        corpus = data.load(self.data, skip_bad_lines=self.skip_bad_lines, seed=self.seed)
+        epochs = self.recipe.epochs(len(corpus.train))
+        _describe(corpus)
+        console.print(f"{epochs} epochs; the first compiles")
+        classifier, fitted = train(corpus, self.config, self.recipe, seed=self.seed, progress=self.progress)
+        seconds = time.perf_counter() - began
+        valid = max(record["accuracy"] for record in fitted.history)
+        found = _tested(classifier, corpus)
+        about = {"data": str(self.data), "seed": self.seed, "epochs": epochs, "seconds": round(seconds, 1)}
+        about |= {"valid accuracy": valid, "test accuracy": found.accuracy, "jax": jax.__version__}
+        bundle.save(self.bundle, classifier, about)
+        picture = draw(classifier, EXAMPLE, self.bundle / "pictures" / "what-time-is-it.png")
+        self._report(corpus, found, valid, seconds)
+        console.print(f"bundle   {self.bundle}\npicture  {picture}")
+        console.print(f'"{EXAMPLE}" -> {_sentence(classifier, EXAMPLE)}', markup=False)
+
+    def _report(self, corpus: Corpus, found: scores.Scores, valid: float, seconds: float) -> None:
+        """Print the accuracy beside what it must beat."""
+        labels = [example.label for example in corpus.test]
+        table = Table("on test", "accuracy", "macro F1", box=None, header_style="bold")
+        table.add_row("majority class", f"{scores.majority([e.label for e in corpus.train], labels):.2%}", "")
+        if self.baseline:
+            table.add_row("bag of words and n-grams", f"{baseline.bag_of_words(corpus, seed=self.seed):.2%}", "")
+        table.add_row("recurrent network", f"{found.accuracy:.2%}", f"{found.macro_f1:.2%}")
+        console.print(table)
+        console.print(f"(on valid {valid:.2%}; trained in {seconds:.1f} s)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Score a bundle on the test split: accuracy, macro F1, the intents that fare worst."""
+
+    data: Data = BUNDLED
+    bundle: Folder = BUNDLE
+    seed: Annotated[int, arg(help="of the held-out part where there is no test split: the one of the training")] = 0
+    skip_bad_lines: Skip = False
+    rows: Annotated[int, arg(help="how many intents to show")] = 10
+
+    def __call__(self) -> None:
+        """Do it."""
+        classifier, _ = bundle.load(self.bundle)
+        corpus = data.load(self.data, skip_bad_lines=self.skip_bad_lines, seed=self.seed)
+        if unknown := sorted(set(corpus.labels) - set(classifier.labels)):
+            raise UserError(f"{self.bundle} was trained without the intents {', '.join(unknown[:5])}")
+        _describe(corpus)
+        found = _tested(classifier, corpus)
+        table = Table("intent", "F1", "precision", "recall", "test", "taken for", box=None, header_style="bold")
+        for row in found.rows[: self.rows]:
+            numbers = [f"{value:.3f}" for value in (row.f1, row.precision, row.recall)]
+            table.add_row(row.label, *numbers, str(row.count), row.mistaken)
+        console.print(table)
+        console.print(f"accuracy {found.accuracy:.2%}, macro F1 {found.macro_f1:.2%}")
+        if corpus.outside:
+            parts = [[e.text for e in part] for part in (corpus.test, corpus.outside)]
+            inside, outside = (classifier.probabilities(texts).max(axis=-1) for texts in parts)
+            area = scores.separation(inside, outside)
+            console.print(
+                f"out of scope: {len(outside)} queries, told apart by their probability with AUROC {area:.3f}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Name the intent of each text, of the arguments or of standard input's lines."""
+
+    texts: Positional[tuple[str, ...]] = ()
+    bundle: Folder = BUNDLE
+    json: Annotated[bool, arg(help='write JSONL: {"text", "intent", "probability", "next"}')] = False
+
+    def __call__(self) -> None:
+        """Do it."""
+        classifier, _ = bundle.load(self.bundle)
+        for text in self.texts or _lines():
+            if not self.json:
+                print(f"{text}\t{_sentence(classifier, text)}" if not self.texts else _sentence(classifier, text))
+                continue
+            (intent, probability), *following = _best(classifier, text)
+            row = {"text": text, "intent": intent, "probability": probability, "next": following}
+            print(json.dumps(row, ensure_ascii=False), flush=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Explain:
+    """Draw how a prediction forms, token by token."""
+
+    text: Positional[str] = EXAMPLE
+    bundle: Folder = BUNDLE
+    out: Annotated[Path, arg(help="the PNG")] = Path("runs/explain.png")
+
+    def __call__(self) -> None:
+        """Do it."""
+        classifier, _ = bundle.load(self.bundle)
+        print(draw(classifier, self.text, self.out))
+        print(_sentence(classifier, self.text))
+
+
+def _lines() -> Iterator[str]:
+    """Read standard input: a text a line, or {"text": ...}; blank lines are left out."""
+    for number, line in enumerate(sys.stdin, start=1):
+        text = line.strip()
+        if text.startswith("{"):
+            try:
+                text = json.loads(text)["text"]
+            except (ValueError, KeyError) as error:
+                raise UserError(f'stdin:{number}: needs {{"text": ...}}; got {line.strip()[:80]}') from error
+        if not isinstance(text, str):
+            raise UserError(f"stdin:{number}: text must be a string; got {text!r:.60}")
+        if text:
+            yield text
+
+
+def _describe(corpus: Corpus) -> None:
+    """Print what the corpus is."""
+    sizes = f"{len(corpus.train)} train, {len(corpus.valid)} valid, {len(corpus.test)} test"
+    console.print(f"data     {corpus.name}: {len(corpus.labels)} intents; {sizes}", markup=False)
+    for note in corpus.notes:
+        console.print(f"note     {note}", markup=False)
+
+
+def _tested(classifier: Classifier, corpus: Corpus) -> scores.Scores:
+    """Score the test split."""
+    answers = classifier.probabilities([example.text for example in corpus.test]).argmax(axis=-1)
+    return scores.score([example.label for example in corpus.test], [classifier.labels[i] for i in answers])
+
+
+def _best(classifier: Classifier, text: str) -> list[tuple[str, float]]:
+    """Give the three likeliest intents and their probabilities."""
+    probabilities = classifier.probabilities([text], batch_size=1)[0]
+    return [(classifier.labels[i], round(float(probabilities[i]), 4)) for i in np.argsort(-probabilities)[:3]]
+
+
+def _sentence(classifier: Classifier, text: str) -> str:
+    """Say the intent, its probability, and the next two."""
+    (intent, probability), *following = _best(classifier, text)
+    return f"{intent} {probability:.1%}  (next: {', '.join(f'{name} {p:.1%}' for name, p in following)})"

@@ -1,0 +1,143 @@
+"""File formats: each function reads one into examples, and says of a bad line in which file and line it stands."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .errors import UserError
+from .text import tokenize
+
+LABELS = ("label", "category", "intent")
+"""What the column or the field of the label may be called."""
+
+
+class Example(NamedTuple):
+    """An utterance, its intent, and where it was read."""
+
+    text: str
+    label: str
+    where: str
+
+
+Report = Callable[[str], None]
+"""What is done about a bad line: raise, or count it."""
+
+
+def read_lines(path: Path) -> list[str]:
+    """Give the lines of a UTF-8 file, without their ends."""
+    return [line.removesuffix("\r") for line in _decoded(path).removesuffix("\n").split("\n")]
+
+
+def read_tsv(path: Path, report: Report) -> Iterator[Example]:
+    """Read `text<TAB>label` lines; blank ones are left out."""
+    for number, line in enumerate(read_lines(path), start=1):
+        fields, where = line.split("\t"), f"{path}:{number}"
+        if not line.strip():
+            continue
+        if len(fields) != 2:
+            report(f"{where}: needs text<TAB>label, two fields; got {len(fields)}")
+            continue
+        yield from _checked(*fields, where, report)
+
+
+def read_csv(path: Path, report: Report) -> Iterator[Example]:
+    """Read a CSV file whose header names a column `text` and one of the label; a quoted text may hold newlines."""
+    rows = csv.reader(io.StringIO(_decoded(path), newline=""), strict=True)
+    start = 1
+    try:
+        header = next(rows, [])
+        label = next((header.index(name) for name in LABELS if name in header), None)
+        if "text" not in header or label is None:
+            raise UserError(f"{path}:1: needs a header with text and one of {', '.join(LABELS)}; got {header}")
+        text, start = header.index("text"), rows.line_num + 1
+        for row in rows:
+            where, start = f"{path}:{start}", rows.line_num + 1
+            if row and len(row) != len(header):
+                report(f"{where}: needs {len(header)} fields as in the header; got {len(row)}")
+            elif row:
+                yield from _checked(row[text], row[label], where, report)
+    except csv.Error as error:
+        raise UserError(f"{path}:{start}: no CSV: {error}") from error
+
+
+def read_jsonl(path: Path, report: Report) -> Iterator[Example]:
+    """Read a JSON object a line, with `text` and one of the label."""
+    for number, line in enumerate(read_lines(path), start=1):
+        where = f"{path}:{number}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            report(f"{where}: no JSON: {error}")
+            continue
+        label = next((row[name] for name in LABELS if name in row), None) if isinstance(row, dict) else None
+        if label is None or "text" not in row:
+            report(f'{where}: needs {{"text": ..., "label": ...}}; got {line[:80]}')
+            continue
+        yield from _checked(row["text"], label, where, report)
+
+
+def read_pairs(path: Path, document: Any, key: str, report: Report) -> Iterator[Example]:
+    """Read a list of [text, label] out of a JSON document, as CLINC150 has them."""
+    rows = document.get(key)
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: needs a list {key!r} of [text, label]; it has {', '.join(map(str, document))}")
+    for number, row in enumerate(rows):
+        where = f"{path}: {key}[{number}]"
+        if not isinstance(row, list) or len(row) != 2:
+            report(f"{where}: needs [text, label]; got {str(row)[:80]}")
+            continue
+        yield from _checked(*row, where, report)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON document, an object."""
+    try:
+        document = json.loads(_decoded(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: no JSON: {error.msg}") from error
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: needs a JSON object; got {type(document).__name__}")
+    return document
+
+
+def read_snips(folder: Path, report: Report) -> Iterator[Example]:
+    """Read `seq.in` and `label` line by line, as SNIPS has them."""
+    texts, labels = read_lines(folder / "seq.in"), read_lines(folder / "label")
+    if len(texts) != len(labels):
+        raise UserError(f"{folder}: seq.in has {len(texts)} lines, label has {len(labels)}")
+    for number, (text, label) in enumerate(zip(texts, labels, strict=True), start=1):
+        yield from _checked(text, label, f"{folder / 'seq.in'}:{number}", report)
+
+
+READERS = {".tsv": read_tsv, ".csv": read_csv, ".jsonl": read_jsonl}
+
+
+def _decoded(path: Path) -> str:
+    """Read a UTF-8 file."""
+    try:
+        data = path.read_bytes()
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}:{line}: not UTF-8: byte {data[error.start]:#04x}") from error
+
+
+def _checked(text: Any, label: Any, where: str, report: Report) -> Iterator[Example]:
+    """Give the example if it is one."""
+    if not isinstance(text, str) or not isinstance(label, str):
+        report(f"{where}: text and label must be strings; got {text!r:.60} and {label!r:.60}")
+    elif not tokenize(text):
+        report(f"{where}: the text is empty")
+    elif not label.strip():
+        report(f"{where}: the label is empty")
+    else:
+        yield Example(" ".join(text.split()), label.strip(), where)

@@ -1,0 +1,288 @@
+"""The intent classifier: its corpus, readers, tokens, a tiny training, the bundle and the commands."""
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import subprocess
+import sys
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from examples.intent import bundle, data, scores
+from examples.intent.__main__ import main
+from examples.intent.classifier import Config
+from examples.intent.errors import UserError
+from examples.intent.explain import legible
+from examples.intent.text import Vocabulary, tokenize
+from examples.intent.train import Recipe, train
+
+ROOT = Path(__file__).parents[2]
+PNG = b"\x89PNG\r\n\x1a\n"
+LINES = {
+    "time": ["what time is it", "tell me the time", "time please", "现在几点了", "几点啦", "the time now"],
+    "lights": ["turn on the lights", "lights on", "switch the lamp on", "开灯", "把灯打开", "light up the room"],
+    "music": ["play some music", "play a song", "put on some jazz", "放首歌", "来点音乐", "play the next song"],
+}
+SMALL = Config(16, 16, 0.1, 0.1)
+TINY = Recipe(steps=30, least_epochs=12, batch_size=8, groups=1, learning_rate=3e-2, word_dropout=0.1)
+
+
+def write_tsv(path: Path, rows) -> Path:
+    path.write_text("".join(f"{text}\t{label}\n" for label, texts in rows for text in texts), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder of data, and a bundle trained on it in a few seconds."""
+    root = tmp_path_factory.mktemp("intent")
+    rows = LINES.items()
+    for split in ("train", "valid", "test"):
+        write_tsv(root / f"{split}.tsv", rows)
+    classifier, fitted = train(data.load(root), SMALL, TINY, seed=0, progress=False)
+    bundle.save(root / "bundle", classifier, {"seed": 0})
+    return root, classifier, fitted
+
+
+# The bundled corpus.
+
+
+def normal(text: str) -> str:
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(c for c in folded if unicodedata.category(c)[0] in "LNMS")
+
+
+def test_bundled_corpus_keeps_its_promises():
+    corpus = data.load()
+    splits = (corpus.train, corpus.valid, corpus.test)
+    counts = Counter(e.label for split in splits for e in split)
+    assert len(counts) >= 24
+    assert min(counts.values()) >= 60
+    texts = [normal(e.text) for split in splits for e in split]
+    assert len(texts) == len(set(texts))
+    assert [e.label for e in corpus.test if e.text == "what time is it ?"] == ["get_time"]
+    assert corpus.notes == []
+
+
+# Readers.
+
+BAD = {
+    "train.tsv:2: needs text<TAB>label": ("train.tsv", "hello\tgreet\nhello greet\n"),
+    "train.tsv:1: the text is empty": ("train.tsv", " \u200b\tgreet\n"),
+    "train.tsv:2: the label is empty": ("train.tsv", "hi\tgreet\nhello\t\n"),
+    "train.tsv:2: not UTF-8": ("train.tsv", b"hello\tgreet\n\xff\tgreet\n"),
+    "train.csv:1: needs a header with text": ("train.csv", "words,label\nhi,greet\n"),
+    "train.csv:4: needs 2 fields": ("train.csv", 'text,label\n"two\nlines",greet\nhi\n'),
+    "train.csv:2: no CSV": ("train.csv", 'text,label\n"hi"x,greet\n'),
+    "train.jsonl:2: no JSON": ("train.jsonl", '{"text": "hi", "label": "greet"}\n{"text"\n'),
+    'train.jsonl:1: needs {"text": ..., "label": ...}': ("train.jsonl", '{"text": "hi"}\n'),
+    "train.jsonl:1: text and label must be strings": ("train.jsonl", '{"text": 3, "label": "greet"}\n'),
+    "train has no examples": ("train.tsv", ""),
+    "no train file in it; it holds other.txt": ("other.txt", "hi"),
+    "data_full.json:1: no JSON": ("data_full.json", "{"),
+    "needs a list 'train' of": ("data_full.json", "{}"),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_data_is_named_with_file_and_line(tmp_path, message):
+    name, content = BAD[message]
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as error:
+        data.load(tmp_path)
+    assert message in str(error.value)
+
+
+def test_no_such_folder_and_unknown_label(tmp_path):
+    with pytest.raises(UserError, match="nowhere: no such file or folder"):
+        data.load(tmp_path / "nowhere")
+    write_tsv(tmp_path / "train.tsv", LINES.items())
+    (tmp_path / "test.tsv").write_text("hi\tgreet\nlights on\tlights\n")
+    with pytest.raises(UserError, match=r"test\.tsv:1: unknown label 'greet'"):
+        data.load(tmp_path)
+    corpus = data.load(tmp_path, skip_bad_lines=True)
+    assert [e.label for e in corpus.test] == ["lights"]
+    assert any("skipped" in note and "test.tsv:1" in note for note in corpus.notes)
+
+
+def as_csv(rows):
+    out = io.StringIO()
+    csv.writer(out).writerows([("text", "category"), *((text, label) for label, texts in rows for text in texts)])
+    return out.getvalue()
+
+
+def as_jsonl(rows):
+    return "".join(json.dumps({"text": text, "label": label}) + "\n" for label, texts in rows for text in texts)
+
+
+@pytest.mark.parametrize(("name", "form"), [("own.csv", as_csv), ("own.jsonl", as_jsonl)])
+def test_one_file_is_split_stratified(tmp_path, name, form):
+    (tmp_path / name).write_text(form(LINES.items()), encoding="utf-8")
+    corpus = data.load(tmp_path / name)
+    assert Counter(e.label for e in corpus.test) == dict.fromkeys(LINES, 1)
+    assert Counter(e.label for e in corpus.valid) == dict.fromkeys(LINES, 1)
+    texts = [e.text for part in (corpus.train, corpus.valid, corpus.test) for e in part]
+    assert sorted(texts) == sorted(text for texts in LINES.values() for text in texts)
+    assert data.load(tmp_path / name) == corpus
+
+
+def test_clinc_and_snips_layouts(tmp_path):
+    pairs = [[text, label] for label, texts in LINES.items() for text in texts]
+    document = {"train": pairs, "val": pairs[:3], "test": pairs[3:6], "oos_test": [["why is the sky blue", "oos"]]}
+    (tmp_path / "data_full.json").write_text(json.dumps(document))
+    corpus = data.load(tmp_path)
+    assert (len(corpus.train), len(corpus.valid), len(corpus.test), len(corpus.outside)) == (18, 3, 3, 1)
+    for split in ("train", "valid", "test"):
+        (tmp_path / "snips" / split).mkdir(parents=True)
+        for file, column in (("seq.in", 0), ("label", 1)):
+            (tmp_path / "snips" / split / file).write_text("".join(pair[column] + "\n" for pair in pairs))
+    assert len(data.load(tmp_path / "snips").test) == 18
+
+
+# Tokens.
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("what time is it ?", ["what", "time", "is", "it", "?"]),
+        ("WHAT'S the Time", ["what", "'s", "the", "time"]),
+        ("现在几点了？", ["现", "在", "几", "点", "了", "?"]),
+        ("7:30am ﬁne", ["7", ":", "30", "am", "fine"]),
+        ("cafe\u0301 CAFÉ", ["café", "café"]),
+        ("नमस्ते दुनिया", ["नमस्ते", "दुनिया"]),
+        ("ok👍🏽❤️👩‍👩‍👧🇫🇷", ["ok", "👍🏽", "❤️", "👩‍👩‍👧", "🇫🇷"]),
+        ("\ufeffa\u200b b\x00", ["a", "b"]),
+        ("\ud800 \u200d", []),
+    ],
+)
+def test_tokens(text, tokens):
+    assert tokenize(text) == tokens
+
+
+def test_unknown_words_fall_back_to_ngrams_that_are_stable():
+    vocabulary = Vocabulary.of(["what time is it"])
+    known, unknown = (vocabulary.bag(word) for word in ("time", "times"))
+    assert known[0] > 0
+    assert unknown[0] == 0
+    assert set(known[1:]) & set(unknown[1:]) - {0}
+    assert max(unknown) < len(vocabulary)
+    assert vocabulary.ids("").shape == (0, vocabulary.width)
+    assert Vocabulary(()).bag("it")[:4] == [0, 8238, 2277, 2548]
+
+
+# Training, bundle, commands.
+
+
+def test_training_learns(trained):
+    root, classifier, fitted = trained
+    assert fitted.history[-1]["train_loss"] < 0.7 * fitted.history[0]["train_loss"]
+    corpus = data.load(root)
+    texts = [e.text for e in corpus.test]
+    answers = [classifier.labels[i] for i in classifier.probabilities(texts).argmax(-1)]
+    assert scores.score([e.label for e in corpus.test], answers).accuracy >= 0.8
+
+
+def test_unfolding_ends_in_the_prediction(trained):
+    text = "what time is it ?"
+    _, classifier, _ = trained
+    assert np.allclose(classifier.unfold(text)[-1], classifier.probabilities([text])[0], atol=1e-5)
+    assert np.allclose(classifier.unfold(text)[1], classifier.probabilities(["what time"])[0], atol=1e-5)
+    memory = classifier.memory(text)
+    assert memory.shape == (5, 5)
+    assert (memory >= 0).all()
+    assert memory.diagonal().min() > 0
+
+
+def test_bundle_comes_back_and_tells_of_tampering(trained, tmp_path):
+    _, classifier, _ = trained
+    bundle.save(tmp_path / "b", classifier, {"note": 1})
+    loaded, about = bundle.load(tmp_path / "b")
+    assert about == {"note": 1}
+    assert np.array_equal(loaded.probabilities(["开灯"]), classifier.probabilities(["开灯"]))
+    for name in bundle.FILES:
+        file = tmp_path / "b" / name
+        content = file.read_bytes()
+        file.write_bytes(content[:-2] + b" " + content[-1:])
+        with pytest.raises(UserError, match=f"{name}: changed"):
+            bundle.load(tmp_path / "b")
+        file.unlink()
+        with pytest.raises(UserError, match=f"{name}: missing"):
+            bundle.load(tmp_path / "b")
+        file.write_bytes(content)
+    bundle.load(tmp_path / "b")
+    with pytest.raises(UserError, match="no bundle there"):
+        bundle.load(tmp_path / "nowhere")
+
+
+def test_commands(trained, capsys, tmp_path):
+    root, _, _ = trained
+    folder = str(root / "bundle")
+    assert main(["predict", "what time is it ?", "--bundle", folder]) == 0
+    assert capsys.readouterr().out.startswith("time ")
+    assert main(["evaluate", "--data", str(root), "--bundle", folder]) == 0
+    assert "macro F1" in capsys.readouterr().out
+    out = tmp_path / "picture.png"
+    assert main(["explain", "现在 $x$ 几点\u0378", "--bundle", folder, "--out", str(out)]) == 0
+    assert "U+0378" in capsys.readouterr().err
+    assert out.read_bytes().startswith(PNG)
+    assert main(["predict", " ", "--bundle", folder]) == 2
+    assert capsys.readouterr().err.startswith("error: a text must have 1 to")
+
+
+def test_train_command_repeats_and_reports_beside_the_baselines(trained, capsys, tmp_path):
+    root, classifier, _ = trained
+    options = {**dataclasses.asdict(TINY), **dataclasses.asdict(SMALL)}
+    flags = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    assert main(["--data", str(root), "--bundle", str(tmp_path / "b"), "--no-progress", *flags]) == 0
+    out = capsys.readouterr().out
+    for words in (
+        "majority class",
+        "bag of words",
+        "recurrent network",
+        "what-time-is-it.png",
+        '"what time is it ?" ->',
+    ):
+        assert words in out
+    assert (tmp_path / "b" / "pictures" / "what-time-is-it.png").read_bytes().startswith(PNG)
+    again, about = bundle.load(tmp_path / "b")
+    assert np.array_equal(again.probabilities(["开灯"]), classifier.probabilities(["开灯"]))
+    assert about["seed"] == 0
+
+
+def test_command_line_in_a_process_of_its_own(trained):
+    root, _, _ = trained
+    command = [sys.executable, "-m", "examples.intent", "predict", "--bundle", str(root / "bundle"), "--json"]
+    lines = 'lights on\n\n{"text": "放首歌"}\n{"words": 1}\n'
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONIOENCODING": "utf-8"}
+    ran = subprocess.run(
+        command, input=lines, capture_output=True, encoding="utf-8", cwd=ROOT, env=environment, check=False
+    )
+    rows = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [row["text"] for row in rows] == ["lights on", "放首歌"]
+    assert set(rows[0]) == {"text", "intent", "probability", "next"}
+    assert ran.returncode == 2
+    assert ran.stderr.startswith('error: stdin:4: needs {"text": ...}')
+    assert "Traceback" not in ran.stderr
+
+
+def test_scores():
+    found = scores.score(["a", "a", "b", "b"], ["a", "b", "b", "b"])
+    assert found.accuracy == 0.75
+    assert found.macro_f1 == pytest.approx((2 / 3 + 0.8) / 2)
+    assert found.rows[0].mistaken == "b"
+    assert scores.majority(["b", "b", "a"], ["a", "b"]) == 0.5
+    assert scores.separation(np.array([0.9, 0.5]), np.array([0.5, 0.1])) == 0.875
+
+
+def test_characters_without_a_font_are_escaped(capsys):
+    assert legible(["plain"])[1] == ["plain"]
+    assert capsys.readouterr().err == ""
+    assert legible(["a\u0378b"])[1] == ["aU+0378 b"]
+    assert "no font here has U+0378" in capsys.readouterr().err
