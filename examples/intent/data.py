@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import UserError
-from .formats import READERS, Example, read_json, read_pairs, read_snips
+from .formats import READERS, Example, Report, read_json, read_pairs, read_snips
 
 BUNDLED = Path(__file__).parent / "corpus"
 SPLITS = {"train": ("train",), "valid": ("valid", "val", "dev", "validation"), "test": ("test",)}
@@ -94,7 +94,7 @@ def hold_out(examples: list[Example], fraction: float, seed: int) -> tuple[list[
     return kept, [example for i, example in enumerate(examples) if i in taken]
 
 
-def _splits(path: Path, report) -> dict[str, list[Example]]:
+def _splits(path: Path, report: Report) -> dict[str, list[Example]]:
     """Read the splits there are, under the names train, valid, test and oos."""
     if not path.exists():
         raise UserError(f"{path}: no such file or folder. --data takes {UNDERSTOOD}")
@@ -113,7 +113,7 @@ def _splits(path: Path, report) -> dict[str, list[Example]]:
     return {split: list(READERS[file.suffix](file, report)) for split, file in files.items() if file is not None}
 
 
-def _clinc(path: Path, report) -> dict[str, list[Example]]:
+def _clinc(path: Path, report: Report) -> dict[str, list[Example]]:
     """Read CLINC150; its out-of-scope queries of the test have no intent, those of train and val are not used."""
     document = read_json(path)
     splits = {ours: list(read_pairs(path, document, theirs, report)) for ours, theirs in CLINC.items()}
@@ -131,7 +131,7 @@ def _file(folder: Path, stems: tuple[str, ...]) -> Path | None:
     return found[0] if found else None
 
 
-def _known(examples: Iterable[Example], labels: tuple[str, ...], report) -> list[Example]:
+def _known(examples: Iterable[Example], labels: tuple[str, ...], report: Report) -> list[Example]:
     """Keep the examples whose intent stands in train; report the others."""
     known, kept = set(labels), []
     for example in examples:

@@ -18,6 +18,7 @@ from .text import tokenize
 
 LEADING = 5
 MOST_TOKENS = 40
+ROOMY = 14  # so many tokens leave room for numbers
 COLOURS = ("#2f5d8a", "#d9822b", "#5b8c5a", "#a64d79", "#8a7f4b")
 BOXES = "Last Resort"  # a font that has a box for everything
 REST = "#d6d6d6"
@@ -31,14 +32,19 @@ def draw(classifier: Classifier, text: str, path: Path) -> Path:
     answers, memory = classifier.unfold(text), classifier.memory(text)
     family, (*names, title) = legible([*tokens, " ".join(text.split())])
     with matplotlib.rc_context({"font.family": family, "font.size": 10}):
-        width = max(9.5, 2.5 + 0.62 * len(tokens))
+        letter = 0.11 if len(names) <= ROOMY else 0.08  # inches
+        width = max(9.5, 2.5 + len(names) * max(0.62, letter * max(len(_short(name)) for name in names)))
         figure = Figure(figsize=(width, 9.2), layout="constrained", dpi=130)
-        above, below = figure.subplots(2, 1, height_ratios=(1, 1.15))
+        (above, key), (below, scale) = figure.subplots(
+            2, 2, height_ratios=(1, 1.15), width_ratios=(1, 0.018 * 12 / width)
+        )
         best = classifier.labels[answers[-1].argmax()]
         heading = f"“{title if len(title) < 70 else title[:69] + '…'}”\n{best}  {answers[-1].max():.1%}"
-        figure.suptitle(heading, fontsize=14, fontweight="bold", parse_math=False)
+        figure.suptitle(heading, fontsize=15, parse_math=False)
         _draw_answers(above, answers, classifier.labels, names)
-        figure.colorbar(_draw_memory(below, memory, names), ax=below, label="norm of ∂hₜ / ∂xₛ", shrink=0.9)
+        key.legend(*above.get_legend_handles_labels(), loc="center left", bbox_to_anchor=(-1, 0.5), frameon=False)
+        key.set_axis_off()
+        figure.colorbar(_draw_memory(below, memory, names), cax=scale, label="norm of ∂hₜ / ∂xₛ")
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
     return path
@@ -59,13 +65,12 @@ def _draw_answers(axes: Any, answers: np.ndarray, labels: tuple[str, ...], names
     axes.set(ylim=(0, 1.0), xlim=(-0.6, len(names) - 0.4), ylabel="probability")
     axes.set_title("The answer after each token (above the bar: the best so far)", pad=30, fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
 
 
 def _draw_memory(axes: Any, memory: np.ndarray, names: list[str]) -> Any:
     """Draw the norms, a row a state, a column a token."""
     image = axes.imshow(memory, cmap="YlGnBu", vmin=0, aspect="auto")
-    if len(names) <= 14:
+    if len(names) <= ROOMY:
         for (t, s), norm in np.ndenumerate(memory):
             dark = norm > 0.55 * memory.max()
             axes.text(s, t, f"{norm:.2f}", ha="center", va="center", fontsize=8, color="white" if dark else "#303030")
@@ -77,7 +82,7 @@ def _draw_memory(axes: Any, memory: np.ndarray, names: list[str]) -> Any:
 
 
 def _name_ticks(axis: Any, names: list[str]) -> None:
-    axis.set_ticks(range(len(names)), names, fontsize=10 if len(names) <= 14 else 8, parse_math=False)
+    axis.set_ticks(range(len(names)), names, fontsize=10 if len(names) <= ROOMY else 8, parse_math=False)
     axis.set_tick_params(length=0)
 
 

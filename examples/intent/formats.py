@@ -42,7 +42,7 @@ def read_tsv(path: Path, report: Report) -> Iterator[Example]:
         if len(fields) != 2:
             report(f"{where}: needs text<TAB>label, two fields; got {len(fields)}")
             continue
-        yield from _checked(*fields, where, report)
+        yield from _checked(fields[0], fields[1], where, report)
 
 
 def read_csv(path: Path, report: Report) -> Iterator[Example]:
@@ -93,7 +93,7 @@ def read_pairs(path: Path, document: Any, key: str, report: Report) -> Iterator[
         if not isinstance(row, list) or len(row) != 2:
             report(f"{where}: needs [text, label]; got {str(row)[:80]}")
             continue
-        yield from _checked(*row, where, report)
+        yield from _checked(row[0], row[1], where, report)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -69,11 +69,11 @@ class Loss:
 
     def __call__(self, params: Any, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Give the mean over the rows that count, and the metrics."""
-        ids = batch.ids
+        ids = jnp.asarray(batch.ids)
         if key is not None:
             key, words = jax.random.split(key)
             heard = jax.random.bernoulli(words, 1 - self.recipe.word_dropout, ids.shape[:-1])
-            ids = jnp.asarray(ids).at[..., 0].multiply(heard)  # id 0 is nothing: the n-grams stay
+            ids = ids.at[..., 0].multiply(heard)  # id 0 is nothing: the n-grams stay
         logits = self.model(params, ids, batch.lengths, key=key)
         targets = optax.smooth_labels(jax.nn.one_hot(batch.labels, logits.shape[-1]), self.recipe.smoothing)
         weight = batch.weights.sum()
