@@ -71,6 +71,7 @@ class SequenceModel:
         read: what is read of the outputs of the layers: `last`, `ends`, `mean` or `maximum` for one answer a
             sequence, `every` for one a step; or another function of (ys, lengths).
 
+    >>> from jaxrnn.model import Embedding, SequenceModel, ends
     >>> model = SequenceModel(Embedding(100, 16), Bidirectional(LSTM(8)), outputs=3, read=ends)
     >>> params = model.init(jax.random.key(0))
     >>> model(params, jnp.zeros((7, 2), jnp.int32), jnp.array([7, 4])).shape

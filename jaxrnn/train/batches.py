@@ -150,7 +150,7 @@ def _answers(arrays: list[np.ndarray], labels: Any) -> tuple[list[np.ndarray] | 
     answers = [np.asarray(label) for label in labels]
     if len(answers) != len(arrays):
         raise ValueError(f"each sequence needs a label; got {len(arrays)} sequences and {len(answers)} labels")
-    each_step = not isinstance(labels, np.ndarray) and bool(answers) and answers[0].ndim > 0
+    each_step = isinstance(labels, list | tuple) and bool(answers) and answers[0].ndim > 0
     if each_step and [len(a) for a in answers] != [len(a) for a in arrays]:
         raise ValueError(
             "a list of arrays is labels a step, which must be as many as the steps of their sequence. Labels a "

@@ -76,6 +76,7 @@ def fit(
         ValueError: for a patience without `evaluate`, an unknown monitor or mode, an epoch without batches, names used
             twice, or a checkpoint that does not fit or was changed.
 
+    >>> import optax
     >>> def loss(w, batch, key): return jnp.mean((batch - w) ** 2), {}
     >>> result = fit(loss, jnp.zeros(2), lambda epoch: [jnp.ones((4, 2))] * 50, optimizer=optax.sgd(0.1), epochs=2,
     ...     key=jax.random.key(0))
@@ -89,12 +90,13 @@ def fit(
     carry = loss.initial(params) if isinstance(loss, Carried) else ()
     run = _Run(init(params, optimizer, key, carry), () if evaluate is None else copy(params), [])
     if checkpoints is not None:
-        run = _resumed(run, checkpoints)
+        run = _resumed(run, checkpoints, judge)
     with bar_for(progress, epochs) as bar:
         while len(run.history) < epochs and not judge.over(run.history):
             run = _epoch(run, train_step, batches, evaluate, judge, bar)
             if checkpoints is not None:
-                checkpoints.save(len(run.history), (run.state, run.best), {"history": run.history})
+                record = {"history": run.history, "best": [monitor, mode]}
+                checkpoints.save(len(run.history), (run.state, run.best), record)
     return Fit(copy(run.state.params) if evaluate is None else run.best, run.state, run.history)
 
 
@@ -107,11 +109,13 @@ class _Run:
     history: list[Record]
 
 
-def _resumed(run: _Run, checkpoints: Checkpoints) -> _Run:
+def _resumed(run: _Run, checkpoints: Checkpoints, judge: Monitor) -> _Run:
     """Go on from the newest checkpoint if there is one."""
     if checkpoints.latest() is None:
         return run
     (state, best), record = checkpoints.restore((run.state, run.best))
+    if record["best"] != [judge.name, judge.mode]:
+        raise ValueError(f"{checkpoints} holds what was best by {record['best']}, not by {[judge.name, judge.mode]}")
     return _Run(state, best, record["history"])
 
 
@@ -150,7 +154,7 @@ def means(reports: list[Mapping[str, Any]]) -> Record:
     weights = np.array([report.get("weight", 1.0) for report in reports], float) * (1 - skipped)
     counted = weights > 0
     record: Record = {"skipped": int(skipped.sum())}
-    for name in reports[0].keys() - {"skipped", "weight"}:
+    for name in sorted(reports[0].keys() - {"skipped", "weight"}, key=lambda name: (name != "loss", name)):
         values = np.array([report[name] for report in reports], float)[counted]
         record[f"train_{name}"] = float(np.average(values, weights=weights[counted])) if counted.any() else float("nan")
     return record

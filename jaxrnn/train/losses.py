@@ -24,7 +24,9 @@ class CrossEntropy:
 
     Its metrics are `accuracy` and `weight`, the number of answers that count.
 
-    >>> loss = CrossEntropy(SequenceModel(Embedding(9, 4), LSTM(8), outputs=2))
+    >>> from jaxrnn.model import Embedding, SequenceModel
+    >>> from jaxrnn.train import LengthGroups, epoch_batches
+    >>> loss = CrossEntropy(SequenceModel(Embedding(9, 4), Elman(8), outputs=2))
     >>> batch = next(epoch_batches([[1, 2], [3]], [0, 1], groups=LengthGroups((4,)), batch_size=2))
     >>> scalar, metrics = loss(loss.model.init(jax.random.key(0)), batch, None)
     >>> float(metrics["weight"])
@@ -48,7 +50,9 @@ def carried_cross_entropy(model: SequenceModel, batch: int) -> Carried:
         model: with `read=every`: a language model, or a tagger.
         batch: B.
 
-    >>> model = SequenceModel(Embedding(9, 4), LSTM(8), outputs=9, read=every)
+    >>> from jaxrnn.model import Embedding, SequenceModel, every
+    >>> from jaxrnn.train import fit, streams, windows
+    >>> model = SequenceModel(Embedding(9, 4), Elman(8), outputs=9, read=every)
     >>> text = streams(np.arange(90) % 9, 5)
     >>> loss = carried_cross_entropy(model, 5)
     >>> batches = lambda epoch: windows((text[:-1], text[1:]), 4)

@@ -15,7 +15,7 @@ Batch = Any  # a pytree of arrays
 Carry = Any  # a pytree of arrays
 Metrics = dict[str, jax.Array]
 Loss = Callable[[Params, Batch, Any], tuple[jax.Array, Metrics]]
-"""(params, batch, key or None) -> (a scalar, scalars to report). A metric named `weight` says what a batch counts in means."""
+"""(params, batch, key or None) -> (a scalar, scalars to report). A metric `weight` is what a batch counts in means."""
 
 TrainStep = Callable[["TrainState", Batch], tuple["TrainState", Metrics]]
 
@@ -90,6 +90,8 @@ def make_step(loss: Loss | Carried, optimizer: optax.GradientTransformation, *, 
     Raises:
         ValueError: at trace time, if the loss reports a metric under one of these three names.
 
+    >>> import optax
+    >>> from jaxrnn.train import init, make_step
     >>> def loss(w, batch, key): return jnp.mean((batch - w) ** 2), {}
     >>> step = make_step(loss, optax.sgd(0.1))
     >>> state, metrics = step(init(jnp.zeros(2), optax.sgd(0.1), jax.random.key(0)), jnp.ones((4, 2)))

@@ -1,0 +1,183 @@
+"""Checkpoints: exact, checked to the bit, whole or not there; and a restart that nobody can tell."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxrnn.train import Checkpoints, fit, manifest
+
+KEY = jax.random.key(3)
+TREE = {
+    "w": jnp.array([1.0, jnp.nan, -0.0]),
+    "half": jnp.arange(4, dtype=jnp.bfloat16),
+    "nested": (optax.EmptyState(), [jnp.array(7), jnp.array(True)]),
+    "key": KEY,
+}
+
+
+def bits(tree):
+    plain = lambda a: jax.random.key_data(a) if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a  # noqa: E731
+    return [(np.asarray(plain(a)).tobytes(), plain(a).dtype, plain(a).shape) for a in jax.tree.leaves(tree)]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    checkpoints = Checkpoints(tmp_path_factory.mktemp("saved"))
+    checkpoints.save(1, TREE, {"loss": 0.1, "nan": float("nan")})
+    return checkpoints
+
+
+@pytest.fixture
+def theirs(saved, tmp_path):
+    """A copy to spoil."""
+    shutil.copytree(saved.directory, tmp_path / "copy")
+    return Checkpoints(tmp_path / "copy")
+
+
+def files(checkpoints):
+    root = checkpoints.directory / "epoch-000001"
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
+def test_what_was_saved_comes_back_to_the_bit(saved):
+    tree, record = saved.restore(jax.tree.map(jnp.zeros_like, TREE))
+    assert bits(tree) == bits(TREE)
+    assert jax.tree.structure(tree) == jax.tree.structure(TREE)
+    assert record["loss"] == 0.1
+    assert np.isnan(record["nan"])
+    assert not [name for name in files(saved) if "pickle" in name or name.endswith(".pkl")]
+
+
+def test_one_bit_of_any_file_is_noticed_and_the_file_named(theirs):
+    names = files(theirs)
+    assert len(names) > 3
+    for name in names:
+        path = theirs.directory / "epoch-000001" / name
+        whole = path.read_bytes()
+        if not whole:
+            continue
+        for place in {0, len(whole) // 2, len(whole) - 1}:
+            for bit in (0, 5):
+                spoiled = bytearray(whole)
+                spoiled[place] ^= 1 << bit
+                path.write_bytes(bytes(spoiled))
+                named = name if name != manifest.NAME else "epoch-000001"
+                with pytest.raises(ValueError, match=named.replace("+", r"\+")):
+                    manifest.verify(path.parents[len(name.split("/")) - 1])
+        path.write_bytes(whole)
+    theirs.restore(TREE)
+
+
+def test_restore_verifies(theirs):
+    path = next(p for p in theirs.directory.rglob("*") if p.is_file() and p.parent.name == "d")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=path.name):
+        theirs.restore(TREE)
+
+
+def test_files_lost_or_added_are_noticed(theirs):
+    root = theirs.directory / "epoch-000001"
+    (root / "more").write_text("x")
+    with pytest.raises(ValueError, match="more is not listed"):
+        theirs.restore(TREE)
+    (root / "more").unlink()
+    (root / "record.json").unlink()
+    with pytest.raises(ValueError, match=r"record\.json is missing"):
+        theirs.restore(TREE)
+    (root / manifest.NAME).unlink()
+    with pytest.raises(ValueError, match="SHA256SUMS is missing"):
+        theirs.restore(TREE)
+
+
+def test_a_tree_of_another_kind_is_refused(saved):
+    with pytest.raises(ValueError, match=r"\['w'\] is float32\[3\] in it, and float32\[2\] was asked for"):
+        saved.restore({**TREE, "w": jnp.zeros(2)})
+    with pytest.raises(ValueError, match="is not there in it"):
+        saved.restore({**TREE, "v": jnp.zeros(2)})
+    with pytest.raises(ValueError, match="asked for 9"):
+        saved.restore(TREE, 9)
+    with pytest.raises(ValueError, match="there already"):
+        saved.save(1, TREE)
+
+
+def test_the_newest_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "new", keep=2)
+    assert checkpoints.latest() is None
+    for epoch in (1, 2, 3):
+        checkpoints.save(epoch, {"w": jnp.full(2, epoch)})
+    assert checkpoints.epochs() == [2, 3]
+    assert checkpoints.restore({"w": jnp.zeros(2, jnp.int32)})[0]["w"].tolist() == [3, 3]
+    assert checkpoints.restore({"w": jnp.zeros(2, jnp.int32)}, 2)[0]["w"].tolist() == [2, 2]
+    with pytest.raises(ValueError, match="keep must be"):
+        Checkpoints(tmp_path, keep=0)
+
+
+def stop(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "where", ["jaxrnn.train.manifest.write", "pathlib.Path.rename", "jaxrnn.train.checkpoints._kind"]
+)
+def test_a_save_that_is_interrupted_leaves_no_checkpoint(where, tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        if where != "pathlib.Path.rename":
+            patch.setattr(where, stop)
+        else:
+            patch.setattr("jaxrnn.train.checkpoints.Path.rename", renamed_but_for_ours)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.save(1, {"w": jnp.ones(2)})
+    assert checkpoints.latest() is None
+    with pytest.raises(ValueError, match="asked for the newest"):
+        checkpoints.restore({"w": jnp.ones(2)})
+    checkpoints.save(1, {"w": jnp.ones(2)})
+    assert checkpoints.epochs() == [1]
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-000001"]
+
+
+def renamed_but_for_ours(path, target):
+    if path.name.startswith("unfinished-"):
+        raise KeyboardInterrupt
+    path.replace(target)
+
+
+def loss(w, batch, key):
+    noise = jax.random.normal(key, batch.shape)
+    return jnp.mean((batch + 0.1 * noise - w) ** 2), {}
+
+
+def batches(epoch):
+    rng = np.random.default_rng((0, epoch))
+    return [rng.normal(size=(4, 2)).astype(np.float32) for _ in range(3)]
+
+
+def train(epochs, checkpoints=None, **options):
+    evaluate = lambda w: {"loss": float(jnp.abs(w - 0.1).sum())}  # noqa: E731
+    settings = {"evaluate": evaluate, "key": KEY, "progress": False, **options}
+    return fit(
+        loss, jnp.ones(2), batches, optimizer=optax.adam(0.1), epochs=epochs, checkpoints=checkpoints, **settings
+    )
+
+
+def without_seconds(history):
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in history]
+
+
+def test_a_restart_goes_on_bit_for_bit(tmp_path):
+    straight = train(4)
+    train(2, Checkpoints(tmp_path))
+    taken_up = train(4, Checkpoints(tmp_path), key=jax.random.key(99))  # the key saved is the one that counts
+    assert bits((straight.params, straight.state)) == bits((taken_up.params, taken_up.state))
+    assert without_seconds(straight.history) == without_seconds(taken_up.history)
+    assert Checkpoints(tmp_path).epochs() == [2, 3, 4]
+    again = train(4, Checkpoints(tmp_path))
+    assert bits(again.params) == bits(straight.params)
+    with pytest.raises(ValueError, match="does not fit"):
+        train(5, Checkpoints(tmp_path), evaluate=None)
+    with pytest.raises(ValueError, match="best by"):
+        train(5, Checkpoints(tmp_path), mode="max")
