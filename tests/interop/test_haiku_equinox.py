@@ -38,7 +38,9 @@ def order(params, *names):
 
 
 @pytest.mark.parametrize(
-    ("core", "convert"), [("VanillaRNN", haiku_elman), ("LSTM", haiku_lstm), ("GRU", haiku_gru)], ids=str
+    ("core", "convert"),
+    [("VanillaRNN", haiku_elman), ("LSTM", haiku_lstm), ("GRU", haiku_gru)],
+    ids=["elman", "lstm", "gru"],
 )
 def test_haiku(core, convert):
     hk = pytest.importorskip("haiku", reason="haiku is an optional peer: pip install dm-haiku")
@@ -76,10 +78,13 @@ def equinox_gru(cell):
     return GRU(HIDDEN), GatedParams(w_x, w_h, cell.bias.reshape(3, HIDDEN), cell.bias_n)
 
 
-@pytest.mark.parametrize(("name", "convert"), [("LSTMCell", equinox_lstm), ("GRUCell", equinox_gru)], ids=str)
+@pytest.mark.parametrize(
+    ("name", "convert"), [("LSTMCell", equinox_lstm), ("GRUCell", equinox_gru)], ids=["lstm", "gru"]
+)
 def test_equinox(name, convert):
     eqx = pytest.importorskip("equinox", reason="equinox is an optional peer: pip install equinox")
-    arrays, static = eqx.partition(getattr(eqx.nn, name)(IN, HIDDEN, key=jax.random.key(0)), eqx.is_array)
+    shapes = eqx.filter_eval_shape(getattr(eqx.nn, name), IN, HIDDEN, key=jax.random.key(0))
+    arrays, static = eqx.partition(shapes, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
 
     def theirs(arrays, xs, state):
         cell = jax.vmap(eqx.combine(arrays, static))
