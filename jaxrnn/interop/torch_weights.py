@@ -1,0 +1,76 @@
+"""The weights of one torch layer in one direction, and tensors as arrays: what `interop.torch` is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from ..cell import GatedParams, Params
+from ..cells import GRU, LSTM, Elman, ProjectedLSTM
+from ..cells.projected_lstm import ProjectedLSTMParams
+from .arrays import exact, join_gates, split_gates
+
+_GATES = {Elman: 1, GRU: 3, LSTM: 4, ProjectedLSTM: 4}
+
+
+def read(leaf: Any, module: Any, suffix: str) -> Params:
+    """Give the params of one leaf; `suffix` ends the names of its weights."""
+    gates = _GATES[type(leaf)]
+
+    def get(name: str) -> np.ndarray:
+        return to_numpy(getattr(module, name + suffix))
+
+    w_x, w_h = (split_gates(get(name), gates) for name in ("weight_ih", "weight_hh"))
+    b_x = b_h = np.zeros((gates, leaf.hidden), w_x.dtype)
+    if module.bias:
+        b_x, b_h = (get(name).reshape(b_x.shape) for name in ("bias_ih", "bias_hh"))
+    local: Any = ()
+    if isinstance(leaf, GRU):
+        local = exact(b_h[2])
+        b_h = np.concatenate([b_h[:2], np.zeros_like(b_h[2:])])
+    weights = exact(w_x), exact(w_h), exact(b_x + b_h)
+    if isinstance(leaf, ProjectedLSTM):
+        return ProjectedLSTMParams(*weights, exact(get("weight_hr").T))
+    return GatedParams(*weights, local)
+
+
+def write(leaf: Any, params: Params) -> dict[str, torch.Tensor]:
+    """Give the weights of one leaf under torch's names."""
+    w_x, w_h, b = (np.asarray(a) for a in (params.w_x, params.w_h, params.b))
+    b_h = np.zeros_like(b)
+    if isinstance(leaf, GRU):
+        b_h[2] = np.asarray(params.local)
+    arrays = {"weight_ih": join_gates(w_x), "weight_hh": join_gates(w_h), "bias_ih": b.ravel(), "bias_hh": b_h.ravel()}
+    if isinstance(leaf, ProjectedLSTM):
+        arrays["weight_hr"] = np.asarray(params.w_p).T
+    return {name: to_tensor(array) for name, array in arrays.items()}
+
+
+def dtype_of(params: Params) -> torch.dtype:
+    """Give the one dtype of the params."""
+    names = {jnp.dtype(a.dtype).name for a in jax.tree.leaves(params)}
+    if len(names) != 1:
+        raise ValueError(
+            f"torch holds a module's weights in one dtype; got params of {sorted(names)}. Cast them first."
+        )
+    return getattr(torch, names.pop())
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """Look at a tensor as numpy in the same dtype; only JAX's extension knows bfloat16, so its bits are handed over."""
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(jnp.bfloat16)
+    return tensor.numpy()
+
+
+def to_tensor(array: Any) -> torch.Tensor:
+    """Copy to torch in the same dtype."""
+    array = np.array(array, order="C")
+    if array.dtype == jnp.bfloat16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
