@@ -69,8 +69,8 @@ def init(params: Params, optimizer: optax.GradientTransformation, key: jax.Array
 
 
 def copy(tree: Any) -> Any:
-    """Give a tree of arrays that share no memory with `tree`'s."""
-    return jax.tree.map(lambda a: jnp.array(a, copy=True), tree)
+    """Give a tree of arrays that share no memory with `tree`'s, none of a weak type (which would compile twice)."""
+    return jax.tree.map(lambda a: jnp.array(a, dtype=jnp.asarray(a).dtype, copy=True), tree)
 
 
 def make_step(loss: Loss | Carried, optimizer: optax.GradientTransformation, *, clip: float | None = 1.0) -> TrainStep:

@@ -143,3 +143,13 @@ def test_names_of_metrics_are_not_taken_twice():
     step = make_step(lambda w, b, k: (w.sum(), {"loss": w.sum()}), optax.sgd(0.1))
     with pytest.raises(ValueError, match=r"reports \['loss'\] itself"):
         step(init(jnp.ones(3), optax.sgd(0.1), KEY), ())
+
+
+def test_numbers_of_a_weak_type_compile_once():
+    weak = jax.jit(lambda: 1.0)()
+    assert weak.weak_type
+    step = make_step(lambda w, b, k: ((w - b) ** 2, {}), optax.sgd(0.1))
+    state = init(weak, optax.sgd(0.1), KEY)
+    for _ in range(2):
+        state, _ = step(state, np.float32(2))
+    assert step._cache_size() == 1
