@@ -54,3 +54,17 @@ def close(a, b, tolerance=1e-5):
     """Assert that two trees hold the same numbers."""
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
+
+
+def params_of(cell, in_dim=IN):
+    """Give random params of a cell, without its own draw."""
+    return noise(jax.eval_shape(lambda k: cell.init(k, in_dim), jax.random.key(0)), seed=3)
+
+
+def equal(a, b):
+    """Whether two pairs of cell and params are the same, bit for bit."""
+    (cell_a, tree_a), (cell_b, tree_b) = a, b
+    assert jax.tree.structure(tree_a) == jax.tree.structure(tree_b)
+    return cell_a == cell_b and all(
+        (x == y).all() for x, y in zip(*map(jax.tree.leaves, (tree_a, tree_b)), strict=True)
+    )
