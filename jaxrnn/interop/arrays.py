@@ -10,7 +10,7 @@ import numpy as np
 
 
 def exact(array: Any) -> jax.Array:
-    """Copy an array into JAX in its own dtype.
+    """Copy an array into JAX in its own dtype; what is JAX's already is left as it is.
 
     Raises:
         ValueError: for float64 while JAX is in its 32 bit mode, in which it would be rounded to float32.
@@ -18,6 +18,8 @@ def exact(array: Any) -> jax.Array:
     >>> exact(np.ones(2, np.float32)).dtype
     dtype('float32')
     """
+    if isinstance(array, jax.Array):
+        return array
     array = np.asarray(array)
     kept = jax.dtypes.canonicalize_dtype(array.dtype)
     if kept != array.dtype:
@@ -40,7 +42,7 @@ def split_gates(w: np.ndarray, gates: int, order: tuple[int, ...] | None = None)
     (3, 4, 2)
     """
     blocks = w.reshape(gates, w.shape[0] // gates, w.shape[1])
-    return (blocks if order is None else blocks[list(order)]).transpose(2, 0, 1)
+    return (blocks if order is None else blocks[np.array(order)]).transpose(2, 0, 1)
 
 
 def join_gates(w: np.ndarray) -> np.ndarray:
