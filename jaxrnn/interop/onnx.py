@@ -168,11 +168,6 @@ def _tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     return tensors | {node.output[0]: node.attribute[0].t for node in constants}
 
-    "RNN": (0,),
-    "GRU": (1, 0, 2),
-    "LSTM": (0, 2, 3, 1),
-}  # where our r, z, n stand in z, r, h; i, f, g, o in i, o, f, c
-
 
 def _layer(node: Node) -> Layer:
     """The cell, the params and the state of a node."""

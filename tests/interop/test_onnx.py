@@ -14,26 +14,9 @@ interop = pytest.importorskip("jaxrnn.interop.onnx", reason="it needs onnx")
 
 T, B, D, H = 4, 3, 2, 3
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
-NODE_TESTS = [
-    "test_simple_rnn_defaults",
-    "test_simple_rnn_with_initial_bias",
-    "test_rnn_seq_length",
-    "test_simple_rnn_batchwise",
-    "test_simple_rnn_reverse",
-    "test_simple_rnn_bidirectional",
-    "test_gru_defaults",
-    "test_gru_with_initial_bias",
-    "test_gru_seq_length",
-    "test_gru_batchwise",
-    "test_gru_reverse",
-    "test_gru_bidirectional",
-    "test_lstm_defaults",
-    "test_lstm_with_initial_bias",
-    "test_lstm_with_peepholes",
-    "test_lstm_batchwise",
-    "test_lstm_reverse",
-    "test_lstm_bidirectional",
-]
+SIMPLE = ["defaults", "with_initial_bias", "batchwise", "reverse", "bidirectional"]
+NODE_TESTS = [f"test_{op}_{form}" for op in ("simple_rnn", "gru", "lstm") for form in SIMPLE]
+NODE_TESTS += ["test_rnn_seq_length", "test_gru_seq_length", "test_lstm_with_peepholes"]
 
 
 @pytest.fixture(scope="module")
