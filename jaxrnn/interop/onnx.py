@@ -101,6 +101,8 @@ def run_node(node: onnx.NodeProto, inputs: Mapping[str, Any]) -> Outputs:
     Raises:
         ValueError: as `from_node`, and for inputs that are missing.
 
+    Note: for a sequence of length 0, Y_h and Y_c are the initial states; onnxruntime gives zeros.
+
     >>> node = onnx.helper.make_node("RNN", ["X", "W", "R"], ["Y"])
     >>> shapes = {"X": (7, 2, 3), "W": (1, 4, 3), "R": (1, 4, 4)}
     >>> run_node(node, {name: np.ones(shape, np.float32) for name, shape in shapes.items()}).Y.shape

@@ -71,6 +71,8 @@ def activations(
     Raises:
         ValueError: for a name that ONNX does not have here, and for too few or too many numbers.
 
+    Note: ThresholdedRelu has alpha=1 where none is given, as ONNX's operator of that name; onnxruntime takes 0.
+
     >>> activations(["Tanh", "LeakyRelu"], [0.5], [], clip=None)[1]
     Activation(name='LeakyRelu', alpha=0.5, beta=None, clip=None)
     """
