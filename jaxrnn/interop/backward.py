@@ -15,9 +15,7 @@ from ..compose import Composite, Run, out_dim
 class Backward(Composite):
     """A cell that runs backward in time, outputs staying at their steps: ONNX's `direction="reverse"`.
 
-    >>> cell = Backward(GRU(4))
-    >>> params = cell.init(jax.random.key(0), in_dim=3)
-    >>> cell.out_dim(3)
+    >>> Backward(GRU(4)).out_dim(3)
     4
     """
 

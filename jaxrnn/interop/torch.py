@@ -78,9 +78,9 @@ def to_torch(cell: Any, params: Params) -> nn.RNNBase:
     Raises:
         ValueError: for a cell that torch does not have, or params that do not belong to it.
 
-    >>> cell = Stack((GRU(4), GRU(4)))
-    >>> to_torch(cell, cell.init(jax.random.key(0), in_dim=3))
-    GRU(3, 4, num_layers=2)
+    >>> params = GatedParams(w_x=jnp.ones((3, 4, 2)), w_h=jnp.ones((2, 4, 2)), b=jnp.ones((4, 2)))
+    >>> to_torch(LSTM(2), params)
+    LSTM(3, 2)
     """
     leaf, layers, bidirectional, dropout = _like_torch(cell)
     dtype = dtype_of(params)
@@ -133,10 +133,8 @@ def state_to_torch(cell: Any, state: State) -> Any:
     Raises:
         ValueError: for a cell that torch does not have.
 
-    >>> cell = Bidirectional(GRU(4))
-    >>> params = cell.init(jax.random.key(0), in_dim=3)
-    >>> state_to_torch(cell, cell.initial_state(params, (2,))).shape
-    torch.Size([2, 2, 4])
+    >>> state_to_torch(LSTM(4), LSTMState(h=jnp.ones((2, 4)), c=jnp.ones((2, 4))))[1].shape
+    torch.Size([1, 2, 4])
     """
     _like_torch(cell)
     parts = _parts(cell, state)

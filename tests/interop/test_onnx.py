@@ -193,7 +193,7 @@ def test_the_dtype_is_kept(precision):
 
 
 def test_run_node_is_differentiable_and_compiles():
-    node, inputs = a_node("GRU", linear_before_reset=1)
+    node, inputs = a_node("RNN")
     fixed = {name: a for name, a in inputs.items() if name != "W"}
     loss = lambda w: jnp.square(interop.run_node(node, fixed | {"W": w}).Y).sum()  # noqa: E731
     w = jnp.asarray(inputs["W"])
