@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
@@ -135,15 +136,9 @@ class GatedCell(abc.ABC):
 
     # Written once for every gated cell.
 
-    def init(self, key: jax.Array, in_dim: int) -> GatedParams:
-        """Draw the params for inputs of `in_dim` features."""
-        k_x, k_h, k_b, k_local = jax.random.split(key, 4)
-        return GatedParams(
-            self.initializer.input(k_x, (in_dim, self.gates, self.hidden)),
-            self.recurrence.init(k_h, self.initializer, self.gates, self.hidden),
-            self.initializer.bias(k_b, (self.gates, self.hidden)) + self.bias_offset(),
-            self.init_local(k_local),
-        )
+    def init(self, key: jax.Array, in_dim: int) -> Any:
+        """Draw the params for inputs of `in_dim` features: `GatedParams`, unless a cell has its own."""
+        return _draw(self, key, in_dim)
 
     def recur(self, params: Params, s: State) -> tuple[jax.Array, ...]:
         """Give v = read(s) W_h: G arrays (..., H); any leading axes."""
@@ -159,6 +154,17 @@ class GatedCell(abc.ABC):
         u = self.project(params, x)
         state = self.advance(self.local(params), state, u, self.recur(params, state))
         return state, self.output(params, state, x)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))  # one program, where eager draws would compile a dozen
+def _draw(cell: GatedCell, key: jax.Array, in_dim: int) -> GatedParams:
+    k_x, k_h, k_b, k_local = jax.random.split(key, 4)
+    return GatedParams(
+        cell.initializer.input(k_x, (in_dim, cell.gates, cell.hidden)),
+        cell.recurrence.init(k_h, cell.initializer, cell.gates, cell.hidden),
+        cell.initializer.bias(k_b, (cell.gates, cell.hidden)) + cell.bias_offset(),
+        cell.init_local(k_local),
+    )
 
 
 class Marks(NamedTuple):

@@ -27,9 +27,8 @@ def orthogonal_per_gate(key: jax.Array, shape: Shape) -> jax.Array:
     Note: libraries differ here. flax's `OptimizedLSTMCell` draws one orthogonal (H, 4H) block, torch none at all.
     """
     rows, gates, hidden = shape
-    orthogonal = jax.nn.initializers.orthogonal()
-    blocks = [orthogonal(k, (rows, hidden)) for k in jax.random.split(key, gates)]
-    return jnp.stack(blocks, axis=1)
+    draw = lambda k: jax.nn.initializers.orthogonal()(k, (rows, hidden))
+    return jax.vmap(draw, out_axes=1)(jax.random.split(key, gates))
 
 
 class Initializer(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 
@@ -19,11 +20,16 @@ def lift(trees: tuple[Any, Any, Any], xs: Any, batch_axes: int) -> tuple[Any, An
     aval = jax.typeof(jax.tree.leaves(xs)[0])
     spec = PartitionSpec(*aval.sharding.spec[1 : 1 + batch_axes])
     if any(part is not None for part in spec):
-        lay = lambda s: jax.sharding.reshard(s, PartitionSpec(*spec, *[None] * (s.ndim - len(spec))))  # noqa: E731
+        lay = lambda s: jax.sharding.reshard(s, PartitionSpec(*spec, *[None] * (s.ndim - len(spec))))
         state, initial = jax.tree.map(lay, (state, initial))
     axes = aval.manual_axis_type.varying
-    vary = lambda a: _vary(a, axes)  # noqa: E731
+    vary = lambda a: _vary(a, axes)
     return jax.tree.map(vary, (params, state, initial)) if axes else (params, state, initial)
+
+
+def zeros_like(array: Any, dtype: Any = None) -> jax.Array:
+    """Zeros laid out as `array` is: sharded, and varying over the same axes."""
+    return _vary(jnp.zeros_like(array, dtype), jax.typeof(array).manual_axis_type.varying)
 
 
 def _vary(array: Any, axes: frozenset[str]) -> Any:

@@ -85,7 +85,7 @@ class Heads:
                 f"Use hidden={hidden - hidden % self.heads or self.heads}, or another number of heads."
             )
         dim = hidden // self.heads
-        draw = lambda k: initializer.recurrent(k, (dim, gates, dim))  # noqa: E731
+        draw = lambda k: initializer.recurrent(k, (dim, gates, dim))
         return jax.vmap(draw)(jax.random.split(key, self.heads))
 
     def __call__(self, w: jax.Array, r: jax.Array) -> tuple[jax.Array, ...]:

@@ -64,7 +64,7 @@ class ProjectedLSTM:
 
     def initial_state(self, params: ProjectedLSTMParams, batch: tuple[int, ...] = ()) -> LSTMState:
         """h_0 = c_0 = 0, (*batch, P) and (*batch, H), in the dtype of the params."""
-        zeros = lambda size: jnp.zeros((*batch, size), params.b.dtype)  # noqa: E731
+        zeros = lambda size: jnp.zeros((*batch, size), params.b.dtype)
         return LSTMState(zeros(self.projection), zeros(self.hidden))
 
     def step(self, params: ProjectedLSTMParams, state: LSTMState, x: jax.Array) -> tuple[LSTMState, jax.Array]:

@@ -15,6 +15,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter, leave
+from ..mesh import zeros_like
 from .driver import body, gated, steps
 
 
@@ -76,9 +77,9 @@ def _forward(cell: GatedCell, chunk: int, reverse: bool, *primals: Any) -> tuple
 def _backward(cell: GatedCell, chunk: int, reverse: bool, residuals: Any, cotangents: Any) -> Any:
     params, state, xs, marks, states = residuals
     dfinal, dstates = jax.tree.map(_none_if_zero, cotangents, is_leaf=_is_zero)
-    ds = _add(jax.tree.map(jnp.zeros_like, state), dfinal)
+    ds = _add(jax.tree.map(zeros_like, state), dfinal)
     local, local_vjp = jax.vjp(cell.local, params)
-    zeros = (_wide_zeros(params), _wide_zeros(local), jax.tree.map(jnp.zeros_like, marks.initial))
+    zeros = (_wide_zeros(params), _wide_zeros(local), jax.tree.map(zeros_like, marks.initial))
     rows = Rows(cell, reverse, params, local, state, xs, marks, states, dstates)
     (ds, sums), dxs = _walk(rows, chunk, (ds, zeros))
     dparams, dlocal, dinitial = sums
@@ -128,7 +129,7 @@ def _walk(rows: Rows, chunk: int, carry: Any) -> tuple[Any, Any]:
     """Walk back over all chunks. The first steps left over by whole chunks make a chunk of their own."""
     length = steps(rows.states)
     rest = length % chunk
-    dxs = jax.tree.map(jnp.zeros_like, rows.xs)
+    dxs = jax.tree.map(zeros_like, rows.xs)
     count = length // chunk
 
     def one(i: Any, carry: Any) -> Any:
@@ -157,7 +158,7 @@ def _chunk(rows: Rows, start: Any, size: int, carry: Any) -> tuple[Any, Any]:
     ds, (dparams, dlocal, dinitial) = carry
     xs, previous, marks, dstates = rows.cut(start, size)
     each = Marks(marks.valid, marks.fresh, None)
-    into = lambda s, valid, fresh: enter(s, Marks(valid, fresh, marks.initial))  # noqa: E731
+    into = lambda s, valid, fresh: enter(s, Marks(valid, fresh, marks.initial))
     entered = jax.vmap(into)(previous, marks.valid, marks.fresh)
     us, project_vjp = jax.vjp(cell.project, params, xs)
     vs, recur_vjp = jax.vjp(lambda p: cell.recur(p, entered), params)
@@ -203,7 +204,7 @@ def _add(a: Any, b: Any) -> Any:
 
 def _wide_zeros(tree: Any) -> Any:
     """Zeros to sum in: float32 for narrower dtypes."""
-    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype if a.dtype.itemsize >= 4 else jnp.float32), tree)
+    return jax.tree.map(lambda a: zeros_like(a, a.dtype if a.dtype.itemsize >= 4 else jnp.float32), tree)
 
 
 def _cast_like(tree: Any, like: Any) -> Any:

@@ -28,7 +28,7 @@ class Loop:
         inputs = (xs, marks.valid, marks.fresh)
         step = body(functools.partial(cell.step, params), marks.initial)
         length = steps(xs)
-        at = lambda t: jax.tree.map(lambda a: a[t], inputs)  # noqa: E731
+        at = lambda t: jax.tree.map(lambda a: a[t], inputs)
         if length == 0:
             return state, _nothing(step, state, inputs)
         ys = []

@@ -88,7 +88,7 @@ def _chunked(step: Step, state: State, inputs: Any, chunk: int | None, reverse: 
         return lax.scan(step, state, rows, reverse=reverse, unroll=unroll)
 
     def main(state: State) -> tuple[State, Output]:
-        cut = lambda a: a[:whole].reshape(whole // chunk, chunk, *a.shape[1:])  # noqa: E731
+        cut = lambda a: a[:whole].reshape(whole // chunk, chunk, *a.shape[1:])
         state, ys = lax.scan(cross, state, jax.tree.map(cut, inputs), reverse=reverse)
         return state, jax.tree.map(lambda y: y.reshape(whole, *y.shape[2:]), ys)
 

@@ -14,21 +14,28 @@ cell = LSTM(H)
 params = cell.init(jax.random.key(0), D)
 xs = jnp.ones((T, B, D))
 zeros = jnp.zeros((B, H))
+go = lambda *args, **kw: jaxrnn.unroll(cell, params, *args, **kw)
 
 BAD = {
     "a class": (lambda: jaxrnn.unroll(LSTM, params, xs), r"An instance, not a class: LSTM\(128\)"),
     "no cell": (lambda: jaxrnn.unroll("lstm", params, xs), "needs a cell"),
-    "no features": (lambda: jaxrnn.unroll(cell, params, jnp.ones(T)), r"xs\[:, None\]"),
-    "empty tree": (lambda: jaxrnn.unroll(cell, params, ()), r"xs must be \(T, \*batch, D\)"),
-    "leaves disagree": (lambda: jaxrnn.unroll(cell, params, (xs, xs[1:])), "agree in all but D"),
-    "in_dim": (lambda: jaxrnn.unroll(cell, params, xs[..., 1:]), r"take 4 features.*\(3, 3\).*in_dim=3"),
-    "state form": (lambda: jaxrnn.unroll(cell, params, xs, (zeros, zeros)), r"LSTMState.*initial_state\(params, \(3,\)\)"),
-    "state shape": (lambda: jaxrnn.unroll(cell, params, xs, LSTMState(zeros[0], zeros[0])), "batch of"),
-    "lengths shape": (lambda: jaxrnn.unroll(cell, params, xs, lengths=[1, 2]), r"integers of shape \(3,\).*\(2,\)"),
-    "lengths dtype": (lambda: jaxrnn.unroll(cell, params, xs, lengths=jnp.ones(B)), "integers.*float32"),
-    "lengths range": (lambda: jaxrnn.unroll(cell, params, xs, lengths=np.array([0, 1, 9])), "between 0 and T=5; got 0 to 9"),
-    "resets dtype": (lambda: jaxrnn.unroll(cell, params, xs, resets=jnp.zeros((T, B))), r"resets.astype\(bool\)"),
-    "resets shape": (lambda: jaxrnn.unroll(cell, params, xs, resets=np.zeros((B, T), bool)), r"\(5, 3\).*\(3, 5\)"),
+    "no features": (lambda: go(jnp.ones(T)), r"xs\[:, None\]"),
+    "empty tree": (lambda: go(()), r"xs must be \(T, \*batch, D\)"),
+    "leaves disagree": (lambda: go((xs, xs[1:])), "agree in all but D"),
+    "in_dim": (lambda: go(xs[..., 1:]), r"take 4 features.*\(3, 3\).*in_dim=3"),
+    "state form": (
+        lambda: go(xs, (zeros, zeros)),
+        r"LSTMState.*initial_state\(params, \(3,\)\)",
+    ),
+    "state shape": (lambda: go(xs, LSTMState(zeros[0], zeros[0])), "batch of"),
+    "lengths shape": (lambda: go(xs, lengths=[1, 2]), r"integers of shape \(3,\).*\(2,\)"),
+    "lengths dtype": (lambda: go(xs, lengths=jnp.ones(B)), "integers.*float32"),
+    "lengths range": (
+        lambda: go(xs, lengths=np.array([0, 1, 9])),
+        "between 0 and T=5; got 0 to 9",
+    ),
+    "resets dtype": (lambda: go(xs, resets=jnp.zeros((T, B))), r"resets.astype\(bool\)"),
+    "resets shape": (lambda: go(xs, resets=np.zeros((B, T), bool)), r"\(5, 3\).*\(3, 5\)"),
     "chunk": (lambda: BPTT(0), "1 or more; got 0"),
     "remat": (lambda: Remat(-1), "or None; got -1"),
 }

@@ -38,7 +38,9 @@ def test_import_brings_in_nothing_late():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", [n for n in dir(jaxrnn) if n[0].isupper() or n in ("unroll", "select", "pad", "generate")])
+@pytest.mark.parametrize(
+    "name", [n for n in dir(jaxrnn) if n[0].isupper() or n in ("unroll", "select", "pad", "generate")]
+)
 def test_every_public_name_is_documented(name):
     value = getattr(jaxrnn, name)
     assert (value.__doc__ or "").strip()

@@ -116,7 +116,9 @@ def test_bfloat16_keeps_its_state_in_float32(name, driver):
     assert far(ys.astype(jnp.float32), jaxrnn.unroll(cell, params, xs)[1]) < 0.06
     users = jax.tree.map(lambda a: jnp.zeros(a.shape), state)
     assert far(jaxrnn.unroll(cell, narrow(params), narrow(xs), users, driver=driver)[1], ys) == 0
-    grads = jax.grad(lambda p: jaxrnn.unroll(cell, p, xs, users, driver=driver)[1].astype(jnp.float32).sum())(narrow(params))
+    grads = jax.grad(lambda p: jaxrnn.unroll(cell, p, xs, users, driver=driver)[1].astype(jnp.float32).sum())(
+        narrow(params)
+    )
     assert {g.dtype for g in jax.tree.leaves(grads)} == {jnp.dtype(jnp.bfloat16)}
 
 
