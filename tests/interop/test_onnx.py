@@ -172,7 +172,7 @@ def test_each_direction_has_its_own_activation():
 
 
 def test_the_cell_is_what_one_would_write_by_hand():
-    convert = lambda *args, **more: interop.from_node(*a_node(*args, **more)).cell  # noqa: E731
+    convert = lambda *args, **more: interop.from_node(*a_node(*args, **more)).cell
     assert convert("RNN") == convert("RNN", activations=["Tanh", "Tanh"]) == Elman(H)
     assert convert("GRU") == ResetBeforeGRU(H)
     assert convert("GRU", linear_before_reset=1) == GRU(H)
@@ -195,7 +195,7 @@ def test_the_dtype_is_kept(precision):
 def test_run_node_is_differentiable_and_compiles():
     node, inputs = a_node("RNN")
     fixed = {name: a for name, a in inputs.items() if name != "W"}
-    loss = lambda w: jnp.square(interop.run_node(node, fixed | {"W": w}).Y).sum()  # noqa: E731
+    loss = lambda w: jnp.square(interop.run_node(node, fixed | {"W": w}).Y).sum()
     w = jnp.asarray(inputs["W"])
     gradient = jax.jit(jax.grad(loss))(w)
     ahead = w + 1e-2 * gradient / jnp.linalg.norm(gradient)
@@ -257,7 +257,7 @@ def test_from_node_says_what_it_does_not_take(case):
 
 def test_inputs_that_are_missing_or_do_not_fit_are_refused():
     node, inputs = a_node("LSTM")
-    without = lambda name: {n: a for n, a in inputs.items() if n != name}  # noqa: E731
+    without = lambda name: {n: a for n, a in inputs.items() if n != name}
     with pytest.raises(ValueError, match="takes R from 'R'"):
         interop.from_node(node, without("R"))
     with pytest.raises(ValueError, match="'initial_c'"):

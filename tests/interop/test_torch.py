@@ -122,7 +122,7 @@ def test_a_sequence_of_length_0_gives_back_its_state(case):
     state = interop.state_from_torch(cell, h)
     xs = jnp.full((T, 2, D), jnp.nan).at[:2, 1].set(1.0)
     last, ys = unroll(cell, params, xs, state, lengths=np.array([0, 2]))
-    first = lambda tree: jax.tree.map(lambda s: s[0], tree)  # noqa: E731
+    first = lambda tree: jax.tree.map(lambda s: s[0], tree)
     assert equal(first(last), first(state))
     assert not ys[:, 0].any()
     assert np.isfinite(ys).all()
