@@ -35,7 +35,7 @@ class Config:
 
     features: int = 128
     hidden: int = 128
-    input_dropout: float = 0.4
+    input_dropout: float = 0.3
     output_dropout: float = 0.5
 
 

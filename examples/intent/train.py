@@ -38,13 +38,13 @@ class Recipe:
 
     steps: int = 1400
     least_epochs: int = 12
-    most_epochs: int = 30
+    most_epochs: int = 16
     batch_size: int = 128
-    groups: int = 4
-    learning_rate: float = 3e-3
+    groups: int = 3
+    learning_rate: float = 6e-3
     weight_decay: float = 1e-2
     smoothing: float = 0.1
-    word_dropout: float = 0.3
+    word_dropout: float = 0.2
 
     def epochs(self, examples: int) -> int:
         """Give how often to go through the examples."""
@@ -93,7 +93,7 @@ class Encoded:
 
     @classmethod
     def of(cls, examples: list[Example], vocabulary: Vocabulary, labels: tuple[str, ...], recipe: Recipe) -> Encoded:
-        """Encode texts and labels."""
+        """Encode texts and labels; choose what to pad to."""
         sequences = [vocabulary.ids(example.text) for example in examples]
         number = {label: i for i, label in enumerate(labels)}
         answers = np.array([number[example.label] for example in examples], np.int32)
