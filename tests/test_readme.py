@@ -1,0 +1,20 @@
+"""The README's program runs as it stands, and learns."""
+
+import contextlib
+import io
+import pathlib
+import re
+
+
+def test_the_program_runs_and_learns():
+    text = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+    program, own_cell, _ = re.findall(r"```python\n(.*?)```", text, re.S)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        names = {}
+        exec(program, names)
+        exec("import dataclasses\n" + own_cell, names)
+    assert float(printed.getvalue().split()[-1]) < 0.01
+    cell = names["Leaky"](4)
+    xs = names["jnp"].ones((3, 2))
+    assert names["jaxrnn"].unroll(cell, cell.init(names["jax"].random.key(0), 2), xs)[1].shape == (3, 4)
