@@ -15,5 +15,6 @@ jax.config.update("jax_platforms", jax.config.jax_platforms or "cpu")
 
 @pytest.fixture(autouse=True)
 def names(doctest_namespace):
+    """Give docstring examples the public names."""
     doctest_namespace.update({name: getattr(jaxrnn, name) for name in dir(jaxrnn) if not name.startswith("_")})
     doctest_namespace.update(dataclasses=dataclasses, jax=jax, jnp=jnp, np=np)

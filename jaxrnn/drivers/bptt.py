@@ -24,8 +24,9 @@ class BPTT:
     """`lax.scan` with a backward pass of our own, one for every `GatedCell`.
 
     Forward, it keeps the state of every step and nothing else (for an LSTM 2 arrays of (T, B, H), where autodiff
-    keeps about 14). Backward, it takes a chunk of time at once: one GEMM recomputes its gates, a scan walks back
-    through its steps with the vjp of the cell's own `transition`, one GEMM adds to each weight gradient.
+    keeps about 14). Backward, it takes a chunk of time at once: one GEMM recomputes its gates, the cell's own
+    `transition` is linearised at all of its steps, a scan walks back through them, and one GEMM adds to each weight
+    gradient.
 
     Args:
         chunk: steps in a chunk. Memory grows with it; GEMMs become better up to about 32.
@@ -157,36 +158,47 @@ def _chunk(rows: Rows, start: Any, size: int, carry: Any) -> tuple[Any, Any]:
     cell, params = rows.cell, rows.params
     ds, (dparams, dlocal, dinitial) = carry
     xs, previous, marks, dstates = rows.cut(start, size)
-    each = Marks(marks.valid, marks.fresh, None)
     into = lambda s, valid, fresh: enter(s, Marks(valid, fresh, marks.initial))
     entered = jax.vmap(into)(previous, marks.valid, marks.fresh)
     us, project_vjp = jax.vjp(cell.project, params, xs)
     vs, recur_vjp = jax.vjp(lambda p: cell.recur(p, entered), params)
+    each = Marks(marks.valid, marks.fresh, None)
+    pullbacks = jax.vmap(functools.partial(_linearise, rows))(previous, us, vs, each)
 
     def back(carry: Any, row: Any) -> tuple[Any, Any]:
         ds, dlocal, dinitial = carry
-        s, u, v, mark, dstate = row
-
-        def transition(local: Any, s: State, initial: State, u: Any, v: Any) -> State:
-            marks = mark._replace(initial=initial)
-            old = enter(s, marks)
-            return leave(cell.advance(local, old, u, v), old, marks)
-
-        def recur(s: State, initial: State) -> Any:
-            return cell.recur(params, enter(s, mark._replace(initial=initial)))
-
-        ds = _add(ds, dstate)
-        dl, ds, d0, du, dv = jax.vjp(transition, rows.local, s, marks.initial, u, v)[1](ds)
+        pullback, s, mark, dstate = row
+        recur = lambda s, initial: cell.recur(params, enter(s, mark._replace(initial=initial)))
+        dl, ds, d0, du, dv = pullback(_add(ds, dstate))
         ds_v, d0_v = jax.vjp(recur, s, marks.initial)[1](dv)
         sums = _add(dlocal, dl), _add(_add(dinitial, d0), d0_v)
-        return (_add(ds, ds_v), *sums), (du, dv)
+        return (_add(ds, ds_v), *sums), (du, None if _same(du, dv) else dv)
 
     (ds, dlocal, dinitial), (dus, dvs) = lax.scan(
-        back, (ds, dlocal, dinitial), (previous, us, vs, each, dstates), reverse=not rows.reverse
+        back, (ds, dlocal, dinitial), (pullbacks, previous, each, dstates), reverse=not rows.reverse
     )
+    if dvs is None:
+        dvs = jax.tree.unflatten(jax.tree.structure(vs), jax.tree.leaves(dus))
     dp, dxs = project_vjp(dus)
     dparams = _add(_add(dparams, dp), recur_vjp(dvs)[0])
     return (ds, (dparams, dlocal, dinitial)), dxs
+
+
+def _linearise(rows: Rows, s: State, u: Any, v: Any, mark: Marks) -> Any:
+    """Give the pullback of one step's transition: for a whole chunk at once, off the chain of steps."""
+
+    def transition(local: Any, s: State, initial: State, u: Any, v: Any) -> State:
+        marks = mark._replace(initial=initial)
+        old = enter(s, marks)
+        return leave(rows.cell.advance(local, old, u, v), old, marks)
+
+    return jax.vjp(transition, rows.local, s, rows.marks.initial, u, v)[1]
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two trees hold the very same arrays: where u and v only ever meet as u + v, du is dv."""
+    a, b = jax.tree.leaves(a), jax.tree.leaves(b)
+    return len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))
 
 
 def _slice(tree: Any, start: Any, size: int) -> Any:

@@ -88,10 +88,7 @@ DRIVERS = {
 }
 NEEDS_GATED = ("scan_hoist", "bptt", "bptt_chunks")
 PAIRS = [
-    (c, d)
-    for c in CELLS
-    for d in ("loop", "scan_hoist", "scan_chunks", "bptt_chunks")
-    if c in GATED or d not in NEEDS_GATED
+    (c, d) for c in CELLS for d in ("scan_hoist", "scan_chunks", "bptt_chunks") if c in GATED or d not in NEEDS_GATED
 ] + [(c, d) for c in ("lstm", "mine") for d in ("scan_unroll", "scan_remat", "bptt")]
 
 

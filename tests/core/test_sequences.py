@@ -13,8 +13,8 @@ from jaxrnn import BPTT, GRU, LSTM, Elman, Scan
 from .table import CELLS, COMPOSITES, DRIVERS, B, D, H, T, draw, far, marks, run, same_bits
 
 POISONS = (np.nan, np.inf, -1e30)
-MIXED = [(c, d) for c in ("lstm", "gru", "mine") for d in ("loop", "scan", "scan_hoist", "scan_chunks", "bptt_chunks")]
-ROWS = MIXED + [("projected", "scan"), ("reset_before", "loop")] + [(c, "bptt_chunks") for c in COMPOSITES]
+MIXED = [(c, d) for c in ("lstm", "gru", "mine") for d in ("scan", "scan_hoist", "scan_chunks", "bptt_chunks")]
+ROWS = MIXED + [("projected", "scan"), ("reset_before", "scan_chunks")] + [(c, "bptt_chunks") for c in COMPOSITES]
 
 
 def fill_padding(xs, lengths, value):

@@ -20,7 +20,7 @@ TREE = {
 
 
 def bits(tree):
-    plain = lambda a: jax.random.key_data(a) if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a  # noqa: E731
+    plain = lambda a: jax.random.key_data(a) if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a
     return [(np.asarray(plain(a)).tobytes(), plain(a).dtype, plain(a).shape) for a in jax.tree.leaves(tree)]
 
 
@@ -157,7 +157,7 @@ def batches(epoch):
 
 
 def train(epochs, checkpoints=None, **options):
-    evaluate = lambda w: {"loss": float(jnp.abs(w - 0.1).sum())}  # noqa: E731
+    evaluate = lambda w: {"loss": float(jnp.abs(w - 0.1).sum())}
     settings = {"evaluate": evaluate, "key": KEY, "progress": False, **options}
     return fit(
         loss, jnp.ones(2), batches, optimizer=optax.adam(0.1), epochs=epochs, checkpoints=checkpoints, **settings
