@@ -145,9 +145,10 @@ class GatedCell(abc.ABC):
         return self.recurrence(params.w_h, self.read(s))
 
     def advance(self, local: Any, s: State, u: Any, v: tuple[jax.Array, ...]) -> State:
-        """Be `transition` in the dtype of the state, in which everything elementwise is reckoned."""
+        """Be `transition` in the dtype of the state, in which everything elementwise is reckoned and which it keeps."""
         dtype = float_dtype(s)
-        return self.transition(cast(local, dtype), s, cast(u, dtype), cast(v, dtype))
+        new = self.transition(cast(local, dtype), s, cast(u, dtype), cast(v, dtype))
+        return jax.tree.map(lambda n, o: n.astype(o.dtype), new, s)
 
     def step(self, params: Params, state: State, x: Any) -> tuple[State, Output]:
         """Go from s_{t-1} and x_t (*batch, D) to (s_t, y_t)."""
@@ -203,6 +204,12 @@ def where(mask: jax.Array, a: Tree, b: Tree) -> Tree:
         return jnp.where(mask.reshape(mask.shape + (1,) * (b.ndim - mask.ndim)), a, b)
 
     return jax.tree.map(choose, a, b)
+
+
+def before(lengths: Any, time: int) -> jax.Array:
+    """Give (T, *batch) for lengths (*batch): whether t < lengths[b]. Narrow integers are widened, lest t overflow."""
+    lengths = jnp.asarray(lengths).astype(jnp.int32)
+    return jnp.arange(time, dtype=jnp.int32).reshape(time, *[1] * lengths.ndim) < lengths
 
 
 def float_dtype(tree: Any) -> Any:

@@ -93,7 +93,8 @@ class Stack(Composite):
     Args:
         layers: a tuple of cells, composites and dropouts, the lowest first.
 
-    Params and state are tuples with an entry a layer. A stack is a cell (has a `step`) if all its layers are.
+    Params and state are tuples with an entry a layer. A stack takes a `step` if all its layers do; over a
+    `Bidirectional` its `step` raises.
 
     >>> stack = Stack((LSTM(8), GRU(4)))
     >>> params = stack.init(jax.random.key(0), in_dim=3)
@@ -181,6 +182,7 @@ class Bidirectional(Composite):
 
     def init(self, key: jax.Array, in_dim: int) -> Both:
         """Draw the params of both directions."""
+        self.out_dim(in_dim)
         return Both(*(cell.init(k, in_dim) for cell, k in zip(self._cells, jax.random.split(key), strict=True)))
 
     def initial_state(self, params: Both, batch: tuple[int, ...] = ()) -> Both:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from .cell import GatedCell, Output, Params, State
 from .compose import Composite, Run, out_dim
+from .mesh import laid_as
 from .wrap import Delegate
 
 
@@ -21,7 +22,7 @@ def check_rate(rate: float) -> None:
 
 def drop(key: jax.Array, rate: float, xs: jax.Array, mask_shape: tuple[int, ...]) -> jax.Array:
     """Zero entries with probability `rate` and scale the others by 1 / (1 - rate)."""
-    keep = jax.random.bernoulli(key, 1 - rate, mask_shape)
+    keep = laid_as(jax.random.bernoulli(key, 1 - rate, mask_shape), xs)
     return jnp.where(keep, xs / (1 - rate), jnp.zeros_like(xs))
 
 

@@ -26,7 +26,7 @@ class Embed(Protocol):
         """Draw the params."""
         ...
 
-    def __call__(self, params: Params, ids: Any) -> jax.Array:
+    def __call__(self, params: Params, ids: Any, /) -> jax.Array:
         """Give (T, *batch, F), or (*batch, F) for the ids of one step."""
         ...
 

@@ -12,9 +12,9 @@ from jax.sharding import PartitionSpec
 def lift(trees: tuple[Any, Any, Any], xs: Any, batch_axes: int) -> tuple[Any, Any, Any]:
     """Lay out (params, state, initial) as the inputs (T, *batch, D) are.
 
-    Under `shard_map` all three are marked as varying over the axes that xs varies over, so that the gradient of
-    params is summed over devices once, not once a step. With explicit axes a state is sharded as the batch of xs
-    is. With automatic axes, and without a mesh, nothing is to be done.
+    Under `shard_map` all three are marked as varying over the axes that any of them or xs varies over, so that the
+    gradient of params is summed over devices once, not once a step. With explicit axes a state is sharded as the batch
+    of xs is. With automatic axes, and without a mesh, nothing is to be done.
     """
     params, state, initial = trees
     aval = jax.typeof(jax.tree.leaves(xs)[0])
@@ -22,9 +22,18 @@ def lift(trees: tuple[Any, Any, Any], xs: Any, batch_axes: int) -> tuple[Any, An
     if any(part is not None for part in spec):
         lay = lambda s: jax.sharding.reshard(s, PartitionSpec(*spec, *[None] * (s.ndim - len(spec))))
         state, initial = jax.tree.map(lay, (state, initial))
-    axes = aval.manual_axis_type.varying
+    leaves = jax.tree.leaves((trees, xs))
+    axes = frozenset().union(*(jax.typeof(a).manual_axis_type.varying for a in leaves))
     vary = lambda a: _vary(a, axes)
     return jax.tree.map(vary, (params, state, initial)) if axes else (params, state, initial)
+
+
+def laid_as(array: jax.Array, like: jax.Array) -> jax.Array:
+    """Shard the trailing axes of `array` as those of `like` are; nothing is to be done without explicit axes."""
+    spec = jax.typeof(like).sharding.spec
+    if all(part is None for part in spec):
+        return array
+    return jax.sharding.reshard(array, PartitionSpec(*spec[like.ndim - array.ndim :]))
 
 
 def zeros_like(array: Any, dtype: Any = None) -> jax.Array:

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 
 from .cell import Params, State
 from .compose import need_step, out_dim
-from .drivers import Driver
 from .embed import BagEmbedding as BagEmbedding
 from .embed import Embed as Embed
 from .embed import Embedding as Embedding
@@ -98,62 +97,28 @@ class SequenceModel:
         """Give the layers' state before the first step, each leaf (*batch, features)."""
         return self.layers.initial_state(params.layers, batch)
 
-    def hidden(
-        self,
-        params: ModelParams,
-        ids: Any,
-        lengths: Any = None,
-        *,
-        state: State = None,
-        resets: Any = None,
-        key: jax.Array | None = None,
-        driver: Driver | None = None,
-    ) -> tuple[State, jax.Array]:
+    def hidden(self, params: ModelParams, ids: Any, lengths: Any = None, **how: Any) -> tuple[State, jax.Array]:
         """Give the state after the last step, and what the layers put out (T, *batch, H), before anything is read.
 
-        Arguments as `jaxrnn.unroll` takes them, with ids in the place of xs.
+        Arguments as `jaxrnn.unroll` takes them, with ids in the place of xs: state, resets, key, state_dtype, driver.
         """
-        xs = self.embed(params.embed, ids)
-        return unroll(self.layers, params.layers, xs, state, lengths=lengths, resets=resets, key=key, driver=driver)
+        return unroll(self.layers, params.layers, self.embed(params.embed, ids), lengths=lengths, **how)
 
-    def unroll(
-        self,
-        params: ModelParams,
-        ids: Any,
-        lengths: Any = None,
-        *,
-        state: State = None,
-        resets: Any = None,
-        key: jax.Array | None = None,
-        driver: Driver | None = None,
-    ) -> tuple[State, jax.Array]:
+    def unroll(self, params: ModelParams, ids: Any, lengths: Any = None, **how: Any) -> tuple[State, jax.Array]:
         """Give the state after the last step, to go on from, and the logits, as `model(...)` gives them."""
-        state, ys = self.hidden(params, ids, lengths, state=state, resets=resets, key=key, driver=driver)
+        state, ys = self.hidden(params, ids, lengths, **how)
         return state, readout(params.readout, self.read(ys, lengths))
 
-    def __call__(
-        self,
-        params: ModelParams,
-        ids: Any,
-        lengths: Any = None,
-        *,
-        state: State = None,
-        resets: Any = None,
-        key: jax.Array | None = None,
-        driver: Driver | None = None,
-    ) -> jax.Array:
+    def __call__(self, params: ModelParams, ids: Any, lengths: Any = None, **how: Any) -> jax.Array:
         """Give the logits: (*batch, K), or (T, *batch, K) where `read` is `every` (c in the padding).
 
         Args:
             params: from `init`.
             ids: (T, *batch), or (T, *batch, N) for bags.
             lengths: integers (*batch), or None where there is no padding.
-            state: the state before the first step; None takes `initial_state`.
-            resets: booleans (T, *batch), see `jaxrnn.unroll`.
-            key: what dropout draws from; None is deterministic.
-            driver: how to cross time; None asks `jaxrnn.select`.
+            how: the keywords of `jaxrnn.unroll`: state, resets, key (None is deterministic), state_dtype, driver.
         """
-        return self.unroll(params, ids, lengths, state=state, resets=resets, key=key, driver=driver)[1]
+        return self.unroll(params, ids, lengths, **how)[1]
 
     def step(self, params: ModelParams, state: State, ids: Any) -> tuple[State, jax.Array]:
         """Take one step, for streaming: ids (*batch), or (*batch, N) for bags, to (state, logits (*batch, K)).

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .cell import where
+from .cell import before, where
 
 Read = Callable[[jax.Array, Any], jax.Array]
 """From outputs (T, *batch, H), zero in the padding, and lengths (*batch) or None, to what the readout sees."""
@@ -23,7 +23,7 @@ def last(ys: jax.Array, lengths: Any = None) -> jax.Array:
     """Read the last valid step: (T, *batch, H) to (*batch, H); zeros where the length is 0."""
     if lengths is None:
         return ys[-1]
-    lengths = jnp.asarray(lengths)
+    lengths = jnp.asarray(lengths).astype(jnp.int32)
     index = jnp.maximum(lengths - 1, 0)[None, ..., None]
     return _nonempty(jnp.take_along_axis(ys, index, axis=0)[0], lengths)
 
@@ -45,8 +45,8 @@ def mean(ys: jax.Array, lengths: Any = None) -> jax.Array:
     """Read the mean of the valid steps: (T, *batch, H) to (*batch, H); zeros where the length is 0."""
     if lengths is None:
         return ys.mean(axis=0)
-    lengths = jnp.asarray(lengths)
-    total = where(_valid(ys, lengths), ys, jnp.zeros_like(ys)).sum(axis=0)
+    lengths = jnp.asarray(lengths).astype(jnp.int32)
+    total = where(before(lengths, ys.shape[0]), ys, jnp.zeros_like(ys)).sum(axis=0)
     return total / jnp.maximum(lengths, 1)[..., None].astype(ys.dtype)
 
 
@@ -54,14 +54,9 @@ def maximum(ys: jax.Array, lengths: Any = None) -> jax.Array:
     """Read each feature's maximum over the valid steps: (T, *batch, H) to (*batch, H); zeros where the length is 0."""
     if lengths is None:
         return ys.max(axis=0)
-    lengths = jnp.asarray(lengths)
+    lengths = jnp.asarray(lengths).astype(jnp.int32)
     lowest = jnp.full_like(ys, -jnp.inf)
-    return _nonempty(where(_valid(ys, lengths), ys, lowest).max(axis=0), lengths)
-
-
-def _valid(ys: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Give (T, *batch): whether t < lengths[b]."""
-    return jnp.arange(ys.shape[0], dtype=lengths.dtype).reshape(-1, *[1] * lengths.ndim) < lengths
+    return _nonempty(where(before(lengths, ys.shape[0]), ys, lowest).max(axis=0), lengths)
 
 
 def _nonempty(h: jax.Array, lengths: jax.Array) -> jax.Array:

@@ -7,6 +7,9 @@ from typing import Any
 from .cell import GatedCell
 from .drivers import BPTT, Driver, Scan
 
+SHORT = 64
+"""Steps below which `Scan` is the faster one for a gradient: benchmarks/results/cpu-2-cores/select.json."""
+
 
 def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> Driver:
     """Choose the driver that `unroll(driver=None)` takes for one leaf cell.
@@ -18,13 +21,15 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> D
         platform: "cpu", "gpu" or "tpu".
 
     Returns:
-        `BPTT()` for a gated cell, which keeps a third of the memory of `Scan()` and never a worse order of time;
-        `Scan()` for a plain cell, and where T is symbolic (`jax.export`). `BPTT` ends forward mode: for `jax.jvp` and
-        `jax.jacfwd` name `Scan()`.
+        `BPTT()` for a gated cell over 64 steps or more: a third of the memory of `Scan()`. `Scan()` over fewer steps,
+        where it is faster and memory is small; for a plain cell; and where T is symbolic (`jax.export`). `BPTT` ends
+        forward mode: for `jax.jvp` and `jax.jacfwd` name `Scan()`.
 
     >>> select(LSTM(8), (100, 32, 4), jnp.float32, "cpu")
     BPTT(chunk=32)
+    >>> select(LSTM(8), (16, 32, 4), jnp.float32, "cpu")
+    Scan(unroll=1, hoist=False, remat=None)
     """
-    if not isinstance(cell, GatedCell) or not isinstance(xs_shape[0], int):
+    if not isinstance(cell, GatedCell) or not isinstance(xs_shape[0], int) or xs_shape[0] < SHORT:
         return Scan()
     return BPTT()

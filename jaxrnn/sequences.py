@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .cell import Cell, Output, Params, State
+
+Feed = Callable[[Output, jax.Array | None], Any]
+"""From y_t and a key for this step, or None, to x_{t+1}."""
 
 
 def pad(sequences: Sequence[Any], length: int | None = None) -> tuple[jax.Array, jax.Array]:
@@ -54,18 +58,20 @@ def generate(
     state: State = None,
     *,
     steps: int,
-    feed: Callable[[Output, jax.Array | None], Any] | None = None,
+    feed: Feed | None = None,
     key: jax.Array | None = None,
 ) -> tuple[State, Output]:
     """Feed the output back: x_{t+1} = feed(y_t).
 
     Args:
-        cell: a cell with a `step`.
+        cell: a cell with a `step`, or a `SequenceModel`.
         params: its params.
         x: the first input (*batch, D).
-        state: the state before it, as `unroll` hands it over after a prompt; None takes the cell's own.
+        state: the state before it, as `unroll` hands it over after a prompt; None takes the cell's own. A
+            `SequenceModel` needs one: `model.initial_state(params, batch)`.
         steps: how many outputs to make.
-        feed: from (y_t, a key for this step, or None) to x_{t+1}; None takes y_t itself.
+        feed: from (y_t, a key for this step, or None) to x_{t+1}; None takes y_t itself. Pass a named function: a
+            new lambda each time is a new compilation.
         key: what `feed` draws from, a part for each step.
 
     Returns:
@@ -76,16 +82,23 @@ def generate(
     >>> generate(cell, params, jnp.ones((2, 3)), steps=7)[1].shape
     (7, 2, 3)
     """
-    leaf = jnp.asarray(jax.tree.leaves(x)[0])
-    state = cell.initial_state(params, leaf.shape[:-1]) if state is None else state
-    following = feed or (lambda y, _: y)
+    x = jax.tree.map(jnp.asarray, x)
+    state = cell.initial_state(params, jax.tree.leaves(x)[0].shape[:-1]) if state is None else state
+    return _generate(cell, params, x, state, steps, feed, key)
+
+
+@functools.partial(jax.jit, static_argnames=("cell", "steps", "feed"))
+def _generate(
+    cell: Cell, params: Params, x: Any, state: State, steps: int, feed: Feed | None, key: jax.Array | None
+) -> tuple[State, Output]:
+    """`generate`, compiled."""
 
     def one(carry: tuple[State, Any], key: jax.Array | None) -> tuple[tuple[State, Any], Output]:
         state, x = carry
         state, y = cell.step(params, state, x)
-        x = jax.tree.map(lambda new, old: new.astype(old.dtype), following(y, key), x)
-        return (state, x), y
+        following = y if feed is None else feed(y, key)
+        return (state, jax.tree.map(lambda new, old: new.astype(old.dtype), following, x)), y
 
     keys = None if key is None else jax.random.split(key, steps)
-    (state, _), ys = jax.lax.scan(one, (state, jax.tree.map(jnp.asarray, x)), keys, length=steps)
+    (state, _), ys = jax.lax.scan(one, (state, x), keys, length=steps)
     return state, ys

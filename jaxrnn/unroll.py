@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .cell import Cell, Marks, Output, Params, State, cast, where
+from .cell import Cell, GatedCell, GatedParams, Marks, Output, Params, State, before, cast, where
 from .compose import Composite
 from .drivers import Driver, Loop
 from .mesh import lift
@@ -37,8 +37,9 @@ def unroll(
         xs: inputs (T, *batch, D), any number of batch axes, none included; or a pytree of such arrays.
         state: the state before the first step, each leaf (*batch, ...); None takes `cell.initial_state(params, batch)`.
         lengths: integers (*batch): step t of row b counts where t < lengths[b]. Past it the state is frozen, the
-            output is zero, and nothing in the padding reaches an output or a gradient. Length 0 gives back the
-            state handed in.
+            output is zero, and nothing in the padding reaches an output or a gradient (of a cell that is
+            differentiable at an input of zeros). Length 0 gives back the state handed in. NumPy arrays and lists are
+            checked to lie between 0 and T; values on a device are taken at their word.
         resets: booleans (T, *batch): true at t marks a boundary between t - 1 and t, where the state becomes
             `cell.initial_state(params)` whatever it was; before x_t is consumed. With `reverse` the same boundary
             holds between the same two steps.
@@ -61,7 +62,7 @@ def unroll(
     ((2, 8), (10, 2, 8))
     """
     lengths, resets = (m if m is None or isinstance(m, jax.Array) else np.asarray(m) for m in (lengths, resets))
-    batch = _check(cell, params, xs, state, lengths, resets)
+    batch = _check(cell, xs, lengths, resets, driver)
     cross = _cross if isinstance(driver, Loop) else _compiled
     dtype = None if state_dtype is None else jnp.dtype(state_dtype)
     return cross(cell, params, xs, state, lengths, resets, key, batch, bool(reverse), dtype, driver)
@@ -83,10 +84,15 @@ def _cross(
     """`unroll` behind its checks."""
     xs, params = jax.tree.map(jnp.asarray, (xs, params))
     length = jax.tree.leaves(xs)[0].shape[0]
-    valid = None if lengths is None else _before(jnp.asarray(lengths), length)
+    valid = None if lengths is None else before(lengths, length)
     xs = _cleared(xs, valid)
     initial = cast(cell.initial_state(params, batch), state_dtype)
-    state = initial if state is None else cast(jax.tree.map(jnp.asarray, state), state_dtype)
+    if state is None:
+        state = initial
+    else:
+        state = jax.tree.map(jnp.asarray, state)
+        _check_state(cell, batch, state, initial)
+        state = cast(state, state_dtype)
     initial = jax.tree.map(lambda i, s: i.astype(s.dtype), initial, state)
     marked = None if resets is None else jnp.asarray(resets)
     if marked is not None and valid is not None:
@@ -106,6 +112,7 @@ def _cross(
         rev = rev != flip
         if isinstance(cell, Composite):
             return cell.cross(functools.partial(run, rev=rev), params, state, initial, xs, key)
+        _check_params(cell, params)
         params, state, initial = lift((params, state, initial), xs, len(batch))
         fresh = marked if marked is None or not rev else _between(marked)
         marks = Marks(valid, fresh, None if fresh is None else initial)
@@ -127,12 +134,6 @@ def _driver(cell: Cell, xs: Any, driver: Driver | None) -> Driver:
     return select(cell, leaf.shape, leaf.dtype, jax.default_backend())
 
 
-def _before(lengths: jax.Array, length: int) -> jax.Array:
-    """Give (T, *batch): whether t < lengths[b]."""
-    times = jnp.arange(length, dtype=lengths.dtype)
-    return times.reshape(length, *[1] * lengths.ndim) < lengths
-
-
 def _between(marked: jax.Array) -> jax.Array:
     """Boundaries as the way back meets them: the one between t and t + 1 stands before step t."""
     return jnp.concatenate([marked[1:], jnp.zeros_like(marked[:1])])
@@ -143,13 +144,15 @@ def _cleared(tree: Any, valid: jax.Array | None) -> Any:
     return tree if valid is None else where(valid, tree, jax.tree.map(jnp.zeros_like, tree))
 
 
-def _check(cell: Any, params: Params, xs: Any, state: State, lengths: Any, resets: Any) -> tuple[int, ...]:
+def _check(cell: Any, xs: Any, lengths: Any, resets: Any, driver: Any) -> tuple[int, ...]:
     """Give the batch axes; raise what does not fit."""
     if isinstance(cell, type) or not isinstance(cell, Cell | Composite):
         raise ValueError(
             f"unroll needs a cell (init, initial_state, step) or a composite; got {cell!r}. An instance, not a class: "
             "LSTM(128), not LSTM."
         )
+    if isinstance(driver, type) or not (driver is None or callable(driver)):
+        raise ValueError(f"driver is a driver such as Scan() or BPTT(), or None; got {driver!r}")
     shapes = [np.shape(x) for x in jax.tree.leaves(xs)]
     if not shapes or any(len(shape) < 2 for shape in shapes) or len({shape[:-1] for shape in shapes}) > 1:
         raise ValueError(
@@ -159,8 +162,6 @@ def _check(cell: Any, params: Params, xs: Any, state: State, lengths: Any, reset
     length, *axes = shapes[0][:-1]
     batch = tuple(axes)
     _check_marks(length, batch, lengths, resets)
-    if state is not None:
-        _check_state(cell, params, batch, state)
     return batch
 
 
@@ -180,13 +181,26 @@ def _check_marks(length: Any, batch: tuple[int, ...], lengths: Any, resets: Any)
         )
 
 
-def _check_state(cell: Any, params: Params, batch: tuple[int, ...], state: State) -> None:
-    """Raise unless the state has the structure and the shapes of the cell's own."""
-    needed = jax.eval_shape(lambda p: cell.initial_state(p, batch), params)
+def _check_state(cell: Any, batch: tuple[int, ...], state: State, needed: State) -> None:
+    """Raise unless the state has the structure, the shapes and the kinds of number of the cell's own."""
+    kind = lambda a: (a.shape, jnp.issubdtype(a.dtype, jnp.inexact))
     fits = jax.tree.structure(state) == jax.tree.structure(needed)  # type: ignore[operator]
-    if not fits or jax.tree.leaves(jax.tree.map(lambda s, n: np.shape(s) != n.shape, state, needed)).count(True):
-        shapes = [jax.tree.map(lambda a: f"({', '.join(map(str, np.shape(a)))})", tree) for tree in (needed, state)]
+    if not fits or [*map(kind, jax.tree.leaves(state))] != [*map(kind, jax.tree.leaves(needed))]:
+        needed, state = (jax.tree.map(lambda a: f"{a.dtype}{list(a.shape)}", tree) for tree in (needed, state))
         raise ValueError(
-            f"the state of {type(cell).__name__} for a batch of {batch} has the shapes {shapes[0]}; got {shapes[1]}. "
-            f"Start from cell.initial_state(params, {batch})."
+            f"the state of {type(cell).__name__} for a batch of {batch} is {needed}; got {state}. Start from "
+            f"cell.initial_state(params, {batch})."
+        )
+
+
+def _check_params(cell: Any, params: Params) -> None:
+    """Raise unless the params of a gated cell have the structure and the shapes that its `init` gives them."""
+    if not isinstance(cell, GatedCell) or not isinstance(params, GatedParams):
+        return
+    shapes = lambda tree: jax.tree.map(lambda a: str(list(a.shape)), tree)
+    needed = shapes(jax.eval_shape(lambda k: cell.init(k, params.w_x.shape[0]), jax.random.key(0)))
+    if shapes(params) != needed or jax.tree.structure(params.local) != jax.tree.structure(needed.local):  # type: ignore[operator]
+        raise ValueError(
+            f"the params are not those of {cell}: it needs {needed}; got {shapes(params)}. Make them with "
+            "cell.init(key, in_dim), or take the cell that they were made for."
         )

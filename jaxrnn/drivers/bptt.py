@@ -31,7 +31,8 @@ class BPTT:
     Args:
         chunk: steps in a chunk. Memory grows with it; GEMMs become better up to about 32.
 
-    Reverse mode only: for `jax.jvp` and forward mode use `Scan()`. `jax.hessian` works through reverse over reverse.
+    Reverse mode only: for `jax.jvp` and forward mode use `Scan()`. second order is reverse over
+    reverse, `jax.jacrev(jax.grad(f))`, not `jax.hessian`.
     """
 
     chunk: int = 32
@@ -46,6 +47,8 @@ class BPTT:
     ) -> tuple[State, Output]:
         """Cross time, and remember the states for the way back."""
         cell = gated(cell, self)
+        if not all(_differentiable(s) for s in jax.tree.leaves(state)):
+            raise ValueError(f"{self} needs a state of floating leaves; {cell} keeps others too. Use Scan().")
         final, states = _trajectory(cell, self.chunk, reverse, params, state, xs, marks)
         return final, cell.output(params, states, xs)
 
@@ -130,7 +133,7 @@ def _walk(rows: Rows, chunk: int, carry: Any) -> tuple[Any, Any]:
     """Walk back over all chunks. The first steps left over by whole chunks make a chunk of their own."""
     length = steps(rows.states)
     rest = length % chunk
-    dxs = jax.tree.map(zeros_like, rows.xs)
+    dxs = jax.tree.map(lambda x: zeros_like(x) if _differentiable(x) else None, rows.xs)
     count = length // chunk
 
     def one(i: Any, carry: Any) -> Any:
@@ -180,6 +183,7 @@ def _chunk(rows: Rows, start: Any, size: int, carry: Any) -> tuple[Any, Any]:
     if dvs is None:
         dvs = jax.tree.unflatten(jax.tree.structure(vs), jax.tree.leaves(dus))
     dp, dxs = project_vjp(dus)
+    dxs = jax.tree.map(lambda dx, x: dx if _differentiable(x) else None, dxs, xs)
     dparams = _add(_add(dparams, dp), recur_vjp(dvs)[0])
     return (ds, (dparams, dlocal, dinitial)), dxs
 
@@ -199,6 +203,10 @@ def _same(a: Any, b: Any) -> bool:
     """Whether two trees hold the very same arrays: where u and v only ever meet as u + v, du is dv."""
     a, b = jax.tree.leaves(a), jax.tree.leaves(b)
     return len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))
+
+
+def _differentiable(x: jax.Array) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.inexact)
 
 
 def _slice(tree: Any, start: Any, size: int) -> Any:

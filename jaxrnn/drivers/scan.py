@@ -50,6 +50,13 @@ class Scan:
     hoist: bool = False
     remat: Remat | None = None
 
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        if self.unroll < 1:
+            raise ValueError(f"Scan's unroll is a number of steps, 1 or more; got {self.unroll}")
+        if not (self.remat is None or isinstance(self.remat, Remat)):
+            raise ValueError(f"Scan's remat is None or a Remat, as in Scan(remat=Remat(8)); got {self.remat!r}")
+
     def __call__(
         self, cell: Cell, params: Params, state: State, xs: Any, marks: Marks, *, reverse: bool = False
     ) -> tuple[State, Output]:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from .fit import means
-from .step import Batch, Carried, Loss, Params
+from .step import Batch, Carried, Loss, Params, report
 
 
 def evaluation(loss: Loss | Carried, batches: Callable[[], Iterable[Batch]]) -> Callable[[Params], dict[str, float]]:
@@ -24,7 +24,7 @@ def evaluation(loss: Loss | Carried, batches: Callable[[], Iterable[Batch]]) -> 
             carry, scalar, metrics = loss.loss(params, carry, batch, None)
         else:
             scalar, metrics = loss(params, batch, None)
-        return carry, {"loss": scalar, "skipped": 0, **metrics}
+        return carry, report(metrics, loss=scalar, skipped=0)
 
     compiled = jax.jit(step)
 

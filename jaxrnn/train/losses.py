@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ..cell import before
 from ..model import ModelParams, SequenceModel
 from .batches import Batch
 from .step import Carried, Metrics
@@ -74,8 +75,7 @@ def _weights(rows: Any, lengths: Any, logits: jax.Array) -> jax.Array:
     """Give what each answer counts: (B,) for logits (B, K), (T, B) for logits (T, B, K)."""
     if logits.ndim == 2:
         return rows
-    valid = jnp.arange(logits.shape[0], dtype=lengths.dtype)[:, None] < lengths
-    return jnp.where(valid, rows, jnp.zeros_like(rows))
+    return jnp.where(before(lengths, logits.shape[0]), rows, jnp.zeros_like(rows))
 
 
 def _mean(logits: jax.Array, labels: Any, weights: jax.Array) -> tuple[jax.Array, Metrics]:

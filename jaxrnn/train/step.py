@@ -124,7 +124,7 @@ def make_step(loss: Loss | Carried, optimizer: optax.GradientTransformation, *, 
         new = jax.tree.map(lambda n, o: jnp.where(finite, n, o), (params, opt_state, carry), kept)
         skipped = 1 - finite.astype(jnp.int32)
         state = TrainState(new[0], new[1], state.step + 1, state.key, state.skipped + skipped, new[2])
-        return state, _report(metrics, loss=scalar, grad_norm=norm, skipped=skipped)
+        return state, report(metrics, loss=scalar, grad_norm=norm, skipped=skipped)
 
     return jax.jit(train_step, donate_argnums=0)
 
@@ -138,7 +138,7 @@ def _uncarried(loss: Loss) -> Carried:
     return Carried(carried, lambda params: ())
 
 
-def _report(metrics: Metrics, **own: jax.Array) -> Metrics:
+def report(metrics: Metrics, **own: Any) -> Metrics:
     """Put the loss's metrics and the step's side by side."""
     if taken := sorted(metrics.keys() & own.keys()):
         raise ValueError(f"train_step reports {taken} itself: give the loss's metrics other names")

@@ -15,14 +15,6 @@ from .table import CELLS, COMPOSITES, DRIVERS, EVERY, GATED, PAIRS, draw, far, m
 MARKS = {"plain": ({}, False), "marked": (marks(), False), "marked_reverse": (marks(1), True)}
 
 
-@pytest.fixture(autouse=True)
-def compile_quickly(request):
-    """The numbers do not depend on how hard the compiler tries; the time of these tests does."""
-    jax.config.update("jax_disable_most_optimizations", "memory" not in request.node.name)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @functools.cache
 def reference(name, how):
     kw, reverse = MARKS[how]
@@ -114,6 +106,7 @@ def test_a_named_driver_never_falls_back(driver):
         jaxrnn.unroll(cell, params, xs, state, driver=driver)
 
 
+@pytest.mark.optimised
 def test_memory_of_a_gradient():
     """LSTM T=512 B=32 I=64 H=128, in arrays of (T, B, H): BPTT at most 5, Scan in chunks at most 3."""
     cell = jaxrnn.LSTM(128)

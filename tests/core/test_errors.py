@@ -36,6 +36,12 @@ BAD = {
     ),
     "resets dtype": (lambda: go(xs, resets=jnp.zeros((T, B))), r"resets.astype\(bool\)"),
     "resets shape": (lambda: go(xs, resets=np.zeros((B, T), bool)), r"\(5, 3\).*\(3, 5\)"),
+    "state kind": (lambda: go(xs, LSTMState(zeros.astype(int), zeros)), "int32.*Start from"),
+    "other params": (lambda: jaxrnn.unroll(jaxrnn.PeepholeLSTM(H), params, xs), "not those of PeepholeLSTM"),
+    "other size": (lambda: jaxrnn.unroll(LSTM(H + 1), params, xs), r"not those of LSTM.*hidden=7"),
+    "driver": (lambda: go(xs, driver=BPTT), r"Scan\(\) or BPTT\(\), or None; got <class"),
+    "unroll": (lambda: jaxrnn.Scan(unroll=0), "1 or more; got 0"),
+    "remat kind": (lambda: jaxrnn.Scan(remat=8), r"Scan\(remat=Remat\(8\)\)"),
     "chunk": (lambda: BPTT(0), "1 or more; got 0"),
     "remat": (lambda: Remat(-1), "or None; got -1"),
 }

@@ -91,6 +91,15 @@ def test_a_second_call_compiles_nothing(name, compilations):
     assert len(compilations) == first
 
 
+def test_generate_compiles_once(compilations):
+    cell = GRU(D)
+    params, state, xs = draw(cell)
+    jaxrnn.generate(cell, params, xs[0], state, steps=3)
+    first = len(compilations)
+    jaxrnn.generate(GRU(D), params, xs[0], state, steps=3)
+    assert len(compilations) == first
+
+
 def test_cells_and_drivers_are_values():
     for value in [*CELLS.values(), *COMPOSITES.values(), *SOME]:
         again = dataclasses.replace(value)
@@ -178,6 +187,16 @@ def test_a_sharded_batch_gives_the_same_numbers(kind, driver):
         got = f(params, lay(xs, None, "data", None), kw)
         assert got[1][1].sharding.spec[1] == "data"
     assert far(jax.device_get(got), jax.device_get(want)) < 5e-4
+
+
+def test_dropout_on_an_explicit_mesh():
+    stack = jaxrnn.Stack((jaxrnn.Dropout(0.2), GRU(H)))
+    params, _, xs = draw(stack, batch=(16,))
+    f = jax.jit(lambda p, x: jaxrnn.unroll(stack, p, x, key=jax.random.key(0))[1])
+    with jax.set_mesh(mesh_of_8(AxisType.Explicit)):
+        lay = lambda a, *spec: jax.device_put(a, NamedSharding(jax.sharding.get_mesh(), PartitionSpec(*spec)))
+        got = f(jax.tree.map(lay, params), lay(xs, None, "data", None))
+    assert far(jax.device_get(got), f(params, xs)) < 1e-5
 
 
 @pytest.mark.parametrize("driver", SOME, ids=str)
