@@ -68,7 +68,7 @@ def test_bptt_against_finite_differences(x64, name):
     cell = CELLS[name]
     kw = marks()
     f = jax.jit(lambda *args: total(*jaxrnn.unroll(cell, args[0], args[2], args[1], driver=BPTT(2), **kw)))
-    check_grads(f, draw(cell), order=1, modes=["rev"], rtol=1e-6)
+    check_grads(f, draw(cell), order=1, modes=["rev"], rtol=1e-6, eps=1e-6)
 
 
 def test_hessian_goes_through_bptt(x64):
