@@ -85,7 +85,7 @@ def test_a_second_call_compiles_nothing(name, compilations):
     for call in (jaxrnn.unroll, jitted):
         call(make(), params, xs, state, **kw)
     first = len(compilations)
-    assert first >= 2
+    assert first >= 1  # newer jax shares one program between the two
     for call in (jaxrnn.unroll, jitted):
         call(make(), params, xs, state, **kw)
     assert len(compilations) == first
