@@ -8,7 +8,7 @@ from .cell import GatedCell
 from .drivers import BPTT, Driver, Scan
 
 SHORT = 32
-"""Steps below which `Scan` is on the whole the faster one for a gradient: benchmarks/results/cpu-2-cores/select.json."""
+"""Steps below which `Scan` is mostly the faster one for a gradient: benchmarks/results/cpu-2-cores/select.json."""
 
 
 def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> Driver:
@@ -22,8 +22,8 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> D
 
     Returns:
         `BPTT()` for a gated cell over 32 steps or more: a third of the memory of `Scan()`. `Scan()` over fewer,
-        where it is on the whole faster and memory is small; for a plain cell; and where T is symbolic (`jax.export`). `BPTT` ends
-        forward mode: for `jax.jvp` and `jax.jacfwd` name `Scan()`.
+        where it is mostly faster and memory is small; for a plain cell; and where T is symbolic (`jax.export`).
+        `BPTT` ends forward mode: for `jax.jvp` and `jax.jacfwd` name `Scan()`.
 
     >>> select(LSTM(8), (100, 32, 4), jnp.float32, "cpu")
     BPTT(chunk=32)
