@@ -83,8 +83,8 @@ DRIVERS = {
     "scan_hoist": (Scan(hoist=True), (2e-6, 1e-13)),
     "scan_remat": (Scan(remat=Remat(1)), (2e-6, 1e-13)),
     "scan_chunks": (Scan(remat=Remat()), (2e-6, 1e-13)),
-    "bptt": (BPTT(), (2e-5, 1e-11)),
-    "bptt_chunks": (BPTT(2), (2e-5, 1e-11)),
+    "bptt": (BPTT(), (2e-5, 1e-12)),
+    "bptt_chunks": (BPTT(2), (2e-5, 1e-12)),
 }
 NEEDS_GATED = ("scan_hoist", "bptt", "bptt_chunks")
 PAIRS = [

@@ -55,15 +55,13 @@ def test_composites_under_bptt_equal_scan(x64, name, how):
 
 @pytest.mark.parametrize("name", CELLS)
 def test_scan_against_finite_differences_to_second_order(x64, name):
-    if name == "elman_relu":
-        pytest.skip("relu has a kink, where finite differences say nothing")
     cell = CELLS[name]
     kw = marks()
     f = jax.jit(lambda *args: total(*jaxrnn.unroll(cell, args[0], args[2], args[1], driver=Scan(), **kw)))
     check_grads(f, draw(cell), order=2, modes=["fwd", "rev"], rtol=1e-5, eps=1e-6)
 
 
-@pytest.mark.parametrize("name", [n for n in GATED if n != "elman_relu"])
+@pytest.mark.parametrize("name", GATED)
 def test_bptt_against_finite_differences(x64, name):
     cell = CELLS[name]
     kw = marks()
