@@ -8,9 +8,10 @@ from .cell import GatedCell
 from .drivers import BPTT, Driver, Scan
 
 SHORT = 32
-"""A judgement, not a crossing: gradients under `BPTT` took 1 / 1.14 to 1 / 0.66 of `Scan`'s time below it, as above.
+"""Below it `BPTT` saves little memory and makes Elman's gradient slower, LSTM and GRU about tie; above it memory counts.
 
-benchmarks/results/cpu-2-cores/select.json: below it Elman loses and LSTM and GRU about tie, and memory is small."""
+A judgement, no clean crossing: benchmarks/results/cpu-2-cores/select.json.
+"""
 
 
 def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> Driver:
@@ -24,7 +25,7 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> D
 
     Returns:
         `BPTT()` for a gated cell over 32 steps or more: a third of the memory of `Scan()`. `Scan()` over fewer,
-        where memory is small and Elman is slower under `BPTT`; for a plain cell; and where T is symbolic (`jax.export`).
+        where memory is small and Elman is slower under `BPTT`; for a plain cell; and for a symbolic T (`jax.export`).
         `BPTT` ends forward mode: for `jax.jvp` and `jax.jacfwd` name `Scan()`.
 
     >>> select(LSTM(8), (100, 32, 4), jnp.float32, "cpu")
