@@ -8,7 +8,7 @@ from .cell import GatedCell
 from .drivers import BPTT, Driver, Scan
 
 SHORT = 32
-"""Below it `BPTT` saves little memory and makes Elman's gradient slower, LSTM and GRU about tie; above it memory counts.
+"""Below it `BPTT` saves little memory and makes Elman's gradient slower, LSTM and GRU about tie; above, memory counts.
 
 A judgement, no clean crossing: benchmarks/results/cpu-2-cores/select.json.
 """
