@@ -44,3 +44,12 @@ def zeros_like(array: Any, dtype: Any = None) -> jax.Array:
 def _vary(array: Any, axes: frozenset[str]) -> Any:
     missing = tuple(axes - jax.typeof(array).manual_axis_type.varying)
     return jax.lax.pcast(array, missing, to="varying") if missing else array
+
+
+def rows_of(array: jax.Array) -> jax.Array:
+    """Make one axis of all but the last, where that costs nothing: on one device.
+
+    XLA:CPU runs a contraction over one axis as a plain GEMM, one over two behind a transposing copy, at half the speed.
+    Over several devices the batch may be sharded, and to merge it with time would gather it.
+    """
+    return array.reshape(-1, array.shape[-1]) if jax.device_count() == 1 else array

@@ -29,9 +29,9 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> D
         `BPTT` ends forward mode: for `jax.jvp` and `jax.jacfwd` name `Scan()`.
 
     >>> select(LSTM(8), (100, 32, 4), jnp.float32, "cpu")
-    BPTT(chunk=32)
+    BPTT(chunk=32, keep_gates=False, hoist=0)
     >>> select(LSTM(8), (16, 32, 4), jnp.float32, "cpu")
-    Scan(unroll=1, hoist=False, remat=None)
+    Scan(unroll=1, hoist=0, remat=None)
     """
     if not isinstance(cell, GatedCell) or not isinstance(xs_shape[0], int) or xs_shape[0] < SHORT:
         return Scan()

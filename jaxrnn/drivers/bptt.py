@@ -15,8 +15,9 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter, leave
-from ..mesh import zeros_like
-from .driver import body, gated, steps
+from ..mesh import rows_of, zeros_like
+from .driver import body, gated, in_chunks, steps
+from .terms import Terms, merge
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,23 +25,30 @@ class BPTT:
     """`lax.scan` with a backward pass of our own, one for every `GatedCell`.
 
     Forward, it keeps the state of every step and nothing else (for an LSTM 2 arrays of (T, B, H), where autodiff
-    keeps about 14). Backward, it takes a chunk of time at once: one GEMM recomputes its gates, the cell's own
-    `transition` is linearised at all of its steps, a scan walks back through them, and one GEMM adds to each weight
-    gradient.
+    keeps about 14). Backward, it takes a chunk of time at once: one GEMM recomputes its gates, a scan walks back
+    through its steps by the gradient of the cell's own `transition`, and one GEMM adds to each weight gradient.
 
     Args:
         chunk: steps in a chunk. Memory grows with it; GEMMs become better up to about 32.
+        keep_gates: keep what the gates are made of too (G arrays more, a GRU 4), so that no GEMM recomputes it: the
+            faster way where there is room for it.
+        hoist: steps whose inputs are projected by one GEMM before they are crossed; 0 lets every step project its own.
+            On a CPU it pays for small batches.
 
     Reverse mode only: for `jax.jvp` and forward mode use `Scan()`. second order is reverse over
     reverse, `jax.jacrev(jax.grad(f))`, not `jax.hessian`.
     """
 
     chunk: int = 32
+    keep_gates: bool = False
+    hoist: int = 0
 
     def __post_init__(self) -> None:
-        """Check the chunk."""
+        """Check the fields."""
         if self.chunk < 1:
             raise ValueError(f"BPTT's chunk is a number of steps, 1 or more; got {self.chunk}")
+        if self.hoist < 0:
+            raise ValueError(f"BPTT's hoist is a number of steps, or 0 for none; got {self.hoist}")
 
     def __call__(
         self, cell: Cell, params: Params, state: State, xs: Any, marks: Marks, *, reverse: bool = False
@@ -49,43 +57,59 @@ class BPTT:
         cell = gated(cell, self)
         if not all(_differentiable(s) for s in jax.tree.leaves(state)):
             raise ValueError(f"{self} needs a state of floating leaves; {cell} keeps others too. Use Scan().")
-        final, states = _trajectory(cell, self.chunk, reverse, params, state, xs, marks)
+        final, states = _trajectory(cell, self, reverse, params, state, xs, marks)
         return final, cell.output(params, states, xs)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _trajectory(
-    cell: GatedCell, chunk: int, reverse: bool, params: Params, state: State, xs: Any, marks: Marks
+    cell: GatedCell, how: BPTT, reverse: bool, params: Params, state: State, xs: Any, marks: Marks
 ) -> tuple[State, State]:
     """Give the state after the last step, and the state after every step (T, *batch, ...)."""
+    final, (states, _) = _scan(cell, how.hoist, False, reverse, params, state, xs, marks)
+    return final, states
 
-    def step(state: State, x: Any) -> tuple[State, None]:
-        u, v = cell.project(params, x), cell.recur(params, state)
-        return cell.advance(cell.local(params), state, u, v), None
+
+def _scan(
+    cell: GatedCell, hoist: int, keep: bool, reverse: bool, params: Params, state: State, xs: Any, marks: Marks
+) -> tuple[State, tuple[State, Terms | None]]:
+    """Give the state after the last step, and of every step the state and, to keep, the terms of its gates."""
+    local = cell.local(params)
+
+    def step(state: State, u: Any) -> tuple[State, Any]:
+        v = cell.recur(params, state)
+        return cell.advance(local, state, u, v), merge(cell, local, state, u, v) if keep else None
 
     ruled = body(step, marks.initial)
 
-    def keep(state: State, inputs: Any) -> tuple[State, State]:
-        state, _ = ruled(state, inputs)
-        return state, state
+    def row(state: State, inputs: Any) -> tuple[State, tuple[State, Any]]:
+        state, terms = ruled(state, inputs)
+        return state, (state, terms)
 
-    return lax.scan(keep, state, (xs, marks.valid, marks.fresh), reverse=reverse)
+    def project(inputs: Any) -> Any:
+        return cell.project(params, inputs[0]), *inputs[1:]
+
+    inputs = (xs, marks.valid, marks.fresh)
+    if hoist:
+        cross = lambda state, rows: lax.scan(row, state, project(rows), reverse=reverse)
+        return in_chunks(cross, state, inputs, hoist, reverse)
+    return lax.scan(lambda state, inputs: row(state, project(inputs)), state, inputs, reverse=reverse)
 
 
-def _forward(cell: GatedCell, chunk: int, reverse: bool, *primals: Any) -> tuple[Any, Any]:
+def _forward(cell: GatedCell, how: BPTT, reverse: bool, *primals: Any) -> tuple[Any, Any]:
     arguments = jax.tree.map(lambda p: p.value, primals)
-    final, states = _trajectory(cell, chunk, reverse, *arguments)
-    return (final, states), (*arguments, states)
+    final, (states, terms) = _scan(cell, how.hoist, how.keep_gates, reverse, *arguments)
+    return (final, states), (*arguments, states, terms)
 
 
-def _backward(cell: GatedCell, chunk: int, reverse: bool, residuals: Any, cotangents: Any) -> Any:
-    params, state, xs, marks, states = residuals
+def _backward(cell: GatedCell, how: BPTT, reverse: bool, residuals: Any, cotangents: Any) -> Any:
+    params, state, xs, marks, states, terms = residuals
     dfinal, dstates = jax.tree.map(_none_if_zero, cotangents, is_leaf=_is_zero)
     ds = _add(jax.tree.map(zeros_like, state), dfinal)
     local, local_vjp = jax.vjp(cell.local, params)
     zeros = (_wide_zeros(params), _wide_zeros(local), jax.tree.map(zeros_like, marks.initial))
-    rows = Rows(cell, reverse, params, local, state, xs, marks, states, dstates)
-    (ds, sums), dxs = _walk(rows, chunk, (ds, zeros))
+    rows = Rows(cell, reverse, params, local, state, xs, marks, states, terms, dstates)
+    (ds, sums), dxs = _walk(rows, how.chunk, (ds, zeros))
     dparams, dlocal, dinitial = sums
     (through_local,) = local_vjp(_cast_like(dlocal, local))
     dparams = _add(_cast_like(dparams, params), through_local)
@@ -107,13 +131,14 @@ class Rows:
     xs: Any
     marks: Marks
     states: State
+    terms: Terms | None
     dstates: Any
 
-    def cut(self, start: Any, size: int) -> tuple[Any, State, Marks, Any]:
-        """Give x_t, s_{t-1}, the marks and ds_t for `size` steps from `start` on."""
+    def cut(self, start: Any, size: int) -> tuple[Any, State, Marks, Terms | None, Any]:
+        """Give x_t, s_{t-1}, the marks, the terms kept and ds_t for `size` steps from `start` on."""
         take = functools.partial(_slice, start=start, size=size)
         marks = Marks(take(self.marks.valid), take(self.marks.fresh), self.marks.initial)
-        return take(self.xs), self.previous(start, size), marks, take(self.dstates)
+        return take(self.xs), self.previous(start, size), marks, take(self.terms), take(self.dstates)
 
     def previous(self, start: Any, size: int) -> State:
         """Give the states that the steps came from: one step aside, and at the border the state handed in."""
@@ -160,49 +185,51 @@ def _chunk(rows: Rows, start: Any, size: int, carry: Any) -> tuple[Any, Any]:
     """Walk back over one chunk: from ds after it to ds before it, adding to the sums of gradients."""
     cell, params = rows.cell, rows.params
     ds, (dparams, dlocal, dinitial) = carry
-    xs, previous, marks, dstates = rows.cut(start, size)
+    xs, previous, marks, terms, dstates = rows.cut(start, size)
     into = lambda s, valid, fresh: enter(s, Marks(valid, fresh, marks.initial))
     entered = jax.vmap(into)(previous, marks.valid, marks.fresh)
-    us, project_vjp = jax.vjp(cell.project, params, xs)
-    vs, recur_vjp = jax.vjp(lambda p: cell.recur(p, entered), params)
+    if terms is None:
+        terms = jax.vmap(functools.partial(merge, cell, rows.local))(
+            entered, cell.project(params, xs), cell.recur(params, entered)
+        )
     each = Marks(marks.valid, marks.fresh, None)
-    pullbacks = jax.vmap(functools.partial(_linearise, rows))(previous, us, vs, each)
 
-    def back(carry: Any, row: Any) -> tuple[Any, Any]:
+    def back(carry: Any, row: Any) -> tuple[Any, Terms]:
         ds, dlocal, dinitial = carry
-        pullback, s, mark, dstate = row
+        terms, s, mark, dstate = row
+        dl, ds, d0, dterms = _pull(rows, s, terms, mark, _add(ds, dstate))
         recur = lambda s, initial: cell.recur(params, enter(s, mark._replace(initial=initial)))
-        dl, ds, d0, du, dv = pullback(_add(ds, dstate))
-        ds_v, d0_v = jax.vjp(recur, s, marks.initial)[1](dv)
+        v, recur_vjp = jax.vjp(recur, s, marks.initial)
+        ds_v, d0_v = recur_vjp(_cast_like(dterms.of_v(), v))
         sums = _add(dlocal, dl), _add(_add(dinitial, d0), d0_v)
-        return (_add(ds, ds_v), *sums), (du, None if _same(du, dv) else dv)
+        return (_add(ds, ds_v), *sums), dterms
 
-    (ds, dlocal, dinitial), (dus, dvs) = lax.scan(
-        back, (ds, dlocal, dinitial), (pullbacks, previous, each, dstates), reverse=not rows.reverse
+    (ds, dlocal, dinitial), dterms = lax.scan(
+        back, (ds, dlocal, dinitial), (terms, previous, each, dstates), reverse=not rows.reverse
     )
-    if dvs is None:
-        dvs = jax.tree.unflatten(jax.tree.structure(vs), jax.tree.leaves(dus))
-    dp, dxs = project_vjp(dus)
-    dxs = jax.tree.map(lambda dx, x: dx if _differentiable(x) else None, dxs, xs)
-    dparams = _add(_add(dparams, dp), recur_vjp(dvs)[0])
-    return (ds, (dparams, dlocal, dinitial)), dxs
+    dp, dxs = _through_weights(cell, params, xs, entered, dterms)
+    return (ds, (_add(dparams, dp), dlocal, dinitial)), dxs
 
 
-def _linearise(rows: Rows, s: State, u: Any, v: Any, mark: Marks) -> Any:
-    """Give the pullback of one step's transition: for a whole chunk at once, off the chain of steps."""
+def _pull(rows: Rows, s: State, terms: Terms, mark: Marks, ds: State) -> Any:
+    """Pull ds_t back through one step's transition: to the local params, s_{t-1}, the initial state and the terms."""
 
-    def transition(local: Any, s: State, initial: State, u: Any, v: Any) -> State:
+    def transition(local: Any, s: State, initial: State, terms: Terms) -> State:
         marks = mark._replace(initial=initial)
         old = enter(s, marks)
-        return leave(rows.cell.advance(local, old, u, v), old, marks)
+        return leave(rows.cell.advance(local, old, terms.u, terms.as_v()), old, marks)
 
-    return jax.vjp(transition, rows.local, s, rows.marks.initial, u, v)[1]
+    return jax.vjp(transition, rows.local, s, rows.marks.initial, terms)[1](ds)
 
 
-def _same(a: Any, b: Any) -> bool:
-    """Whether two trees hold the very same arrays: where u and v only ever meet as u + v, du is dv."""
-    a, b = jax.tree.leaves(a), jax.tree.leaves(b)
-    return len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))
+def _through_weights(cell: GatedCell, params: Params, xs: Any, entered: State, dterms: Terms) -> tuple[Params, Any]:
+    """Give a chunk's gradients for params and inputs. Time and batch are one axis, so each is one plain GEMM."""
+    flat = functools.partial(jax.tree.map, rows_of)
+    us, project_vjp = jax.vjp(cell.project, params, flat(xs))
+    vs, recur_vjp = jax.vjp(lambda p: cell.recur(p, flat(entered)), params)
+    dp, dxs = project_vjp(_cast_like(flat(dterms.u), us))
+    dxs = jax.tree.map(lambda dx, x: dx.reshape(x.shape) if _differentiable(x) else None, dxs, xs)
+    return _add(dp, recur_vjp(_cast_like(flat(dterms.of_v()), vs))[0]), dxs
 
 
 def _differentiable(x: jax.Array) -> bool:

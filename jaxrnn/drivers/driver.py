@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 
 from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter, leave
 
@@ -38,6 +40,30 @@ def body(step: Step, initial: State) -> Step:
         return leave(new, old, marks), y
 
     return one
+
+
+def in_chunks(cross: Step, state: State, inputs: Any, chunk: int, reverse: bool) -> tuple[State, Any]:
+    """`lax.scan` over chunks of time: `cross(state, rows)` takes `chunk` steps, or the fewer left at the end."""
+    length = steps(inputs)
+    whole = length // chunk * chunk
+
+    def main(state: State) -> tuple[State, Any]:
+        cut = lambda a: a[:whole].reshape(whole // chunk, chunk, *a.shape[1:])
+        state, ys = lax.scan(cross, state, jax.tree.map(cut, inputs), reverse=reverse)
+        return state, jax.tree.map(lambda y: y.reshape(whole, *y.shape[2:]), ys)
+
+    if whole == length:
+        return main(state)
+    rest = jax.tree.map(lambda a: a[whole:], inputs)
+    if whole == 0:
+        return cross(state, rest)
+    if reverse:
+        state, tail = cross(state, rest)
+        state, ys = main(state)
+    else:
+        state, ys = main(state)
+        state, tail = cross(state, rest)
+    return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, tail)
 
 
 def steps(tree: Any) -> int:

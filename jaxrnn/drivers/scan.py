@@ -8,11 +8,10 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from ..cell import Cell, GatedCell, Marks, Output, Params, State
-from .driver import Step, body, gated, steps
+from .driver import Step, body, gated, in_chunks, steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,18 +41,21 @@ class Scan:
 
     Args:
         unroll: steps in one round of the loop. More costs compile time, and on a CPU often speed.
-        hoist: project all inputs by one GEMM before the loop (needs a `GatedCell`); it keeps (T, B, G * H) more.
+        hoist: steps whose inputs are projected by one GEMM before they are crossed (needs a `GatedCell`); 0 lets every
+            step project its own. On a CPU it pays for small batches.
         remat: what the backward pass recomputes: None (keep everything), `Remat(1)` or `Remat()`.
     """
 
     unroll: int = 1
-    hoist: bool = False
+    hoist: int = 0
     remat: Remat | None = None
 
     def __post_init__(self) -> None:
         """Check the fields."""
         if self.unroll < 1:
             raise ValueError(f"Scan's unroll is a number of steps, 1 or more; got {self.unroll}")
+        if self.hoist < 0:
+            raise ValueError(f"Scan's hoist is a number of steps, or 0 for none; got {self.hoist}")
         if not (self.remat is None or isinstance(self.remat, Remat)):
             raise ValueError(f"Scan's remat is None or a Remat, as in Scan(remat=Remat(8)); got {self.remat!r}")
 
@@ -61,54 +63,37 @@ class Scan:
         self, cell: Cell, params: Params, state: State, xs: Any, marks: Marks, *, reverse: bool = False
     ) -> tuple[State, Output]:
         """Cross time with `lax.scan`."""
-        step: Step = functools.partial(cell.step, params)
         if self.hoist:
-            cell = gated(cell, self)
-            step, xs = _hoisted(cell, params), (cell.project(params, xs), xs)
-        step = body(step, marks.initial)
+            cross = self._hoisting(gated(cell, self), params, marks.initial, reverse)
+        else:
+            cross = self._over(functools.partial(cell.step, params), marks.initial, reverse)
         inputs = (xs, marks.valid, marks.fresh)
         if self.remat is None:
-            return lax.scan(step, state, inputs, reverse=reverse, unroll=self.unroll)
-        return _chunked(step, state, inputs, self.remat.chunk, reverse, self.unroll)
+            return cross(state, inputs)
+        chunk = self.remat.chunk or max(1, _near_root(steps(inputs)))
+        return in_chunks(jax.checkpoint(cross), state, inputs, chunk, reverse)
 
+    def _over(self, step: Step, initial: State, reverse: bool) -> Step:
+        """The scan of `step` over rows of inputs."""
+        ruled = body(step, initial)
+        return lambda state, rows: lax.scan(ruled, state, rows, reverse=reverse, unroll=self.unroll)
 
-def _hoisted(cell: GatedCell, params: Params) -> Step:
-    """The step of `cell` for inputs that are projected already."""
-    local = cell.local(params)
+    def _hoisting(self, cell: GatedCell, params: Params, initial: State, reverse: bool) -> Step:
+        """The same, the inputs of `hoist` steps projected at once."""
+        local = cell.local(params)
 
-    def step(state: State, inputs: tuple[Any, Any]) -> tuple[State, Output]:
-        u, x = inputs
-        state = cell.advance(local, state, u, cell.recur(params, state))
-        return state, cell.output(params, state, x)
+        def step(state: State, inputs: tuple[Any, Any]) -> tuple[State, Output]:
+            u, x = inputs
+            state = cell.advance(local, state, u, cell.recur(params, state))
+            return state, cell.output(params, state, x)
 
-    return step
+        over = self._over(step, initial, reverse)
 
+        def project(state: State, rows: Any) -> tuple[State, Output]:
+            xs, *marks = rows
+            return over(state, ((cell.project(params, xs), xs), *marks))
 
-def _chunked(step: Step, state: State, inputs: Any, chunk: int | None, reverse: bool, unroll: int) -> Any:
-    """A scan over chunks, each a checkpointed scan over its steps; the steps left over make a last, shorter one."""
-    length = steps(inputs)
-    chunk = chunk or max(1, _near_root(length))
-    whole = length // chunk * chunk
-
-    @jax.checkpoint
-    def cross(state: State, rows: Any) -> tuple[State, Output]:
-        return lax.scan(step, state, rows, reverse=reverse, unroll=unroll)
-
-    def main(state: State) -> tuple[State, Output]:
-        cut = lambda a: a[:whole].reshape(whole // chunk, chunk, *a.shape[1:])
-        state, ys = lax.scan(cross, state, jax.tree.map(cut, inputs), reverse=reverse)
-        return state, jax.tree.map(lambda y: y.reshape(whole, *y.shape[2:]), ys)
-
-    if whole == length:
-        return main(state)
-    rest = jax.tree.map(lambda a: a[whole:], inputs)
-    if reverse:
-        state, tail = cross(state, rest)
-        state, ys = main(state)
-    else:
-        state, ys = main(state)
-        state, tail = cross(state, rest)
-    return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, tail)
+        return lambda state, rows: in_chunks(project, state, rows, self.hoist, reverse)
 
 
 def _near_root(length: int) -> int:

@@ -80,13 +80,14 @@ DRIVERS = {
     "loop": (Loop(), (2e-6, 1e-13)),
     "scan": (Scan(), (0.0, 0.0)),
     "scan_unroll": (Scan(unroll=2), (2e-6, 1e-13)),
-    "scan_hoist": (Scan(hoist=True), (2e-6, 1e-13)),
+    "scan_hoist": (Scan(hoist=2), (2e-6, 1e-13)),
     "scan_remat": (Scan(remat=Remat(1)), (2e-6, 1e-13)),
     "scan_chunks": (Scan(remat=Remat()), (2e-6, 1e-13)),
     "bptt": (BPTT(), (2e-5, 1e-12)),
     "bptt_chunks": (BPTT(2), (2e-5, 1e-12)),
+    "bptt_gates": (BPTT(2, keep_gates=True, hoist=2), (2e-5, 1e-12)),
 }
-NEEDS_GATED = ("scan_hoist", "bptt", "bptt_chunks")
+NEEDS_GATED = ("scan_hoist", "bptt", "bptt_chunks", "bptt_gates")
 PAIRS = [
     (c, d) for c in CELLS for d in ("scan_hoist", "scan_chunks", "bptt_chunks") if c in GATED or d not in NEEDS_GATED
 ] + [(c, d) for c in ("lstm", "mine") for d in ("scan_unroll", "scan_remat", "bptt")]

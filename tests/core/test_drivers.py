@@ -25,7 +25,7 @@ def reference(name, how):
 @pytest.mark.parametrize(
     ("name", "driver", "how"),
     [(*pair, "marked_reverse") for pair in PAIRS]
-    + [(name, "bptt_chunks", "marked") for name in GATED]
+    + [(name, "bptt_gates", "marked") for name in GATED]
     + [("lstm", "loop", "marked")]
     + [(name, "bptt_chunks", "plain") for name in GATED],
 )
@@ -97,7 +97,7 @@ def test_no_steps_give_back_the_state(x64):
         assert jax.tree.structure(grads[0]) == jax.tree.structure(params)
 
 
-@pytest.mark.parametrize("driver", [Scan(hoist=True), BPTT()])
+@pytest.mark.parametrize("driver", [Scan(hoist=2), BPTT()])
 def test_a_named_driver_never_falls_back(driver):
     cell = CELLS["reset_before"]
     params, state, xs = draw(cell)

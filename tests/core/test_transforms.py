@@ -17,7 +17,7 @@ from jaxrnn import BPTT, GRU, LSTM, Loop, Remat, Scan
 
 from .table import CELLS, COMPOSITES, D, H, T, draw, far, marks, run, total
 
-SOME = [Scan(), Scan(hoist=True, remat=Remat(2)), BPTT(2)]
+SOME = [Scan(), Scan(hoist=2, remat=Remat(2)), BPTT(2)]
 
 
 @pytest.mark.parametrize("driver", [Loop(), *SOME], ids=str)
