@@ -1,4 +1,4 @@
-"""What every test and doctest stands on: 8 virtual devices, and the names that docstrings use."""
+"""What every test and doctest stands on: the platform, and the names that docstrings use."""
 
 import dataclasses
 
@@ -9,7 +9,6 @@ import pytest
 
 import jaxrnn
 
-jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_platforms", jax.config.jax_platforms or "cpu")
 
 

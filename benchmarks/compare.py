@@ -1,0 +1,136 @@
+"""The command `peers`: every implementation of every workload of a suite, checked, then timed in turn."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import pathlib
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from jaxrnn import select
+
+from . import record, timing
+from .peers import PEERS, Peer, Program, installed
+from .suites import SUITES
+from .workload import Data, Workload, draw, error, reference
+
+console = Console()
+BASE = "jaxrnn select"
+FAR = {"float32": 1e-2, "bfloat16": 0.3}  # errors that no rounding explains, TF32 and float16 included
+
+
+@dataclasses.dataclass(frozen=True)
+class Peers:
+    """Time every implementation of every workload of a suite, in turn, and check each against float64.
+
+    Args:
+        suite: quick, standard, deepbench or flashrnn.
+        json: the result file; by default `peers.json` in the folder of this hardware.
+        budget: seconds of timing a workload at most (but never fewer than 3 rounds).
+        rounds: that are enough.
+        names: the implementations; all by default.
+    """
+
+    suite: str = "standard"
+    json: pathlib.Path | None = None
+    budget: float = 8.0
+    rounds: int = timing.ROUNDS
+    names: tuple[str, ...] = ()
+    workloads: tuple[Workload, ...] = ()
+
+    def __call__(self) -> None:
+        """Measure, print a table a workload, write the file."""
+        workloads = self.workloads or _suite(self.suite)
+        peers = [peer for peer in PEERS if not self.names or peer.name in self.names]
+        if missing := set(self.names) - {peer.name for peer in peers}:
+            raise SystemExit(f"no such implementation: {sorted(missing)}. There are {[peer.name for peer in PEERS]}")
+        rows: list[dict[str, Any]] = []
+        for workload in track(workloads, "workloads", console=console, transient=True):
+            rows += compare(workload, peers, self.budget, self.rounds)
+            path = record.write("peers", rows, self.json, suite=self.suite, method=METHOD)
+            _show(workload, rows)
+            jax.clear_caches()
+            gc.collect()
+        console.print(f"results  {path}", markup=False)
+
+
+METHOD = (
+    "in turn in one process (A B A B), one sample a round; a sample is the mean of the calls of one turn; "
+    "over_select is taken round by round; median and quartiles. Loss sum(h^2), gradients for params and inputs, the "
+    "input projection included. error: the largest difference from float64, relative to the largest entry of the array."
+)
+
+
+def _suite(name: str) -> tuple[Workload, ...]:
+    """Give the workloads of a suite."""
+    if name not in SUITES:
+        raise SystemExit(f"no suite {name!r}; there are {', '.join(SUITES)}")
+    return tuple(SUITES[name]())
+
+
+def compare(workload: Workload, peers: list[Peer], budget: float, rounds: int) -> list[dict[str, Any]]:
+    """Give a row for every implementation: what it measured, or why it is absent."""
+    platform, data = jax.default_backend(), draw(workload)
+    rows, programs = [], {}
+    for peer in peers:
+        about: dict[str, Any] = {"workload": dataclasses.asdict(workload), "name": peer.name}
+        if not installed(peer):
+            rows.append(about | {"absent": f"{peer.package} is not installed"})
+        elif reason := peer.lacks(workload, platform):
+            rows.append(about | {"absent": reason})
+        else:
+            try:
+                programs[peer.name] = _checked(peer, workload, data, about)
+            except Exception as failure:  # of a library's own: out of memory, say; it is named, and the others go on
+                about = {"workload": about["workload"], "name": peer.name, "absent": f"failed: {failure}"[:300]}
+                console.print(f"{peer.name} {about['absent']}", markup=False)
+            rows.append(about)
+    samples = timing.interleave({name: program.call for name, program in programs.items()}, budget, rounds)
+    for row in rows:
+        if row["name"] in samples:
+            row["seconds"] = timing.spread(samples[row["name"]])
+            if BASE in samples:
+                row["over_select"] = timing.ratio(samples[row["name"]], samples[BASE])
+    return rows
+
+
+def _checked(peer: Peer, workload: Workload, data: Data, about: dict[str, Any]) -> Program:
+    """Make a program and check it; what is known of it goes into `about`."""
+    program = peer.make(workload, data)
+    equation = peer.equation(workload)
+    about |= {"equation": equation, "compile_seconds": program.compile_seconds}
+    about |= {"temporary_bytes": program.temporary_bytes, "driver": _driver(workload) if peer.name == BASE else None}
+    about["error"] = error(program.answer(program.call()), reference(workload, equation))
+    if not about["error"] < FAR[workload.dtype]:
+        raise ValueError(f"off by {about['error']:.1e} from float64: it computes something else")
+    return program
+
+
+def _driver(workload: Workload) -> str:
+    """Say what `select` takes."""
+    shape = (workload.time, workload.batch, workload.inputs)
+    return str(select(workload.own_cell(), shape, workload.dtype, jax.default_backend()))
+
+
+def _show(workload: Workload, rows: list[dict[str, Any]]) -> None:
+    """Print the rows of a workload, the fastest first."""
+    mine = [row for row in rows if row["workload"] == dataclasses.asdict(workload)]
+    table = Table("implementation", "ms", "over select", "compile s", "error", "", box=None, title=str(workload))
+    for row in sorted((r for r in mine if "seconds" in r), key=lambda r: r["seconds"]["median"]):
+        over, took = row.get("over_select"), row["compile_seconds"]
+        table.add_row(
+            row["name"],
+            f"{1e3 * row['seconds']['median']:.3f}",
+            "" if over is None else f"{over['median']:.2f} ({over['low']:.2f} to {over['high']:.2f})",
+            "" if took is None else f"{took:.2f}",
+            f"{row['error']:.0e}",
+            row["equation"] or row["driver"] or "",
+        )
+    console.print(table)
+    if absent := [f"{row['name']} ({row['absent']})" for row in mine if "absent" in row]:
+        console.print(f"absent: {', '.join(absent)}", markup=False)

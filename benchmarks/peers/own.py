@@ -1,0 +1,148 @@
+"""jaxrnn's drivers, and what one would write by hand in its place."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import jaxrnn
+from jaxrnn import BPTT, Driver, Remat, Scan
+
+from ..workload import Answer, Data, Workload
+from .peer import Program, compiled, gradients, numpy
+
+
+@dataclasses.dataclass(frozen=True)
+class Own:
+    """`jaxrnn.unroll` with a driver; None is `select`'s choice."""
+
+    name: str
+    driver: Driver | None
+    package: str = "jaxrnn"
+
+    def lacks(self, workload: Workload, platform: str) -> str | None:
+        """Nothing."""
+        return None
+
+    def equation(self, workload: Workload) -> str | None:
+        """The workload's."""
+        return None
+
+    def make(self, workload: Workload, data: Data) -> Program:
+        """Compile."""
+        cell = workload.own_cell()
+        return compiled(workload, data, lambda p: p, lambda p, xs: jaxrnn.unroll(cell, p, xs, driver=self.driver)[1])
+
+
+@dataclasses.dataclass(frozen=True)
+class NaiveScan:
+    """`lax.scan` over the equation as it stands in a textbook, written by hand."""
+
+    name: str = "naive lax.scan"
+    package: str = "jax"
+
+    def lacks(self, workload: Workload, platform: str) -> str | None:
+        """Heads."""
+        return "dense recurrent weights only" if workload.heads > 1 else None
+
+    def equation(self, workload: Workload) -> str | None:
+        """The workload's."""
+        return None
+
+    def make(self, workload: Workload, data: Data) -> Program:
+        """Compile."""
+
+        def forward(params: Any, xs: jax.Array) -> jax.Array:
+            step = lambda state, x: by_hand(workload.cell, params, state, x)
+            return jax.lax.scan(step, first_state(workload, xs.dtype), xs)[1]
+
+        return compiled(workload, data, flat_weights, forward)
+
+
+def flat_weights(params: Any) -> Any:
+    """Give matrices: (I, G * H), (H, G * H), (G * H,), and a GRU's b_hn."""
+    w_x, w_h, b, local = params
+    return w_x.reshape(len(w_x), -1), w_h.reshape(len(w_h), -1), b.ravel(), local
+
+
+def first_state(workload: Workload, dtype: Any) -> tuple[jax.Array, ...]:
+    """Zeros: (h,), or an LSTM's (h, c)."""
+    zeros = jnp.zeros((workload.batch, workload.hidden), dtype)
+    return (zeros, zeros) if workload.cell == "lstm" else (zeros,)
+
+
+def by_hand(cell: str, weights: Any, state: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+    """One step."""
+    w_x, w_h, b, b_hn = weights
+    u, v = x @ w_x + b, state[0] @ w_h
+    if cell == "elman":
+        state = (jnp.tanh(u + v),)
+    elif cell == "gru":
+        (u_r, u_z, u_n), (v_r, v_z, v_n) = jnp.split(u, 3, axis=-1), jnp.split(v, 3, axis=-1)
+        r, z = jax.nn.sigmoid(u_r + v_r), jax.nn.sigmoid(u_z + v_z)
+        state = ((1 - z) * jnp.tanh(u_n + r * (v_n + b_hn)) + z * state[0],)
+    else:
+        i, f, g, o = jnp.split(u + v, 4, axis=-1)
+        c = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
+        state = (jax.nn.sigmoid(o) * jnp.tanh(c), c)
+    return state, state[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class PythonLoop:
+    """A Python loop over the steps, nothing compiled as a whole: as `jaxrnn.Loop()`.
+
+    Args:
+        name: as tables show it.
+        jitted: whether the step is compiled, which is the fairer loop.
+    """
+
+    name: str
+    jitted: bool
+    package: str = "jaxrnn"
+
+    def lacks(self, workload: Workload, platform: str) -> str | None:
+        """Nothing."""
+        return None
+
+    def equation(self, workload: Workload) -> str | None:
+        """The workload's."""
+        return None
+
+    def make(self, workload: Workload, data: Data) -> Program:
+        """Move weights and inputs; a jitted step compiles at the first call."""
+        cell = workload.own_cell()
+        params, xs = jax.tree.map(lambda a: jnp.asarray(a, workload.dtype), data)
+
+        def at(params: Any, state: Any, xs: jax.Array, t: int) -> Any:
+            """Step on xs[t], by a dynamic index: a static one compiles a backward pass of its own for each t."""
+            return cell.step(params, state, jax.lax.dynamic_index_in_dim(xs, t, keepdims=False))
+
+        step = jax.jit(at) if self.jitted else at
+
+        def forward(params: Any, xs: jax.Array) -> jax.Array:
+            state, ys = cell.initial_state(params, (workload.batch,)), []
+            for t in range(workload.time):
+                state, y = step(params, state, xs, t)
+                ys.append(y)
+            return jnp.stack(ys)
+
+        run = jax.grad(lambda p, xs: jnp.square(forward(p, xs)).sum(), (0, 1)) if workload.gradient else forward
+
+        def answer(result: Any) -> Answer:
+            return gradients(lambda p: p, params, *result) if workload.gradient else Answer(ys=numpy(result))
+
+        return Program(lambda: jax.block_until_ready(run(params, xs)), answer)
+
+
+OWN = (
+    Own("jaxrnn select", None),
+    Own("jaxrnn Scan", Scan()),
+    Own("jaxrnn Scan hoist", Scan(hoist=16)),
+    Own("jaxrnn Scan remat", Scan(remat=Remat())),
+    Own("jaxrnn BPTT", BPTT()),
+)
+BASELINES = (PythonLoop("Python loop", False), PythonLoop("Python loop, jitted step", True), NaiveScan())

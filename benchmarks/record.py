@@ -1,0 +1,104 @@
+"""A result file: what was measured, on what, with what, by which command and commit."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from typing import Any
+
+import jax
+
+ROOT = pathlib.Path(__file__).parent.parent
+RESULTS = pathlib.Path(__file__).parent / "results"
+PACKAGES = (
+    *("jax", "jaxlib", "optax", "flax", "dm-haiku", "equinox", "keras", "torch", "onnxruntime", "numpy"),
+    *("scikit-learn",),
+)
+
+FLAGS = (
+    "XLA_FLAGS",
+    "OMP_NUM_THREADS",
+    "JAX_PLATFORMS",
+    "JAX_DEFAULT_MATMUL_PRECISION",
+)  # of the environment, which change what is measured
+
+
+def hardware() -> dict[str, Any]:
+    """Say what this machine is."""
+    info = pathlib.Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
+    device = jax.devices()[0]
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "vector_units": [flag for flag in ("avx2", "avx512f", "amx_bf16") if flag in flags],
+        "device": device.device_kind if device.platform != "cpu" else "cpu",
+        "platform": device.platform,
+    }
+
+
+def folder() -> pathlib.Path:
+    """Give `benchmarks/results/<hardware>`, or $OUT on a lent machine."""
+    if out := os.environ.get("OUT"):
+        return pathlib.Path(out)
+    machine = hardware()
+    name = f"cpu-{machine['cores']}-cores" if machine["platform"] == "cpu" else machine["device"]
+    return RESULTS / "-".join(name.lower().split())
+
+
+def versions() -> dict[str, str | None]:
+    """Give the version of every package that may be measured; None where it is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def commit() -> str:
+    """Give the commit, with a mark where files differ from it; 'unknown' outside a checkout."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changes = ["status", "--porcelain", "--untracked-files=no", "--", "jaxrnn", "benchmarks/*.py", "examples/*.py"]
+        dirty = subprocess.run([*git, *changes], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + (" with uncommitted changes" if dirty else "")
+
+
+def write(name: str, rows: Any, path: pathlib.Path | None = None, **more: Any) -> pathlib.Path:
+    """Write a result file, `<name>.json` in `folder()` unless a path is given, and give its path."""
+    path = path or folder() / f"{name}.json"
+    about = {
+        "benchmark": name,
+        "command": " ".join(["python", *sys.orig_argv[1:]]),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "hardware": hardware(),
+        "versions": versions(),
+        "flags": {
+            key: os.environ[key] for key in ("XLA_FLAGS", "OMP_NUM_THREADS", "JAX_PLATFORMS") if key in os.environ
+        },
+        **more,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join("  " + json.dumps(row) for row in rows)
+    head = json.dumps(about, indent=1)[:-2]
+    path.write_text(f'{head},\n "rows": [\n{lines}\n ]\n}}\n')
+    return path
+
+
+def read(path: pathlib.Path) -> dict[str, Any]:
+    """Read a result file."""
+    return json.loads(path.read_text())

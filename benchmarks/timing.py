@@ -1,0 +1,76 @@
+"""How time is taken: implementations in turn, A B A B, so that a noisy moment meets them all.
+
+A turn calls an implementation once without looking (what ran before leaves caches and spinning threads behind), then
+times calls until a turn is long enough to be read off the clock; its sample is their mean. Ratios are taken round by
+round.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+Call = Callable[[], object]
+"""A call of an implementation, which returns when the answer is there."""
+
+WARM_UP = 2  # calls before anything is timed
+ROUNDS = 20  # that are enough
+LEAST = 3  # rounds of the slowest
+SHORT, SETTLE = 0.02, 0.002  # seconds: a call below SHORT is settled in first
+TURN = 0.006  # seconds that a turn lasts at least
+
+
+def seconds(call: Call) -> float:
+    """Give what one call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def turn(call: Call, guess: float) -> float:
+    """Give the mean seconds a call, of one turn."""
+    if guess < SHORT:
+        for _ in range(max(1, math.ceil(SETTLE / guess))):
+            call()
+    count = max(1, math.ceil(TURN / guess))
+    return seconds(lambda: [call() for _ in range(count)]) / count
+
+
+def interleave(calls: Mapping[str, Call], budget: float = 10.0, rounds: int = ROUNDS) -> dict[str, list[float]]:
+    """Give seconds a call, a sample a round: `rounds` of them, or as many as `budget` seconds allow, at least 3.
+
+    Each call has been made once before, so that nothing is left to load or compile. One so slow that three of it outlast
+    the budget is timed once, before the rounds, and left out of them.
+    """
+    guesses, alone = {}, {}
+    for name, call in calls.items():
+        first = seconds(call)
+        if LEAST * first > budget:
+            alone[name] = [first]
+        else:
+            guesses[name] = max(min(seconds(call) for _ in range(WARM_UP)), 1e-7)
+    samples: dict[str, list[float]] = {name: [] for name in guesses}
+    end = time.perf_counter() + budget
+    for done in range(rounds):
+        if done >= LEAST and time.perf_counter() > end:
+            break
+        for name in guesses:
+            samples[name].append(turn(calls[name], guesses[name]))
+    return {name: alone.get(name) or samples[name] for name in calls}
+
+
+def spread(samples: Sequence[float]) -> dict[str, float]:
+    """Give the median, the quartiles and how many samples they stand on."""
+    if len(samples) < 2:
+        return {"median": samples[0], "low": samples[0], "high": samples[0], "samples": len(samples)}
+    low, median, high = statistics.quantiles(samples, n=4, method="inclusive")
+    return {"median": median, "low": low, "high": high, "samples": len(samples)}
+
+
+def ratio(samples: Sequence[float], base: Sequence[float]) -> dict[str, float]:
+    """Give samples over base, taken round by round (over the base's median where the two were not in turn)."""
+    if len(samples) != len(base):
+        base = [statistics.median(base)] * len(samples)
+    return spread([s / b for s, b in zip(samples, base, strict=True)])

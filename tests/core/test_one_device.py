@@ -1,0 +1,25 @@
+"""With one device `BPTT` merges time and batch into one axis, which the other tests, on 8, never do."""
+
+import pathlib
+import subprocess
+import sys
+
+PROGRAM = """
+import jax
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_disable_most_optimizations", True)
+from jaxrnn import BPTT, Scan
+from tests.core.table import CELLS, draw, far, marks, run
+assert jax.device_count() == 1
+for name in ("lstm", "gru_heads", "mine"):
+    for driver in (BPTT(2), BPTT(2, keep_gates=True, hoist=2)):
+        arguments = CELLS[name], *draw(CELLS[name], batch=(3, 2)), marks(batch=(3, 2))
+        assert far(run(*arguments, driver), run(*arguments, Scan())) < 1e-10, (name, driver)
+print("the same")
+"""
+
+
+def test_bptt_on_one_device_equals_scan():
+    root = pathlib.Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=root, capture_output=True, text=True)
+    assert done.stdout.strip() == "the same", done.stderr
