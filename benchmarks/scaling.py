@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax
 from rich.console import Console
 from rich.table import Table
 
@@ -23,6 +24,10 @@ UNJITTED, JITTED, NAIVE = (peer.name for peer in BASELINES)
 SELECT, FLAT = "jaxrnn select", ("jaxrnn Scan", "jaxrnn BPTT")
 ONCE = 0.3  # of the limit: a Python loop whose first call takes longer is not called again
 LOOP_BUDGET = 5  # budgets for the Python loop beside `select`
+METHOD = (
+    "in turn in one process (A B A B), median and quartiles; jax_cpu_enable_async_dispatch is off: handing a call over "
+    "to another thread costs some 40 us, which is no part of a step (JAX's default is on)."
+)
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -56,6 +61,7 @@ class Scaling:
 
     def __call__(self) -> None:
         """Measure, show each axis, write the file after each."""
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
         peers, rows = choose(self.names), []
         for workloads in self._axes():
             for axis, line in workloads.items():
@@ -74,7 +80,7 @@ class Scaling:
         console.print(f"wrote {self._write(rows)}", markup=False)
 
     def _write(self, rows: Sequence[Row]) -> pathlib.Path:
-        return record.write("scaling", rows, self.json, limit=self.limit, flatness=flatness(rows))
+        return record.write("scaling", rows, self.json, limit=self.limit, flatness=flatness(rows), method=METHOD)
 
     def _axes(self) -> Iterator[dict[str, list[Workload]]]:
         """Give, for each cell and kind, the workloads along each axis."""

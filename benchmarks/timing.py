@@ -41,8 +41,8 @@ def turn(call: Call, guess: float) -> float:
 def interleave(calls: Mapping[str, Call], budget: float = 10.0, rounds: int = ROUNDS) -> dict[str, list[float]]:
     """Give seconds a call, a sample a round: `rounds` of them, or as many as `budget` seconds allow, at least 3.
 
-    Each call has been made once before, so that nothing is left to load or compile. One so slow that three of it outlast
-    the budget is timed once, before the rounds, and left out of them.
+    Each call has been made once before, so that nothing is left to load or compile. One so slow that three of it
+    outlast the budget is timed once, before the rounds, and left out of them.
     """
     guesses, alone = {}, {}
     for name, call in calls.items():

@@ -28,6 +28,9 @@ METHOD = (
 )
 
 
+ONCE = "timed once: too slow for the budget"
+
+
 @dataclasses.dataclass(frozen=True)
 class Train:
     """Measure training and latency of the intent model in jaxrnn, torch, flax and onnxruntime; check each first.
@@ -57,6 +60,9 @@ class Train:
         console.print(", ".join(f"{key} {value}" for key, value in about.items()), markup=False)
         trained = throughput.measure(task, self.budget)
         _show(training(trained), trained)
+        for library, row in throughput.fastest(trained).items():
+            if library != throughput.BASE:
+                console.print(f"jaxrnn over the fastest of {library}, {row['name']}: {row['ratio']['median']:.2f}")
         answered = latency.measure(task)
         _show(answering(answered), answered)
         path = record.write("train", [*trained, *answered], self.json, **about, method=METHOD)
@@ -86,7 +92,7 @@ def training(rows: list[Row]) -> Table:
             row["name"],
             f"{rate['median']:,.0f} ({rate['low']:,.0f} to {rate['high']:,.0f})",
             f"{1e3 * row['step_seconds']['median']:.1f}",
-            f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})",
+            ONCE if ratio is None else f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})",
             "" if compiling is None else f"{compiling:.1f}",
             f"{row['error']:.0e}",
             f"{row['loss']:.3f}",

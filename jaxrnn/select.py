@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from .cell import GatedCell
 from .drivers import BPTT, Driver, Scan
 
-SHORT = 32
-"""Below it `BPTT` saves little memory and makes Elman's gradient slower, LSTM and GRU about tie; above, memory counts.
+SHORTEST = {"cpu": 8, "gpu": 32, "tpu": 32}
+"""The steps from which on `BPTT` is taken. On a CPU it is as fast from 8 on; elsewhere it is for memory, unmeasured."""
 
-A judgement, no clean crossing: benchmarks/results/cpu-2-cores/select.json.
-"""
+LONG = 24
+"""The steps from which on inputs are projected ahead on a CPU: (25, 16, 512, 512) gains, (16, 32, 64, 128) does not."""
 
 
 def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> Driver:
     """Choose the driver that `unroll(driver=None)` takes for one leaf cell.
+
+    Every threshold is read off `benchmarks/results/cpu-2-cores/peers.json` (docs/benchmarks.md) at (T, B, I, H).
 
     Args:
         cell: the cell, no composite: `unroll` asks for each leaf of a composite by itself.
@@ -24,15 +27,29 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> D
         platform: "cpu", "gpu" or "tpu".
 
     Returns:
-        `BPTT()` for a gated cell over 32 steps or more: a third of the memory of `Scan()`. `Scan()` over fewer,
-        where memory is small and Elman is slower under `BPTT`; for a plain cell; and for a symbolic T (`jax.export`).
-        `BPTT` ends forward mode: for `jax.jvp` and `jax.jacfwd` name `Scan()`.
+        `Scan()` for a plain cell, a symbolic T (`jax.export`) and a few steps. Else `BPTT`: on a CPU it keeps the
+        gates, the faster way (an LSTM's gradient then takes 7.7 arrays of (T, B, H), where `Scan()` takes 14 and
+        `BPTT()` 4.2), and projects inputs ahead where that pays; elsewhere it is `BPTT()`. `BPTT` ends forward mode:
+        for `jax.jvp` and `jax.jacfwd` name `Scan()`.
 
     >>> select(LSTM(8), (100, 32, 4), jnp.float32, "cpu")
+    BPTT(chunk=32, keep_gates=True, hoist=32)
+    >>> select(LSTM(8), (100, 32, 4), jnp.float32, "gpu")
     BPTT(chunk=32, keep_gates=False, hoist=0)
-    >>> select(LSTM(8), (16, 32, 4), jnp.float32, "cpu")
+    >>> select(LSTM(8), (4, 32, 4), jnp.float32, "cpu")
     Scan(unroll=1, hoist=0, remat=None)
     """
-    if not isinstance(cell, GatedCell) or not isinstance(xs_shape[0], int) or xs_shape[0] < SHORT:
+    length, *batch, features = xs_shape
+    if not isinstance(cell, GatedCell) or not isinstance(length, int) or length < SHORTEST.get(platform, 32):
         return Scan()
-    return BPTT()
+    if platform != "cpu":
+        return BPTT()
+    return BPTT(keep_gates=True, hoist=32 if _hoists(cell, length, math.prod(batch), features) else 0)
+
+
+def _hoists(cell: GatedCell, length: int, rows: Any, features: int) -> bool:
+    """Whether projecting 32 steps at once pays on a CPU: one row or many steps; not for one gate and few inputs.
+
+    (128, 1, 64, 64) and (150, 16, 256, 256) gain; the Elman network of (128, 32, 64, 128) does not.
+    """
+    return (rows == 1 or length >= LONG) and (cell.gates > 1 or features >= cell.hidden)

@@ -43,7 +43,7 @@ def measure(task: Task) -> list[Row]:
         row: Row = {"part": "latency", "name": entry.name}
         rows.append(row)
         if missing := [package for package in entry.packages if importlib.util.find_spec(package) is None]:
-            row["absent"] = f"{' and '.join(missing)} not installed"
+            row["absent"] = f"{' and '.join(missing)} is not installed"
             continue
         answer = importlib.import_module(entry.module, __package__).answering(task)
         row["error"] = error(task, answer)

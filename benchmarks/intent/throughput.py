@@ -37,12 +37,12 @@ class Entry(NamedTuple):
     compiles: bool = True
 
 
-def of_torch(layer: str) -> Callable[[Task], Learner]:
-    """Make torch's learner around `Packed` or `Padded`."""
+def of_torch(layer: str, threads: int | None = None) -> Callable[[Task], Learner]:
+    """Make torch's learner around `Packed` or `Padded`; on a machine that others use, more threads may be slower."""
 
     def make(task: Task) -> Learner:
         module = importlib.import_module(".torch", __package__)
-        return module.Learner(task, getattr(module, layer))
+        return module.Learner(task, getattr(module, layer), threads)
 
     return make
 
@@ -51,6 +51,8 @@ ENTRIES = (
     Entry(BASE, "jaxrnn", lambda task: ours.Learner(task, None)),
     Entry("torch, packed", "torch", of_torch("Packed"), compiles=False),
     Entry("torch, padded", "torch", of_torch("Padded"), compiles=False),
+    Entry("torch, packed, 1 thread", "torch", of_torch("Packed", 1), compiles=False),
+    Entry("torch, padded, 1 thread", "torch", of_torch("Padded", 1), compiles=False),
     Entry("flax nnx", "flax", lambda task: importlib.import_module(".flax", __package__).Learner(task)),
     Entry("jaxrnn Scan", "jaxrnn", lambda task: ours.Learner(task, Scan())),
     Entry("jaxrnn BPTT", "jaxrnn", lambda task: ours.Learner(task, BPTT())),
@@ -115,9 +117,18 @@ def first_calls(task: Task, learner: Learner) -> float:
 
 
 def figures(task: Task, seconds: list[float], base: list[float]) -> Row:
-    """Give the figures of seconds a pass."""
+    """Give the figures of seconds a pass; no ratio where one was timed once and the other in rounds."""
+    in_turn = len(seconds) == len(base)
     return {
         "samples_per_second": timing.spread([task.samples / s for s in seconds]),
         "step_seconds": timing.spread([s / len(task.batches) for s in seconds]),
-        "ratio": timing.ratio(seconds, base),
+        "ratio": timing.ratio(seconds, base) if in_turn else None,
     }
+
+
+def fastest(rows: list[Row]) -> dict[str, Row]:
+    """Give the row of each library that was timed in turn and is its fastest."""
+    found: dict[str, Row] = {}
+    for row in sorted((r for r in rows if r.get("ratio")), key=lambda r: r["ratio"]["median"], reverse=True):
+        found[row["library"]] = row
+    return found

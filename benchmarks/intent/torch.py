@@ -18,6 +18,7 @@ from jaxrnn.train import Batch
 from .task import SEED, Answer, Task
 
 PLACE = "cuda" if jax.default_backend() == "gpu" else "cpu"
+DEFAULT_THREADS = torch.get_num_threads()
 
 
 class Packed(nn.Module):
@@ -86,10 +87,17 @@ class Model(nn.Module):
 
 
 class Learner:
-    """AdamW, fused; the learning rate stays at the recipe's highest, which takes as long."""
+    """AdamW, fused, under the recipe's one cycle of the learning rate, at whose end it stays.
 
-    def __init__(self, task: Task, layer: Callable[[Task], nn.Module]) -> None:
+    Args:
+        task: what is learned.
+        layer: `Packed` or `Padded`.
+        threads: that torch may use on a CPU; None is as many as it takes by itself.
+    """
+
+    def __init__(self, task: Task, layer: Callable[[Task], nn.Module], threads: int | None = None) -> None:
         torch.manual_seed(SEED)
+        self._threads = threads or DEFAULT_THREADS
         self._recipe, self._model = task.recipe, Model(task, layer).to(PLACE)
         params = list(self._model.parameters())
         matrices, vectors = ([p for p in params if (p.ndim > 1) == wanted] for wanted in (True, False))
@@ -97,6 +105,14 @@ class Learner:
             [{"params": matrices, "weight_decay": task.recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
             lr=task.recipe.learning_rate,
             fused=True,
+        )
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimizer,
+            task.recipe.learning_rate,
+            total_steps=task.recipe.steps,
+            pct_start=0.15,
+            div_factor=10,
+            cycle_momentum=False,
         )
 
     def logits(self, batch: Batch) -> np.ndarray:
@@ -108,6 +124,7 @@ class Learner:
     def step(self, batch: Batch) -> torch.Tensor:
         """Train on a batch, and give the loss."""
         self._model.train()
+        torch.set_num_threads(self._threads)
         ids, lengths, labels, weights = tensors(batch.ids, batch.lengths, batch.labels, batch.weights)
         heard = torch.rand(ids.shape[:2], device=ids.device) < 1 - self._recipe.word_dropout
         ids = torch.cat([ids[..., :1] * heard[..., None], ids[..., 1:]], dim=-1)
@@ -119,6 +136,8 @@ class Learner:
         loss.backward()
         nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         self._optimizer.step()
+        if self._schedule.last_epoch < self._recipe.steps - 1:
+            self._schedule.step()
         return loss.detach()
 
     def wait(self) -> None:
@@ -134,6 +153,7 @@ def tensors(*arrays: Any) -> list[torch.Tensor]:
 
 def answering(task: Task) -> Answer:
     """Answer under `inference_mode`, without padding."""
+    torch.set_num_threads(DEFAULT_THREADS)
     model = Model(task, Whole).to(PLACE).eval()
 
     def answer(ids: np.ndarray) -> np.ndarray:

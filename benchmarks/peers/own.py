@@ -141,8 +141,9 @@ class PythonLoop:
 OWN = (
     Own("jaxrnn select", None),
     Own("jaxrnn Scan", Scan()),
-    Own("jaxrnn Scan hoist", Scan(hoist=16)),
+    Own("jaxrnn Scan hoist", Scan(hoist=32)),
     Own("jaxrnn Scan remat", Scan(remat=Remat())),
     Own("jaxrnn BPTT", BPTT()),
+    Own("jaxrnn BPTT keep_gates", BPTT(keep_gates=True)),
 )
 BASELINES = (PythonLoop("Python loop", False), PythonLoop("Python loop, jitted step", True), NaiveScan())

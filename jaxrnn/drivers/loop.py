@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ..cell import Cell, Marks, Output, Params, State
 from .driver import body, steps
@@ -28,7 +29,8 @@ class Loop:
         inputs = (xs, marks.valid, marks.fresh)
         step = body(functools.partial(cell.step, params), marks.initial)
         length = steps(xs)
-        at = lambda t: jax.tree.map(lambda a: a[t], inputs)
+        row = lambda a, t: lax.dynamic_index_in_dim(a, t, keepdims=False)  # under jax.grad a[t] compiles for each t
+        at = lambda t: jax.tree.map(lambda a: row(a, t), inputs)
         if length == 0:
             return state, _nothing(step, state, inputs)
         ys = []

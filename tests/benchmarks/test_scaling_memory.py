@@ -9,16 +9,16 @@ from benchmarks.scaling import Scaling, expect, flatness
 from benchmarks.workload import Workload, draw, error, reference
 
 LOOP, JITTED, NAIVE = (peer.name for peer in BASELINES)
-SCAN, BPTT, SELECT = "jaxrnn Scan", "jaxrnn BPTT", "jaxrnn select"
+SCAN, SELECT = "jaxrnn Scan", "jaxrnn select"
 QUICK = {"budget": 0.02, "batches": (), "hiddens": (), "loop": ()}
 
 
 def test_scaling_writes_a_row_for_each_axis_workload_and_name(tmp_path):
     path = tmp_path / "scaling.json"
-    Scaling(names=(JITTED, SCAN), times=(4,), batches=(2,), hiddens=(8,), budget=0.02, loop=(4, 2, 3, 8), json=path)()
+    Scaling(names=(NAIVE, SCAN), times=(4,), batches=(2,), hiddens=(8,), budget=0.02, loop=(4, 2, 3, 8), json=path)()
     rows = record.read(path)["rows"]
     each = [(row["axis"], row["workload"]["gradient"], row["name"]) for row in rows if row["axis"] != "loop"]
-    assert each == [(axis, gradient, name) for gradient in (False, True) for axis in "TBH" for name in (JITTED, SCAN)]
+    assert each == [(axis, gradient, name) for gradient in (False, True) for axis in "TBH" for name in (NAIVE, SCAN)]
     for row in rows:
         assert row["seconds"]["median"] == pytest.approx(row["seconds_per_step"] * row["workload"]["time"])
         assert row["rounds"] == row["seconds"]["samples"] >= 1
