@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tyro
 
+from .agree import Agree
 from .compare import Peers
 from .limit import Limit
 from .memory import Memory
@@ -12,4 +13,4 @@ from .scaling import Scaling
 from .train import Train
 
 if __name__ == "__main__":
-    tyro.cli(Peers | Scaling | Memory | Train | Limit | Report, prog="python -m benchmarks")()
+    tyro.cli(Peers | Agree | Scaling | Memory | Train | Limit | Report, prog="python -m benchmarks")()

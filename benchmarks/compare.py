@@ -21,7 +21,7 @@ from .workload import Data, Workload, draw, error, reference
 
 console = Console()
 BASE = "jaxrnn select"
-FAR = {"float32": 1e-2, "bfloat16": 0.3}  # errors that no rounding explains, TF32 and float16 included
+FAR = {"float32": 0.1, "bfloat16": 0.3}  # what no rounding explains, not even in TF32, or in a relu that grows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Peers:
 
     suite: str = "standard"
     json: pathlib.Path | None = None
-    budget: float = 8.0
+    budget: float = 5.0
     rounds: int = timing.ROUNDS
     names: tuple[str, ...] = ()
     workloads: tuple[Workload, ...] = ()

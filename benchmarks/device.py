@@ -49,7 +49,7 @@ def scaling() -> None:
 def memory() -> None:
     """Run `memory`."""
     time, batch, inputs, hidden = FLASHRNN
-    Memory(("lstm",), (*DRIVERS, "torch"), time=time, batch=batch, inputs=inputs, hidden=hidden, budget=0.5)()
+    Memory(("lstm",), (*DRIVERS, "torch float32"), time=time, batch=batch, inputs=inputs, hidden=hidden, budget=0.5)()
 
 
 def limit() -> None:

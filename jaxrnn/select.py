@@ -12,7 +12,7 @@ SHORTEST = {"cpu": 8, "gpu": 32, "tpu": 32}
 """The steps from which on `BPTT` is taken. On a CPU it is as fast from 8 on; elsewhere it is for memory, unmeasured."""
 
 LONG = 24
-"""The steps from which on inputs are projected ahead on a CPU: (25, 16, 512, 512) gains, (16, 32, 64, 128) does not."""
+"""The steps from which on a small projection is made ahead on a CPU: (128, 32, 64, 128) gains, T=16 does not."""
 
 
 def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> Driver:
@@ -44,12 +44,14 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> D
         return Scan()
     if platform != "cpu":
         return BPTT()
-    return BPTT(keep_gates=True, hoist=32 if _hoists(cell, length, math.prod(batch), features) else 0)
+    rows = math.prod(batch)
+    chunk = 128 if rows == 1 else 32
+    return BPTT(chunk, keep_gates=True, hoist=chunk if _hoists(cell, length, rows, features) else 0)
 
 
 def _hoists(cell: GatedCell, length: int, rows: Any, features: int) -> bool:
-    """Whether projecting 32 steps at once pays on a CPU: one row or many steps; not for one gate and few inputs.
+    """Whether projecting a chunk of inputs at once pays on a CPU: one row, a large projection, or many steps.
 
-    (128, 1, 64, 64) and (150, 16, 256, 256) gain; the Elman network of (128, 32, 64, 128) does not.
+    (128, 1, 64, 64) and (150, 16, 256, 256) gain; with (128, 32, 64, 128) LSTM and GRU do and one gate does not.
     """
-    return (rows == 1 or length >= LONG) and (cell.gates > 1 or features >= cell.hidden)
+    return rows == 1 or features >= cell.hidden or (cell.gates > 1 and length >= LONG)

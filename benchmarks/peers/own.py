@@ -105,8 +105,9 @@ class PythonLoop:
     package: str = "jaxrnn"
 
     def lacks(self, workload: Workload, platform: str) -> str | None:
-        """Nothing."""
-        return None
+        """Gradients through many steps, each operation traced by itself: 15 ms a step. `scaling` shows how it grows."""
+        slow = not self.jitted and workload.gradient and workload.time > 256
+        return "some 15 ms a step; see scaling" if slow else None
 
     def equation(self, workload: Workload) -> str | None:
         """The workload's."""

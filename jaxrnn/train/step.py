@@ -115,13 +115,16 @@ def make_step(loss: Loss | Carried, optimizer: optax.GradientTransformation, *, 
         (scalar, (carry, metrics)), grads = jax.value_and_grad(value, has_aux=True)(state.params)
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(scalar) & jnp.isfinite(norm)
-        clipped, _ = clipper.update(grads, clipper.init(state.params))
-        updates, opt_state = optimize.update(
-            clipped, state.opt_state, state.params, value=scalar, grad=clipped, value_fn=lambda p: value(p)[0]
-        )
-        params = optax.apply_updates(state.params, updates)
         kept = state.params, state.opt_state, state.carry
-        new = jax.tree.map(lambda n, o: jnp.where(finite, n, o), (params, opt_state, carry), kept)
+
+        def take() -> tuple[Params, optax.OptState, Carry]:
+            clipped, _ = clipper.update(grads, clipper.init(state.params))
+            updates, opt_state = optimize.update(
+                clipped, state.opt_state, state.params, value=scalar, grad=clipped, value_fn=lambda p: value(p)[0]
+            )
+            return optax.apply_updates(state.params, updates), opt_state, carry
+
+        new = jax.lax.cond(finite, take, lambda: kept)
         skipped = 1 - finite.astype(jnp.int32)
         state = TrainState(new[0], new[1], state.step + 1, state.key, state.skipped + skipped, new[2])
         return state, report(metrics, loss=scalar, grad_norm=norm, skipped=skipped)
