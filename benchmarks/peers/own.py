@@ -106,7 +106,7 @@ class PythonLoop:
 
     def lacks(self, workload: Workload, platform: str) -> str | None:
         """Gradients through many steps, each operation traced by itself: 15 ms a step. `scaling` shows how it grows."""
-        slow = not self.jitted and workload.gradient and workload.time > 256
+        slow = not self.jitted and workload.gradient and workload.time > 128
         return "some 15 ms a step; see scaling" if slow else None
 
     def equation(self, workload: Workload) -> str | None:
