@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import tyro
+from .timing import keep_memory
 
-from .agree import Agree
-from .compare import Peers
-from .limit import Limit
-from .memory import Memory
-from .report import Report
-from .scaling import Scaling
-from .train import Train
+
+def main() -> None:
+    """Run a command. Everything that starts threads is imported after `keep_memory`."""
+    keep_memory()
+    import tyro
+
+    from .agree import Agree
+    from .compare import Peers
+    from .limit import Limit
+    from .memory import Memory
+    from .report import Report
+    from .scaling import Scaling
+    from .train import Train
+
+    tyro.cli(Peers | Agree | Scaling | Memory | Train | Limit | Report, prog="python -m benchmarks")()
+
 
 if __name__ == "__main__":
-    tyro.cli(Peers | Agree | Scaling | Memory | Train | Limit | Report, prog="python -m benchmarks")()
+    main()

@@ -54,7 +54,6 @@ class Limit:
 
     def __call__(self) -> None:
         """Measure machine, workloads and machine again; show a table; write the file, after each workload too."""
-        timing.keep_memory()
         workloads, peers, found = self._workloads(), choose(self.names), []
         dtypes = [workload.dtype for workload in workloads]
         able = machine.measure(dtypes)

@@ -61,7 +61,6 @@ class Scaling:
 
     def __call__(self) -> None:
         """Measure, show each axis, write the file after each."""
-        timing.keep_memory()
         jax.config.update("jax_cpu_enable_async_dispatch", False)
         peers, rows = choose(self.names), []
         for workloads in self._axes():

@@ -17,21 +17,23 @@ from collections.abc import Callable, Mapping, Sequence
 Call = Callable[[], object]
 """A call of an implementation, which returns when the answer is there."""
 
-WARM_UP = 2  # calls before anything is timed
+WARM_UP = 2  # calls of a short one before it is timed
 ROUNDS = 20  # that are enough
 LEAST = 3  # rounds of the slowest
 SHORT, SETTLE = 0.02, 0.002  # seconds: a call below SHORT is settled in first
 TURN = 0.006  # seconds that a turn lasts at least
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
 def keep_memory() -> None:
     """Tell glibc to keep freed memory for the next call, in this process and for all alike; elsewhere do nothing.
 
-    What `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647` in the environment does for any program.
+    To be called before there are threads. What `MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0
+    MALLOC_TRIM_THRESHOLD_=2147483647` in the environment does for any program.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
+        mallopt(M_ARENA_MAX, 1)
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
@@ -64,7 +66,8 @@ def interleave(calls: Mapping[str, Call], budget: float = 10.0, rounds: int = RO
         if LEAST * first > budget:
             alone[name] = [first]
         else:
-            guesses[name] = max(min(seconds(call) for _ in range(WARM_UP)), 1e-7)
+            more = [seconds(call) for _ in range(WARM_UP)] if first < SHORT else []
+            guesses[name] = max(min([first, *more]), 1e-7)
     samples: dict[str, list[float]] = {name: [] for name in guesses}
     end = time.perf_counter() + budget
     for done in range(rounds):

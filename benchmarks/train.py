@@ -13,7 +13,7 @@ from examples.intent.classifier import Config
 from examples.intent.data import BUNDLED
 from examples.intent.train import Recipe
 
-from . import record, timing
+from . import record
 from .intent import latency, throughput
 from .intent.task import Task
 
@@ -55,7 +55,6 @@ class Train:
 
     def __call__(self) -> None:
         """Measure, print two tables, write the file."""
-        timing.keep_memory()
         task = Task.of(self.data, self.config, self.recipe, self.batches, self.utterances)
         about = self._about(task)
         console.print(", ".join(f"{key} {value}" for key, value in about.items()), markup=False)
