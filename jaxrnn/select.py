@@ -11,9 +11,6 @@ from .drivers import BPTT, Driver, Scan
 SHORTEST = {"cpu": 8, "gpu": 32, "tpu": 32}
 """The steps from which on `BPTT` is taken. On a CPU it is as fast from 8 on; elsewhere it is for memory, unmeasured."""
 
-LONG = 24
-"""The steps from which on a small projection is made ahead on a CPU: (128, 32, 64, 128) gains, T=16 does not."""
-
 
 def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> Driver:
     """Choose the driver that `unroll(driver=None)` takes for one leaf cell.
@@ -33,7 +30,7 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> D
         for `jax.jvp` and `jax.jacfwd` name `Scan()`.
 
     >>> select(LSTM(8), (100, 32, 4), jnp.float32, "cpu")
-    BPTT(chunk=32, keep_gates=True, hoist=32)
+    BPTT(chunk=32, keep_gates=True, hoist=0)
     >>> select(LSTM(8), (100, 32, 4), jnp.float32, "gpu")
     BPTT(chunk=32, keep_gates=False, hoist=0)
     >>> select(LSTM(8), (4, 32, 4), jnp.float32, "cpu")
@@ -46,12 +43,13 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> D
         return BPTT()
     rows = math.prod(batch)
     chunk = 128 if rows == 1 else 32
-    return BPTT(chunk, keep_gates=True, hoist=chunk if _hoists(cell, length, rows, features) else 0)
+    return BPTT(chunk, keep_gates=True, hoist=chunk if _hoists(cell, rows, features) else 0)
 
 
-def _hoists(cell: GatedCell, length: int, rows: Any, features: int) -> bool:
-    """Whether projecting a chunk of inputs at once pays on a CPU: one row, a large projection, or many steps.
+def _hoists(cell: GatedCell, rows: Any, features: int) -> bool:
+    """Whether projecting a chunk of inputs at once pays on a CPU: for one row, one feature, or a large projection.
 
-    (128, 1, 64, 64) and (150, 16, 256, 256) gain; with (128, 32, 64, 128) LSTM and GRU do and one gate does not.
+    (128, 1, 64, 64), (784, 100, 1, 128) and (150, 16, 256, 256) gain; (128, 32, 64, 128) gains in one run and loses as
+    much in the next.
     """
-    return rows == 1 or features >= cell.hidden or (cell.gates > 1 and length >= LONG)
+    return rows == 1 or features == 1 or features >= cell.hidden
