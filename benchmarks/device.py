@@ -14,6 +14,7 @@ from .compare import Peers
 from .limit import Limit
 from .memory import Memory
 from .scaling import Scaling
+from .timing import keep_memory
 from .workload import Workload
 
 FLASHRNN = (1024, 16, 768, 768)
@@ -73,6 +74,7 @@ def main(part: str) -> None:
     """Run one part."""
     if part not in PARTS:
         raise SystemExit(f"a part is one of {', '.join(PARTS)}; got {part!r}")
+    keep_memory()
     (DRY if jax.default_backend() == "cpu" else PARTS)[part]()
 
 

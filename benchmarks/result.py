@@ -13,7 +13,7 @@ from .workload import Workload
 Row = dict[str, Any]
 """A row of a result file; its workload, where it has one, is a `Workload`."""
 SELECT = "jaxrnn select"
-WHY_ABSENT = ("absent", "lacks", "stopped")
+WHY_ABSENT = ("absent", "stopped")
 
 
 class Result(NamedTuple):

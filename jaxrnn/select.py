@@ -15,7 +15,8 @@ SHORTEST = {"cpu": 8, "gpu": 32, "tpu": 32}
 def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> Driver:
     """Choose the driver that `unroll(driver=None)` takes for one leaf cell.
 
-    Every threshold is read off `benchmarks/results/cpu-2-cores/peers.json` (docs/benchmarks.md) at (T, B, I, H).
+    What hoists is read off `benchmarks/results/cpu-2-cores/peers.json` (docs/benchmarks.md) at (T, B, I, H), whose
+    shortest T is 16; the 8 steps are of a trial that left no file.
 
     Args:
         cell: the cell, no composite: `unroll` asks for each leaf of a composite by itself.

@@ -12,6 +12,7 @@ import jaxrnn
 from jaxrnn import BPTT, Driver, Remat, Scan
 
 from ..workload import Answer, Data, Workload
+from .layout import dense_only
 from .peer import Program, compiled, gradients, numpy
 
 
@@ -46,7 +47,7 @@ class NaiveScan:
 
     def lacks(self, workload: Workload, platform: str) -> str | None:
         """Heads."""
-        return "dense recurrent weights only" if workload.heads > 1 else None
+        return dense_only(workload)
 
     def equation(self, workload: Workload) -> str | None:
         """The workload's."""
