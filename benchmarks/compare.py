@@ -54,12 +54,15 @@ class Peers:
         if missing := set(self.names) - {peer.name for peer in peers}:
             raise SystemExit(f"no such implementation: {sorted(missing)}. There are {[peer.name for peer in PEERS]}")
         rows: list[dict[str, Any]] = []
+        shape = workloads[0].shape
         for workload in track(workloads, "workloads", console=console, transient=True):
+            if workload.shape != shape:
+                jax.clear_caches()
+                gc.collect()
+                shape = workload.shape
             rows += compare(workload, peers, self.budget, self.rounds)
             path = record.write("peers", rows, self.json, suite=self.suite, method=METHOD)
             _show(workload, rows)
-            jax.clear_caches()
-            gc.collect()
         console.print(f"results  {path}", markup=False)
 
 

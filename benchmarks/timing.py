@@ -58,24 +58,26 @@ def interleave(calls: Mapping[str, Call], budget: float = 10.0, rounds: int = RO
     """Give seconds a call, a sample a round: `rounds` of them, or as many as `budget` seconds allow, at least 3.
 
     Each call has been made once before, so that nothing is left to load or compile. One so slow that three of it
-    outlast the budget is timed once, before the rounds, and left out of them.
+    outlast the budget is timed once, in the first round, and left out of the others.
     """
-    guesses, alone = {}, {}
+    samples: dict[str, list[float]] = {}
+    guesses: dict[str, float] = {}
+    end = time.perf_counter() + budget
     for name, call in calls.items():
         first = seconds(call)
-        if LEAST * first > budget:
-            alone[name] = [first]
+        if first < SHORT:
+            guesses[name] = max(min(seconds(call) for _ in range(WARM_UP)), 1e-7)
+            samples[name] = [turn(call, guesses[name])]
         else:
-            more = [seconds(call) for _ in range(WARM_UP)] if first < SHORT else []
-            guesses[name] = max(min([first, *more]), 1e-7)
-    samples: dict[str, list[float]] = {name: [] for name in guesses}
-    end = time.perf_counter() + budget
-    for done in range(rounds):
+            samples[name] = [first]
+            if LEAST * first <= budget:
+                guesses[name] = first
+    for done in range(1, rounds):
         if done >= LEAST and time.perf_counter() > end:
             break
-        for name in guesses:
-            samples[name].append(turn(calls[name], guesses[name]))
-    return {name: alone.get(name) or samples[name] for name in calls}
+        for name, guess in guesses.items():
+            samples[name].append(turn(calls[name], guess))
+    return samples
 
 
 def spread(samples: Sequence[float]) -> dict[str, float]:

@@ -55,6 +55,11 @@ class Workload:
         return "forward+backward" if self.gradient else "forward"
 
     @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(T, B, I, H)."""
+        return self.time, self.batch, self.inputs, self.hidden
+
+    @property
     def gates(self) -> int:
         """G."""
         return CELLS[self.cell].gates

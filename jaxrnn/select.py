@@ -48,9 +48,9 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> D
 
 
 def _hoists(cell: GatedCell, rows: Any, features: int) -> bool:
-    """Whether projecting a chunk of inputs at once pays on a CPU: for one row, one feature, or a large projection.
+    """Whether projecting a chunk of inputs at once pays on a CPU: for one row, a large projection, or one feature.
 
-    (128, 1, 64, 64), (784, 100, 1, 128) and (150, 16, 256, 256) gain; (128, 32, 64, 128) gains in one run and loses as
-    much in the next.
+    (128, 1, 64, 64), (150, 16, 256, 256) and, with more gates than one, (784, 100, 1, 128) gain; (128, 32, 64, 128)
+    gains in one run and loses as much in the next.
     """
-    return rows == 1 or features == 1 or features >= cell.hidden
+    return rows == 1 or features >= cell.hidden or (features == 1 and cell.gates > 1)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxrnn
-from jaxrnn import BPTT, Driver, Remat, Scan
+from jaxrnn import BPTT, Driver, Scan
 
 from ..workload import Answer, Data, Workload
 from .layout import dense_only
@@ -107,7 +107,7 @@ class PythonLoop:
 
     def lacks(self, workload: Workload, platform: str) -> str | None:
         """Gradients through many steps, each operation traced by itself: 15 ms a step. `scaling` shows how it grows."""
-        slow = not self.jitted and workload.gradient and workload.time > 128
+        slow = not self.jitted and workload.gradient and workload.time > 100
         return "some 15 ms a step; see scaling" if slow else None
 
     def equation(self, workload: Workload) -> str | None:
@@ -144,7 +144,6 @@ OWN = (
     Own("jaxrnn select", None),
     Own("jaxrnn Scan", Scan()),
     Own("jaxrnn Scan hoist", Scan(hoist=32)),
-    Own("jaxrnn Scan remat", Scan(remat=Remat())),
     Own("jaxrnn BPTT", BPTT()),
     Own("jaxrnn BPTT keep_gates", BPTT(keep_gates=True)),
 )
