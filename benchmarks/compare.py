@@ -25,7 +25,9 @@ console = Console()
 BASE = "jaxrnn select"
 FAR = {"float32": 0.1, "bfloat16": 0.3}  # what no rounding explains, not even in TF32, or in a relu that grows
 APART = (*(peer for peer in BASELINES if isinstance(peer, PythonLoop)), OnnxRuntime())
-"""What slows whoever comes next: garbage to be collected, threads that spin on."""
+"""What slows whoever comes next: garbage to be collected, threads that spin on for long."""
+SPINNING = ("torch",)
+"""Whose threads spin on for a moment."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +102,7 @@ def compare(workload: Workload, peers: list[Peer], budget: float, rounds: int) -
             rows.append(about)
     calls = {name: program.call for name, program in programs.items()}
     apart = {peer.name: calls.pop(peer.name) for peer in APART if peer.name in calls}
-    samples = timing.interleave(calls, budget, rounds) | timing.interleave(apart, budget / 4, rounds)
+    samples = timing.interleave(calls, budget, rounds, SPINNING) | timing.interleave(apart, budget / 4, rounds)
     for row in rows:
         if row["name"] in samples:
             row["seconds"] = timing.spread(samples[row["name"]])

@@ -12,7 +12,7 @@ import ctypes
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 Call = Callable[[], object]
 """A call of an implementation, which returns when the answer is there."""
@@ -21,6 +21,7 @@ WARM_UP = 2  # calls of a short one before it is timed
 ROUNDS = 20  # that are enough
 LEAST = 3  # rounds of the slowest
 SHORT, SETTLE = 0.02, 0.002  # seconds: a call below SHORT is settled in first
+AFTER_SPINNING = 0.02  # seconds that torch's threads spin on, about: whoever came next took 1.6 times as long
 TURN = 0.006  # seconds that a turn lasts at least
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
@@ -45,38 +46,46 @@ def seconds(call: Call) -> float:
     return time.perf_counter() - start
 
 
-def turn(call: Call, guess: float) -> float:
-    """Give the mean seconds a call, of one turn."""
-    if guess < SHORT:
-        for _ in range(max(1, math.ceil(SETTLE / guess))):
-            call()
+def turn(call: Call, guess: float, settle: float) -> float:
+    """Give the mean seconds a call, of one turn, after `settle` seconds of calls that do not count."""
+    for _ in range(math.ceil(settle / guess)):
+        call()
     count = max(1, math.ceil(TURN / guess))
     return seconds(lambda: [call() for _ in range(count)]) / count
 
 
-def interleave(calls: Mapping[str, Call], budget: float = 10.0, rounds: int = ROUNDS) -> dict[str, list[float]]:
+def interleave(
+    calls: Mapping[str, Call], budget: float = 10.0, rounds: int = ROUNDS, spinning: Collection[str] = ()
+) -> dict[str, list[float]]:
     """Give seconds a call, a sample a round: `rounds` of them, or as many as `budget` seconds allow, at least 3.
 
     Each call has been made once before, so that nothing is left to load or compile. One so slow that three of it
-    outlast the budget is timed once, in the first round, and left out of the others.
+    outlast the budget is timed once, in the first round, and left out of the others. The threads of those that are
+    `spinning` go on for a while when they are done: who comes next is given as long before it is timed.
     """
+    names = [*calls]
+    after = {name for name, before in zip(names[1:] + names[:1], names, strict=True) if before in spinning}
     samples: dict[str, list[float]] = {}
     guesses: dict[str, float] = {}
     end = time.perf_counter() + budget
+
+    def settle(name: str) -> float:
+        return AFTER_SPINNING if name in after else SETTLE if guesses[name] < SHORT else 0.0
+
     for name, call in calls.items():
         first = seconds(call)
         if first < SHORT:
             guesses[name] = max(min(seconds(call) for _ in range(WARM_UP)), 1e-7)
-            samples[name] = [turn(call, guesses[name])]
+            samples[name] = [turn(call, guesses[name], settle(name))]
         else:
-            samples[name] = [first]
+            samples[name] = [seconds(call) if name in after else first]
             if LEAST * first <= budget:
                 guesses[name] = first
     for done in range(1, rounds):
         if done >= LEAST and time.perf_counter() > end:
             break
         for name, guess in guesses.items():
-            samples[name].append(turn(calls[name], guess))
+            samples[name].append(turn(calls[name], guess, settle(name)))
     return samples
 
 

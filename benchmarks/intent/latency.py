@@ -1,4 +1,4 @@
-"""How long one utterance takes: one after the other, each answered by every implementation in turn."""
+"""How long one utterance takes: one after the other, by one implementation after the other."""
 
 from __future__ import annotations
 
@@ -67,14 +67,11 @@ def error(task: Task, answer: Answer) -> float:
 
 
 def in_turn(task: Task, answers: dict[str, Answer]) -> dict[str, list[float]]:
-    """Give the seconds of every utterance.
+    """Give the seconds of every utterance, one implementation after the other.
 
-    Before it is timed an implementation answers the utterance before without being looked at: what ran last leaves
-    caches and spinning threads behind.
+    They are not mixed: the threads of onnxruntime and torch spin on when they are done, and would slow the next one.
     """
-    samples: dict[str, list[float]] = {name: [] for name in answers}
-    for before, ids in zip((task.utterances[-1], *task.utterances), task.utterances, strict=False):
-        for name, answer in answers.items():
-            answer(before)
-            samples[name].append(timing.seconds(lambda answer=answer, ids=ids: answer(ids)))
-    return samples
+    return {
+        name: [timing.seconds(lambda answer=answer, ids=ids: answer(ids)) for ids in task.utterances]
+        for name, answer in answers.items()
+    }

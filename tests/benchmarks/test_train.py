@@ -55,7 +55,7 @@ def test_figures(rows):
             continue
         if row["part"] == "train":
             assert row["samples_per_second"]["median"] > 0
-            assert row["ratio"]["median"] > 0
+            assert row["ratio"] is None or row["ratio"]["median"] > 0  # None: slow enough to be timed once
             assert 0 < row["loss"] < 2
             assert (row["compile_seconds"] is None) == (row["library"] == "torch")
         else:
