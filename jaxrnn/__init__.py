@@ -20,6 +20,7 @@ from .compose import out_dim as out_dim
 from .drivers import BPTT as BPTT
 from .drivers import Driver as Driver
 from .drivers import Loop as Loop
+from .drivers import Native as Native
 from .drivers import Remat as Remat
 from .drivers import Scan as Scan
 from .dropout import Dropout as Dropout

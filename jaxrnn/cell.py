@@ -96,6 +96,12 @@ class GatedCell(abc.ABC):
     recurrence: Recurrence = Dense()
     initializer: Initializer = GlorotOrthogonal()
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Do not inherit `native`: a subclass may be another equation."""
+        super().__init_subclass__(**kwargs)
+        if "native" not in cls.__dict__:
+            setattr(cls, "native", GatedCell.native)  # noqa: B010
+
     @abc.abstractmethod
     def initial_state(self, params: Params, batch: tuple[int, ...] = ()) -> State:
         """Give the state before the first step, each leaf (*batch, features)."""
@@ -133,6 +139,10 @@ class GatedCell(abc.ABC):
     def project(self, params: Params, x: Any) -> Any:
         """Give u = x W_x + b: x (..., D) to G arrays (..., H). It never sees the state, so time may be an axis."""
         return tuple(g + b for g, b in zip(gates_of(x, params.w_x), params.b, strict=True))
+
+    def native(self) -> str | None:
+        """Name the kernel in `jaxrnn/native` that computes this very equation; None where there is none."""
+        return None
 
     # Written once for every gated cell.
 

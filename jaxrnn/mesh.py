@@ -22,10 +22,22 @@ def lift(trees: tuple[Any, Any, Any], xs: Any, batch_axes: int) -> tuple[Any, An
     if any(part is not None for part in spec):
         lay = lambda s: jax.sharding.reshard(s, PartitionSpec(*spec, *[None] * (s.ndim - len(spec))))
         state, initial = jax.tree.map(lay, (state, initial))
-    leaves = jax.tree.leaves((trees, xs))
-    axes = frozenset().union(*(jax.typeof(a).manual_axis_type.varying for a in leaves))
-    vary = lambda a: _vary(a, axes)
-    return jax.tree.map(vary, (params, state, initial)) if axes else (params, state, initial)
+    return vary((params, state, initial), varying((trees, xs)))
+
+
+def on_each_device(cross: Any, params: Any, state: Any, xs: jax.Array, marks: Any) -> Any:
+    """Call `cross` on each device with the rows that it holds, where the batch is sharded over explicit axes.
+
+    For what the compiler cannot look into. The result is a state and outputs (T, *batch, ...).
+    """
+    batch = PartitionSpec(*jax.typeof(xs).sharding.spec[1:-1])
+    if all(axis is None for axis in batch):
+        return cross(params, state, xs, marks)
+    rows, steps = batch, PartitionSpec(None, *batch)
+    of_marks = marks._replace(valid=steps, fresh=steps, initial=rows)
+    of_marks = type(marks)(*(None if m is None else s for m, s in zip(marks, of_marks, strict=True)))
+    specs = (PartitionSpec(), rows, steps, of_marks)
+    return jax.shard_map(cross, in_specs=specs, out_specs=(rows, steps))(params, state, xs, marks)
 
 
 def laid_as(array: jax.Array, like: jax.Array) -> jax.Array:
@@ -38,12 +50,22 @@ def laid_as(array: jax.Array, like: jax.Array) -> jax.Array:
 
 def zeros_like(array: Any, dtype: Any = None) -> jax.Array:
     """Zeros laid out as `array` is: sharded, and varying over the same axes."""
-    return _vary(jnp.zeros_like(array, dtype), jax.typeof(array).manual_axis_type.varying)
+    return vary(jnp.zeros_like(array, dtype), varying(array))
 
 
-def _vary(array: Any, axes: frozenset[str]) -> Any:
-    missing = tuple(axes - jax.typeof(array).manual_axis_type.varying)
-    return jax.lax.pcast(array, missing, to="varying") if missing else array
+def varying(tree: Any) -> frozenset[str]:
+    """Give the axes of a `shard_map` that any leaf varies over."""
+    return frozenset().union(*(jax.typeof(a).manual_axis_type.varying for a in jax.tree.leaves(tree)))
+
+
+def vary(tree: Any, axes: frozenset[str]) -> Any:
+    """Mark every leaf as varying over these axes."""
+
+    def one(array: Any) -> Any:
+        missing = tuple(axes - jax.typeof(array).manual_axis_type.varying)
+        return jax.lax.pcast(array, missing, to="varying") if missing else array
+
+    return jax.tree.map(one, tree) if axes else tree
 
 
 def rows_of(array: jax.Array) -> jax.Array:

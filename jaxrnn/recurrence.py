@@ -13,14 +13,19 @@ from .init import Initializer
 
 def gates_of(x: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
     """`x` (..., D) through `w` (D, G, H), in the dtype of w: one GEMM, whose result leaves as G arrays (..., H)."""
+    check_features(x, w)
     in_dim, gates, hidden = w.shape
-    if x.ndim == 0 or x.shape[-1] != in_dim:
-        raise ValueError(
-            f"the weights {w.shape} take {in_dim} features in the last axis; got an array of shape {x.shape}. "
-            f"Make the params with init(key, in_dim={x.shape[-1] if x.ndim else 1}), or mend the input."
-        )
     packed = x.astype(w.dtype) @ w.reshape(in_dim, gates * hidden)
     return tuple(jnp.split(packed, gates, axis=-1))
+
+
+def check_features(x: jax.Array, w: jax.Array) -> None:
+    """Raise unless the weights (D, ...) take the features of x (..., D)."""
+    if x.ndim == 0 or x.shape[-1] != w.shape[0]:
+        raise ValueError(
+            f"the weights {w.shape} take {w.shape[0]} features in the last axis; got an array of shape {x.shape}. "
+            f"Make the params with init(key, in_dim={x.shape[-1] if x.ndim else 1}), or mend the input."
+        )
 
 
 class Recurrence(Protocol):

@@ -5,39 +5,49 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jax.numpy as jnp
+
 from .cell import GatedCell
-from .drivers import BPTT, Driver, Scan
+from .drivers import BPTT, Driver, Native, Scan
+from .drivers.native import refuses
+from .native import library
 
 SHORTEST = {"cpu": 8, "gpu": 32, "tpu": 32}
 """The steps from which on `BPTT` is taken. On a CPU it is as fast from 8 on; elsewhere it is for memory, unmeasured."""
+
+FEWEST_ROWS = 8
+"""The T * B from which on `Native` is taken on a CPU: with fewer, packing weights costs more than it gains."""
 
 
 def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> Driver:
     """Choose the driver that `unroll(driver=None)` takes for one leaf cell.
 
-    What hoists is read off `benchmarks/results/cpu-2-cores/peers.json` (docs/benchmarks.md) at (T, B, I, H), whose
-    shortest T is 16; the 8 steps are of a trial that left no file.
+    On a CPU that is read off `benchmarks/results/cpu-2-cores/peers.json` (docs/benchmarks.md); FEWEST_ROWS and the 8
+    steps of SHORTEST are of trials that left no file, since its shortest T is 16.
 
     Args:
         cell: the cell, no composite: `unroll` asks for each leaf of a composite by itself.
         xs_shape: (T, *batch, D).
-        dtype: of the inputs.
+        dtype: of params and state; None where they differ.
         platform: "cpu", "gpu" or "tpu".
 
     Returns:
-        `Scan()` for a plain cell, a symbolic T (`jax.export`) and a few steps. Else `BPTT`: on a CPU it keeps the
-        gates, the faster way (an LSTM's gradient then takes 7.7 arrays of (T, B, H), where `Scan()` takes 14 and
-        `BPTT()` 4.2), and projects inputs ahead where that pays; elsewhere it is `BPTT()`. `BPTT` ends forward mode:
-        for `jax.jvp` and `jax.jacfwd` name `Scan()`.
+        On a CPU `Native()` wherever it takes the cell, in float32, and its library is there. Else `Scan()` for a plain
+        cell, a symbolic T (`jax.export`) and a few steps, and `BPTT` for the rest: on a CPU it keeps the gates, the
+        faster way (an LSTM's gradient then takes 7.7 arrays of (T, B, H), where `Scan()` takes 14 and `BPTT()` 4.2),
+        and projects inputs ahead where that pays; elsewhere it is `BPTT()`. `Native` and `BPTT` end forward mode: for
+        `jax.jvp` and `jax.jacfwd` name `Scan()`; for `jax.export` name `BPTT()`.
 
-    >>> select(LSTM(8), (100, 32, 4), jnp.float32, "cpu")
+    >>> select(LSTM(8), (100, 32, 4), jnp.bfloat16, "cpu")
     BPTT(chunk=32, keep_gates=True, hoist=0)
     >>> select(LSTM(8), (100, 32, 4), jnp.float32, "gpu")
     BPTT(chunk=32, keep_gates=False, hoist=0)
-    >>> select(LSTM(8), (4, 32, 4), jnp.float32, "cpu")
+    >>> select(LSTM(8), (4, 32, 4), jnp.bfloat16, "cpu")
     Scan(unroll=1, hoist=0, remat=None)
     """
     length, *batch, features = xs_shape
+    if platform == "cpu" and _native(cell, xs_shape, dtype):
+        return Native()
     if not isinstance(cell, GatedCell) or not isinstance(length, int) or length < SHORTEST.get(platform, 32):
         return Scan()
     if platform != "cpu":
@@ -45,6 +55,13 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> D
     rows = math.prod(batch)
     chunk = 128 if rows == 1 else 32
     return BPTT(chunk, keep_gates=True, hoist=chunk if _hoists(cell, rows, features) else 0)
+
+
+def _native(cell: Any, xs_shape: tuple[Any, ...], dtype: Any) -> bool:
+    """Whether the kernel takes it, and there is enough for it to do."""
+    if not all(isinstance(n, int) for n in xs_shape) or math.prod(xs_shape[:-1]) < FEWEST_ROWS or dtype != jnp.float32:
+        return False
+    return refuses(cell, {jnp.dtype(dtype)}) is None and library.why_not() is None
 
 
 def _hoists(cell: GatedCell, rows: Any, features: int) -> bool:

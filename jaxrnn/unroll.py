@@ -117,7 +117,7 @@ def _cross(
         fresh = marked if marked is None or not rev else _between(marked)
         marks = Marks(valid, fresh, None if fresh is None else initial)
         with jax.named_scope(type(cell).__name__):
-            state, ys = _driver(cell, xs, driver)(cell, params, state, xs, marks, reverse=rev)
+            state, ys = _driver(cell, params, state, xs, driver)(cell, params, state, xs, marks, reverse=rev)
         return state, _cleared(ys, valid)
 
     return run(cell, params, state, initial, xs, key, rev=reverse)
@@ -126,12 +126,13 @@ def _cross(
 _compiled = jax.jit(_cross, static_argnames=("cell", "batch", "reverse", "state_dtype", "driver"))
 
 
-def _driver(cell: Cell, xs: Any, driver: Driver | None) -> Driver:
+def _driver(cell: Cell, params: Params, state: State, xs: Any, driver: Driver | None) -> Driver:
     """The driver named, or the one that `select` chooses."""
     if driver is not None:
         return driver
-    leaf = jax.tree.leaves(xs)[0]
-    return select(cell, leaf.shape, leaf.dtype, jax.default_backend())
+    dtypes = {a.dtype for a in jax.tree.leaves((params, state))}
+    dtype = dtypes.pop() if len(dtypes) == 1 else None
+    return select(cell, jax.tree.leaves(xs)[0].shape, dtype, jax.default_backend())
 
 
 def _between(marked: jax.Array) -> jax.Array:

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 
 import jaxrnn
-from jaxrnn import BPTT, Driver, Scan
+from jaxrnn import BPTT, Driver, Native, Scan
+from jaxrnn.drivers import available
+from jaxrnn.drivers.native import refuses
 
 from ..workload import Answer, Data, Workload
 from .layout import dense_only
@@ -25,8 +27,12 @@ class Own:
     package: str = "jaxrnn"
 
     def lacks(self, workload: Workload, platform: str) -> str | None:
-        """Nothing."""
-        return None
+        """What the driver refuses: `Native` needs its library, a CPU, dense weights and float32."""
+        if not isinstance(self.driver, Native):
+            return None
+        if platform != "cpu":
+            return "for a CPU"
+        return available()["Native"] or refuses(workload.own_cell(), {jnp.dtype(workload.dtype)})
 
     def equation(self, workload: Workload) -> str | None:
         """The workload's."""
@@ -142,8 +148,8 @@ class PythonLoop:
 
 OWN = (
     Own("jaxrnn select", None),
+    Own("jaxrnn Native", Native()),
     Own("jaxrnn Scan", Scan()),
-    Own("jaxrnn Scan hoist", Scan(hoist=32)),
     Own("jaxrnn BPTT", BPTT()),
     Own("jaxrnn BPTT keep_gates", BPTT(keep_gates=True)),
 )

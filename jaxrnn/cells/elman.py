@@ -47,3 +47,9 @@ class Elman(GatedCell):
     def gate(self, h: jax.Array, u: tuple[jax.Array, ...], v: tuple[jax.Array, ...]) -> jax.Array:
         """f(u + v)."""
         return self.activation(u[0] + v[0])
+
+    def native(self) -> str | None:
+        """Its kernel: there is one for tanh and one for relu."""
+        if self.activation is jnp.tanh:
+            return "elman_tanh"
+        return "elman_relu" if self.activation is jax.nn.relu else None

@@ -65,6 +65,10 @@ class GRU(GatedCell):
         """b_hn, drawn as b is."""
         return self.initializer.bias(key, (1, self.hidden))[0]
 
+    def native(self) -> str:
+        """Its kernel."""
+        return "gru"
+
 
 @dataclasses.dataclass(frozen=True)
 class ResetBeforeGRU:

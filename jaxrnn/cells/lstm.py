@@ -67,6 +67,10 @@ class LSTM(GatedCell):
         """The forget bias, in the forget gate's row."""
         return forget_offset(self.forget_bias)
 
+    def native(self) -> str:
+        """Its kernel."""
+        return "lstm"
+
 
 def forget_offset(forget_bias: float) -> jax.Array:
     """(4, 1): `forget_bias` for the gate f of i, f, g, o."""

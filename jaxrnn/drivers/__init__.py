@@ -3,5 +3,17 @@
 from .bptt import BPTT as BPTT
 from .driver import Driver as Driver
 from .loop import Loop as Loop
+from .native import Native as Native
 from .scan import Remat as Remat
 from .scan import Scan as Scan
+
+
+def available() -> dict[str, str | None]:
+    """Say of every driver whether it can run here: None, or the reason why it cannot.
+
+    >>> available()["Scan"] is None
+    True
+    """
+    from ..native import library
+
+    return {"Loop": None, "Scan": None, "BPTT": None, "Native": library.why_not()}

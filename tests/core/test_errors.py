@@ -22,7 +22,7 @@ BAD = {
     "no features": (lambda: go(jnp.ones(T)), r"xs\[:, None\]"),
     "empty tree": (lambda: go(()), r"xs must be \(T, \*batch, D\)"),
     "leaves disagree": (lambda: go((xs, xs[1:])), "agree in all but D"),
-    "in_dim": (lambda: go(xs[..., 1:]), r"take 4 features.*\(3, 3\).*in_dim=3"),
+    "in_dim": (lambda: go(xs[..., 1:]), r"take 4 features.*3, 3\).*in_dim=3"),
     "state form": (
         lambda: go(xs, (zeros, zeros)),
         r"LSTMState.*initial_state\(params, \(3,\)\)",

@@ -1,0 +1,160 @@
+"""The time loop in C++: cells whose equation has a kernel in `jaxrnn/native`, in float32, on a CPU."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from ..cell import Cell, GatedCell, GatedParams, Marks, Output, Params, State
+from ..mesh import on_each_device, vary, varying
+from ..native import library
+from ..native.calls import Backward, Cotangents, Crossed, Forward, Gradients, Operands, Weights
+from ..recurrence import Dense, check_features
+from .bptt import BPTT
+
+
+@dataclasses.dataclass(frozen=True)
+class Native:
+    """The whole time loop in one C++ kernel, forward and backward, called through `jax.ffi`.
+
+    For `Elman` (tanh or relu), `LSTM` and `GRU` with dense recurrent weights, params and state in float32, on a CPU.
+    The matmuls of a step, for inputs and state at once, and its gate are one pass over registers. A gradient keeps
+    what the gates gave (in all an LSTM 6 arrays of (T, B, H), a GRU 5, an Elman net 1). Work is split over the batch,
+    on XLA's own threads; results do not depend, to the last bit, on how many there are.
+
+    Reverse mode only: for `jax.jvp` and forward mode use `Scan()`. A second order, reverse over reverse, is taken
+    through `BPTT()`.
+
+    Raises:
+        ValueError: for another cell, recurrence or dtype.
+        RuntimeError: where the library was not built; `jaxrnn.drivers.available()` says why.
+    """
+
+    def __call__(
+        self, cell: Cell, params: Params, state: State, xs: Any, marks: Marks, *, reverse: bool = False
+    ) -> tuple[State, Output]:
+        """Cross time in the kernel."""
+        if reason := library.why_not():
+            raise RuntimeError(f"{self} cannot run: {reason} {library.HOW}")
+        if refusal := refuses(cell, {a.dtype for a in jax.tree.leaves((params, state))}):
+            raise ValueError(f"{self} {refusal}. Use BPTT(), or Scan(), which takes any cell.")
+        assert isinstance(cell, GatedCell)
+        check_features(xs, params.w_x)
+        plan = Plan(cell, reverse, jax.tree.structure(params.local), jax.tree.structure(state))
+        return on_each_device(plan.cross, params, state, xs, marks)
+
+
+def refuses(cell: Cell, dtypes: set[Any]) -> str | None:
+    """Say why `Native` does not take a cell with params and state of these dtypes; None where it does."""
+    if not isinstance(cell, GatedCell) or cell.native() is None:
+        return f"has no kernel for {cell}: it has one for Elman with jnp.tanh or jax.nn.relu, LSTM and GRU"
+    if not isinstance(cell.recurrence, Dense):
+        return f"takes dense recurrent weights; got {cell}"
+    if dtypes != {jnp.dtype(jnp.float32)}:
+        return f"takes params and a state in float32; got {', '.join(sorted(map(str, dtypes)))}"
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is known before there are numbers, and how a cell's own trees become arrays for the kernel, and back."""
+
+    cell: GatedCell
+    reverse: bool
+    local_tree: Any
+    state_tree: Any
+
+    @property
+    def kernel(self) -> str:
+        """Its name."""
+        return str(self.cell.native())
+
+    def cross(self, params: GatedParams, state: State, xs: jax.Array, marks: Marks) -> tuple[State, Output]:
+        """Cross time."""
+        shape = *xs.shape[1:-1], self.cell.hidden
+        crossed = _cross(self, False, self.operands(params, state, xs, marks))
+        final = jax.tree.unflatten(self.state_tree, [a.reshape(shape) for a in crossed.final])
+        return final, crossed.ys.reshape(len(xs), *shape)
+
+    def operands(self, params: GatedParams, state: State, xs: jax.Array, marks: Marks) -> Operands:
+        """Make the batch one axis, the state one array and the local params one array."""
+        batch = xs.ndim - 2
+        count = math.prod(xs.shape[1:-1])
+        rows = lambda a: a.reshape(len(a), count) if batch != 1 else a  # (T, *batch)
+        wide = lambda a: a.reshape(len(a), count, a.shape[-1]) if batch != 1 else a  # (T, *batch, features)
+        stack = lambda tree: wide(jnp.stack(jax.tree.leaves(tree)))
+        local = jax.tree.leaves(params.local)
+        weights = Weights(*params[:3], jnp.stack(local) if local else jnp.zeros((0, self.cell.hidden), jnp.float32))
+        initial = None if marks.initial is None else stack(marks.initial)
+        valid, fresh = (m if m is None else rows(m) for m in (marks.valid, marks.fresh))
+        operands = Operands(wide(xs.astype(jnp.float32)), weights, stack(state), initial, valid, fresh)
+        return vary(operands, varying(operands))
+
+    def in_jax(self, operands: Operands) -> tuple[Any, Any]:
+        """Do what the kernel does by `BPTT()`: give ys and final."""
+        local = jax.tree.unflatten(self.local_tree, list(operands.weights.local))
+        params = GatedParams(*operands.weights[:3], local)
+        state, initial = (
+            None if s is None else jax.tree.unflatten(self.state_tree, list(s))
+            for s in (operands.state, operands.initial)
+        )
+        marks = Marks(operands.valid, operands.fresh, initial)
+        final, ys = BPTT()(self.cell, params, state, operands.xs, marks, reverse=self.reverse)
+        return ys, jnp.stack(jax.tree.leaves(final))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _cross(plan: Plan, keep: bool, operands: Operands) -> Crossed:
+    return Forward(plan.kernel, plan.reverse, keep)(operands)
+
+
+def _forward(plan: Plan, keep: bool, operands: Operands) -> tuple[Crossed, Any]:
+    wanted = None if operands.xs.perturbed else ()
+    operands = jax.tree.map(lambda p: p.value, operands)
+    crossed = _cross(plan, True, operands)
+    return (crossed if keep else crossed._replace(kept=None)), (operands, crossed, wanted)
+
+
+def _backward(plan: Plan, keep: bool, residuals: Any, cotangents: Crossed) -> tuple[Operands]:
+    operands, crossed, wanted = residuals
+    ys, final = (None if isinstance(ct, SymbolicZero) else ct for ct in (cotangents.ys, cotangents.final))
+    d = _pull(plan, wanted is None, operands, crossed, Cotangents(ys, final))
+    return (Operands(d.xs, d.weights, d.state, d.initial, None, None),)
+
+
+_cross.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _pull(plan: Plan, inputs: bool, operands: Operands, crossed: Crossed, cotangents: Cotangents) -> Gradients:
+    """Pull cotangents back through the kernel. `crossed` follows from the operands: it gets no gradient of its own."""
+    return Backward(plan.kernel, plan.reverse, inputs)(operands, crossed, cotangents)
+
+
+def _pull_forward(plan: Plan, inputs: bool, *operands: Any) -> tuple[Gradients, Any]:
+    return _pull(plan, inputs, *operands), operands
+
+
+def _pull_backward(plan: Plan, inputs: bool, residuals: Any, seconds: Gradients) -> Any:
+    """Differentiate the way back, for a second order: that of `BPTT()`, which computes the same."""
+    operands, crossed, cotangents = residuals
+
+    def way_back(operands: Operands, cotangents: Cotangents) -> Gradients:
+        xs, weights, state, initial, valid, fresh = operands
+        there = lambda xs, weights, state, initial: plan.in_jax(Operands(xs, weights, state, initial, valid, fresh))
+        out, pull = jax.vjp(there, xs, weights, state, initial)
+        full = [jnp.zeros_like(o) if ct is None else ct for o, ct in zip(out, cotangents, strict=True)]
+        gradients = Gradients(*pull(tuple(full)))
+        return gradients if inputs else gradients._replace(xs=None)
+
+    doperands, dcotangents = jax.vjp(way_back, operands, cotangents)[1](seconds)
+    return doperands, jax.tree.map(jnp.zeros_like, crossed), dcotangents
+
+
+_pull.defvjp(_pull_forward, _pull_backward)

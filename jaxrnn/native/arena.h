@@ -1,0 +1,25 @@
+// Memory laid out piece by piece. With no memory behind it, it only counts.
+#pragma once
+#include "job.h"
+
+namespace jaxrnn {
+
+class Arena {
+ public:
+  explicit Arena(char* base) : base_(base) {}
+
+  template <class T>
+  T* take(Index count) {
+    char* at = base_ + used_;
+    used_ += padded(count * static_cast<Index>(sizeof(T)), 64);
+    return reinterpret_cast<T*>(at);
+  }
+
+  std::size_t used() const { return static_cast<std::size_t>(used_); }
+
+ private:
+  char* base_;
+  Index used_ = 0;
+};
+
+}  // namespace jaxrnn

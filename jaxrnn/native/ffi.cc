@@ -1,0 +1,203 @@
+// What XLA calls: shapes are checked, buffers become jobs, and nothing but an error message leaves.
+#include <algorithm>
+#include <exception>
+#include <initializer_list>
+#include <string>
+#include <string_view>
+
+#include "library.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace jaxrnn {
+namespace {
+
+namespace ffi = xla::ffi;
+using Floats = ffi::Buffer<ffi::F32>;
+using Flags = ffi::Buffer<ffi::PRED>;
+using Result = ffi::Result<Floats>;
+
+// What a buffer's shape is checked against; the first that does not fit is named.
+class Checker {
+ public:
+  template <class Buffer>
+  void expect(const char* name, const Buffer& buffer, std::initializer_list<Index> shape) {
+    const auto dims = buffer.dimensions();
+    if (!message_.empty() || (dims.size() == shape.size() && std::equal(shape.begin(), shape.end(), dims.begin())))
+      return;
+    message_ = std::string("jaxrnn's native kernel needs ") + name + " of shape " + text(shape.begin(), shape.end()) +
+               "; got " + text(dims.begin(), dims.end()) + ".";
+  }
+
+  // The same for an array that may be absent, which is one of shape (0,). Gives its data, null where it is absent.
+  template <class Buffer>
+  auto optional(const char* name, const Buffer& buffer, std::initializer_list<Index> shape) {
+    const bool absent = buffer.dimensions().size() == 1 && buffer.dimensions()[0] == 0;
+    if (!absent) expect(name, buffer, shape);
+    return absent ? nullptr : buffer.typed_data();
+  }
+
+  void fail(std::string message) {
+    if (message_.empty()) message_ = std::move(message);
+  }
+
+  bool failed() const { return !message_.empty(); }
+  ffi::Error error() const { return ffi::Error::InvalidArgument(message_); }
+
+ private:
+  template <class At>
+  static std::string text(At at, At end) {
+    std::string out = "(";
+    for (; at != end; ++at) out += std::to_string(*at) + ", ";
+    return out + ")";
+  }
+
+  std::string message_;
+};
+
+// The arrays that both ways are handed.
+struct Inputs {
+  Floats xs, w_x, w_h, b, local, state, initial;
+  Flags valid, fresh;
+};
+
+// Fills in what both jobs have in common; gives the kernel, null after a failure.
+template <class Job>
+const Kernel* prepare(Job& job, const Inputs& in, std::string_view cell, bool reverse, Index groups, Checker& check) {
+  const Kernel* kernel = find_kernel(cell.data(), cell.size());
+  if (!kernel) check.fail("jaxrnn's native library has no kernel named '" + std::string(cell) + "'.");
+  if (in.xs.dimensions().size() != 3) check.fail("jaxrnn's native kernel needs xs of three axes, (T, B, I).");
+  if (in.state.dimensions().size() != 3) check.fail("jaxrnn's native kernel needs a state of three axes, (S, B, H).");
+  if (check.failed()) return nullptr;
+  const auto x = in.xs.dimensions();
+  const Index T = x[0], B = x[1], I = x[2], H = in.state.dimensions()[2], G = kernel->gates, S = kernel->states;
+  job.shape = {T, B, I, H, reverse, groups};
+  if (groups < 1 || B % groups) check.fail("jaxrnn's native kernel needs a batch that its groups divide.");
+  check.expect("w_x", in.w_x, {I, G, H});
+  check.expect("w_h", in.w_h, {H, G, H});
+  check.expect("b", in.b, {G, H});
+  check.expect("local", in.local, {kernel->locals, H});
+  check.expect("state", in.state, {S, B, H});
+  job.weights = {in.w_x.typed_data(), in.w_h.typed_data(), in.b.typed_data(), in.local.typed_data()};
+  const auto flags = [](const bool* at) { return reinterpret_cast<const std::uint8_t*>(at); };
+  job.marks.valid = flags(check.optional("valid", in.valid, {T, B}));
+  job.marks.fresh = flags(check.optional("fresh", in.fresh, {T, B}));
+  job.marks.initial = check.optional("initial", in.initial, {S, B, H});
+  if (job.marks.fresh && !job.marks.initial) check.fail("jaxrnn's native kernel needs an initial state to reset to.");
+  job.xs = in.xs.typed_data();
+  job.state = in.state.typed_data();
+  return check.failed() ? nullptr : kernel;
+}
+
+// Runs a job; whatever happens becomes an error.
+template <class Job>
+ffi::Error finish(const Kernel& kernel, const Job& job, ffi::ThreadPool& pool) {
+  try {
+    if (job.shape.batch * job.shape.hidden == 0 || run(kernel, job, pool)) return ffi::Error::Success();
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                      "jaxrnn's native kernel found no memory to work in. Use a smaller batch, or BPTT().");
+  } catch (const std::exception& failure) {
+    return ffi::Error::Internal(std::string("jaxrnn's native kernel failed: ") + failure.what());
+  }
+}
+
+ffi::Error forward(ffi::ThreadPool pool, Floats xs, Floats w_x, Floats w_h, Floats b, Floats local, Floats state,
+                   Floats initial, Flags valid, Flags fresh, Result ys, Result final, Result kept,
+                   std::string_view cell, bool reverse) {
+  Checker check;
+  Forward job{};
+  const Inputs in{xs, w_x, w_h, b, local, state, initial, valid, fresh};
+  const Kernel* kernel = prepare(job, in, cell, reverse, 1, check);
+  if (!kernel) return check.error();
+  const auto [T, B, I, H, _, groups] = job.shape;
+  check.expect("ys", *ys, {T, B, H});
+  check.expect("final", *final, {kernel->states, B, H});
+  job.ys = ys->typed_data();
+  job.final = final->typed_data();
+  job.kept = check.optional("kept", *kept, {T, B, kernel->kept * padded(H)});
+  return check.failed() ? check.error() : finish(*kernel, job, pool);
+}
+
+ffi::Error backward(ffi::ThreadPool pool, Floats xs, Floats w_x, Floats w_h, Floats b, Floats local, Floats state,
+                    Floats initial, Flags valid, Flags fresh, Floats ys, Floats kept, Floats dys, Floats dfinal,
+                    Result dxs, Result dw_x, Result dw_h, Result db, Result dlocal, Result dstate, Result dinitial,
+                    std::string_view cell, bool reverse, std::int64_t groups) {
+  Checker check;
+  Backward job{};
+  const Inputs in{xs, w_x, w_h, b, local, state, initial, valid, fresh};
+  const Kernel* kernel = prepare(job, in, cell, reverse, groups, check);
+  if (!kernel) return check.error();
+  const auto [T, B, I, H, _, N] = job.shape;
+  const Index G = kernel->gates, S = kernel->states;
+  check.expect("ys", ys, {T, B, H});
+  check.expect("kept", kept, {T, B, kernel->kept * padded(H)});
+  check.expect("dw_x", *dw_x, {N * I, G, H});
+  check.expect("dw_h", *dw_h, {N * H, G, H});
+  check.expect("db", *db, {N * G, H});
+  check.expect("dlocal", *dlocal, {N * kernel->locals, H});
+  check.expect("dstate", *dstate, {S, B, H});
+  job.ys = ys.typed_data();
+  job.kept = kept.typed_data();
+  job.dys = check.optional("dys", dys, {T, B, H});
+  job.dfinal = check.optional("dfinal", dfinal, {S, B, H});
+  job.dxs = check.optional("dxs", *dxs, {T, B, I});
+  job.dw_x = dw_x->typed_data();
+  job.dw_h = dw_h->typed_data();
+  job.db = db->typed_data();
+  job.dlocal = dlocal->typed_data();
+  job.dstate = dstate->typed_data();
+  job.dinitial = check.optional("dinitial", *dinitial, {S, B, H});
+  if (job.marks.fresh && !job.dinitial) check.fail("jaxrnn's native kernel needs dinitial where there are resets.");
+  if (check.failed()) return check.error();
+  if (B == 0) {  // nobody adds to these
+    for (Result* gradient : {&dw_x, &dw_h, &db, &dlocal}) {
+      std::fill_n((*gradient)->typed_data(), (*gradient)->element_count(), 0.0f);
+    }
+  }
+  return finish(*kernel, job, pool);
+}
+
+auto bind_inputs() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .Arg<Floats>()
+      .Arg<Floats>()
+      .Arg<Floats>()
+      .Arg<Floats>()
+      .Arg<Floats>()
+      .Arg<Floats>()
+      .Arg<Floats>()
+      .Arg<Flags>()
+      .Arg<Flags>();
+}
+
+}  // namespace
+}  // namespace jaxrnn
+
+#pragma GCC visibility push(default)
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxrnn_forward, jaxrnn::forward,
+                              jaxrnn::bind_inputs()
+                                  .Ret<jaxrnn::Floats>()
+                                  .Ret<jaxrnn::Floats>()
+                                  .Ret<jaxrnn::Floats>()
+                                  .Attr<std::string_view>("cell")
+                                  .Attr<bool>("reverse"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxrnn_backward, jaxrnn::backward,
+                              jaxrnn::bind_inputs()
+                                  .Arg<jaxrnn::Floats>()
+                                  .Arg<jaxrnn::Floats>()
+                                  .Arg<jaxrnn::Floats>()
+                                  .Arg<jaxrnn::Floats>()
+                                  .Ret<jaxrnn::Floats>()
+                                  .Ret<jaxrnn::Floats>()
+                                  .Ret<jaxrnn::Floats>()
+                                  .Ret<jaxrnn::Floats>()
+                                  .Ret<jaxrnn::Floats>()
+                                  .Ret<jaxrnn::Floats>()
+                                  .Ret<jaxrnn::Floats>()
+                                  .Attr<std::string_view>("cell")
+                                  .Attr<bool>("reverse")
+                                  .Attr<std::int64_t>("groups"));
+
+#pragma GCC visibility pop

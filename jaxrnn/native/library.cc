@@ -1,0 +1,79 @@
+#include "library.h"
+
+#include <cstring>
+
+namespace jaxrnn {
+
+#if defined(__x86_64__)
+namespace avx512 {
+extern const Kernel kernels[CELLS];
+}
+namespace avx2 {
+extern const Kernel kernels[CELLS];
+}
+#endif
+namespace baseline {
+extern const Kernel kernels[CELLS];
+}
+
+namespace {
+
+struct Isa {
+  const char* name;
+  const Kernel* kernels;
+  bool here;
+};
+
+const Isa* isas() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  static const Isa all[] = {
+      {"avx512", avx512::kernels, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")},
+      {"avx2", avx2::kernels, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+      {"baseline", baseline::kernels, true},
+      {nullptr, nullptr, false},
+  };
+#else
+  static const Isa all[] = {{"baseline", baseline::kernels, true}, {nullptr, nullptr, false}};
+#endif
+  return all;
+}
+
+std::atomic<const Isa*> chosen{nullptr};
+
+const Isa* isa() {
+  if (const Isa* named = chosen.load()) return named;
+  const Isa* best = isas();
+  while (!best->here) best++;
+  return best;
+}
+
+}  // namespace
+
+const Kernel* find_kernel(const char* cell, std::size_t length) {
+  for (const Kernel* kernel = isa()->kernels; kernel != isa()->kernels + CELLS; kernel++) {
+    if (std::strlen(kernel->name) == length && std::strncmp(kernel->name, cell, length) == 0) return kernel;
+  }
+  return nullptr;
+}
+
+}  // namespace jaxrnn
+
+// What Python asks: the floats a unit that the way back keeps (-1: no such cell), the instruction set in use, and,
+// for tests, another one (0: this machine does not have it).
+extern "C" {
+__attribute__((visibility("default"))) std::int64_t jaxrnn_kept(const char* cell) {
+  const jaxrnn::Kernel* kernel = jaxrnn::find_kernel(cell, std::strlen(cell));
+  return kernel ? kernel->kept : -1;
+}
+__attribute__((visibility("default"))) const char* jaxrnn_isa() { return jaxrnn::isa()->name; }
+__attribute__((visibility("default"))) int jaxrnn_use_isa(const char* name) {
+  for (const jaxrnn::Isa* isa = jaxrnn::isas(); isa->name; isa++) {
+    if (std::strcmp(isa->name, name) == 0 && isa->here) {
+      jaxrnn::chosen = isa;
+      return 1;
+    }
+  }
+  return 0;
+}
+}

@@ -1,0 +1,78 @@
+// The vector of the instruction set that this file is compiled for.
+#pragma once
+#include <cstring>
+#include <utility>
+
+#include "job.h"
+
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+#include <immintrin.h>
+#define JAXRNN_ISA avx512
+#define JAXRNN_BYTES 64
+#define JAXRNN_ROWS 6
+#elif defined(__AVX2__) && defined(__FMA__)
+#define JAXRNN_ISA avx2
+#define JAXRNN_BYTES 32
+#define JAXRNN_ROWS 3
+#else
+#define JAXRNN_ISA baseline
+#define JAXRNN_BYTES 16
+#if defined(__aarch64__)
+#define JAXRNN_ROWS 6
+#else
+#define JAXRNN_ROWS 3
+#endif
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+
+namespace jaxrnn::JAXRNN_ISA {
+
+constexpr Index LANES = JAXRNN_BYTES / 4;
+constexpr int ROWS = JAXRNN_ROWS;  // of a register tile, 4 vectors each: as many as there are registers for
+
+typedef float Vector __attribute__((vector_size(JAXRNN_BYTES)));
+typedef std::int32_t Integers __attribute__((vector_size(JAXRNN_BYTES)));
+typedef float Unaligned __attribute__((vector_size(JAXRNN_BYTES), aligned(4), may_alias));
+
+INLINE Vector splat(float x) { return Vector{} + x; }
+INLINE Vector load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
+INLINE void store(float* to, Vector v) { *reinterpret_cast<Unaligned*>(to) = v; }
+
+// The same where only `count` floats are there, at the end of a row; the other lanes are zero.
+INLINE Vector load(const float* from, Index count) {
+  if (count >= LANES) return load(from);
+  Vector v{};
+  std::memcpy(&v, from, static_cast<std::size_t>(count) * sizeof(float));
+  return v;
+}
+INLINE void store(float* to, Vector v, Index count) {
+  if (count >= LANES) return store(to, v);
+  std::memcpy(to, &v, static_cast<std::size_t>(count) * sizeof(float));
+}
+
+// Two rows zipped: (a0, b0, a1, b1, ...), its first half and its second.
+template <std::size_t... K>
+INLINE void zip(Vector a, Vector b, Vector& first, Vector& second, std::index_sequence<K...>) {
+  first = __builtin_shufflevector(a, b, (K / 2 + K % 2 * LANES)...);
+  second = __builtin_shufflevector(a, b, (LANES / 2 + K / 2 + K % 2 * LANES)...);
+}
+
+// Transposes LANES rows of LANES floats: zipping the upper half of the rows into the lower, once for every bit of a
+// row's number, moves those bits to where the bits of a column's number were.
+INLINE void transpose(Vector (&rows)[LANES]) {
+  UNROLL for (Index bit = 1; bit < LANES; bit *= 2) {
+    Vector zipped[LANES];
+    UNROLL for (Index i = 0; i < LANES / 2; i++) {
+      zip(rows[i], rows[i + LANES / 2], zipped[2 * i], zipped[2 * i + 1], std::make_index_sequence<LANES>{});
+    }
+    UNROLL for (Index i = 0; i < LANES; i++) rows[i] = zipped[i];
+  }
+}
+
+}  // namespace jaxrnn::JAXRNN_ISA

@@ -1,0 +1,61 @@
+"""Builds the native library, `jaxrnn/native/_kernels*.so`: its kernels once for every instruction set.
+
+All else stands in pyproject.toml. Where there is no compiler, or it fails, jaxrnn is installed without the library.
+"""
+
+import concurrent.futures
+import importlib.util
+import pathlib
+import platform
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+
+NATIVE = pathlib.Path("jaxrnn/native")
+FLAGS = "-std=c++17 -O3 -w -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno -fno-trapping-math"
+AVX512 = "-mavx512f -mavx512dq -mavx512vl -mavx2 -mfma -mprefer-vector-width=512"
+ISAS = (AVX512, "-mavx2 -mfma", "") if platform.machine() in ("x86_64", "AMD64") else ("",)
+
+
+def headers() -> str:
+    """Give the folder of XLA's headers, without importing jaxlib."""
+    found = importlib.util.find_spec("jaxlib")
+    if found is None or not found.submodule_search_locations:
+        raise CompileError("jaxlib is not here, and with it XLA's headers")
+    return str(pathlib.Path(found.submodule_search_locations[0]) / "include")
+
+
+class Build(build_ext):
+    """Compiles kernel.cc with the flags of each instruction set, all files side by side, and links them."""
+
+    def build_extension(self, extension: Extension) -> None:
+        """Build the library."""
+        work = pathlib.Path(self.build_temp)
+        jobs = [(NATIVE / "kernel.cc", work / str(i), isa.split()) for i, isa in enumerate(ISAS)]
+        jobs += [(NATIVE / "library.cc", work, []), (NATIVE / "ffi.cc", work, [])]
+        include = [headers()]
+
+        def compile_one(job: tuple[pathlib.Path, pathlib.Path, list[str]]) -> list[str]:
+            source, folder, flags = job
+            flags = [*FLAGS.split(), *flags]
+            return self.compiler.compile([str(source)], str(folder), include_dirs=include, extra_postargs=flags)
+
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            objects = [made for one in pool.map(compile_one, jobs) for made in one]
+        path = self.get_ext_fullpath(extension.name)
+        self.compiler.link_shared_object(objects, path, extra_postargs=["-s"], target_lang="c++")
+
+
+class Wheel(bdist_wheel):
+    """The library knows nothing of Python, so one wheel serves every version of it."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """Give py3-none-PLATFORM."""
+        return "py3", "none", super().get_tag()[2]
+
+
+sources = [str(NATIVE / name) for name in ("kernel.cc", "library.cc", "ffi.cc")]
+library = Extension("jaxrnn.native._kernels", sources, depends=[str(p) for p in NATIVE.glob("*.h")], optional=True)
+setup(ext_modules=[library], cmdclass={"build_ext": Build, "bdist_wheel": Wheel})

@@ -1,0 +1,341 @@
+"""The native driver: its numbers, its rules for transformations, and what it refuses."""
+
+import concurrent.futures
+import functools
+import pathlib
+import platform
+import resource
+import subprocess
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jaxrnn
+from jaxrnn import BPTT, GRU, LSTM, Diagonal, Elman, Native, PeepholeLSTM, Scan, select
+from jaxrnn.drivers import available
+from jaxrnn.native import library
+from tests.core.table import far, marks, run, same_bits, total
+
+pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=str(library.why_not()))
+
+CELLS = {
+    "elman": Elman,
+    "elman_relu": lambda hidden: Elman(hidden, jax.nn.relu),
+    "lstm": LSTM,
+    "gru": GRU,
+}
+MARKS = {"plain": (False, False), "reverse": (False, True), "marked": (True, False), "marked_reverse": (True, True)}
+SIZES = [(5, 3, 4, 6), (3, 7, 17, 33), (4, 1, 1, 1), (2, 13, 40, 40), (1, 2, 3, 130)]
+
+
+def draw(cell, time, batch, inputs, seed=0, dtype=np.float32):
+    """Params, a state and inputs, of the same values in every dtype."""
+    rng = np.random.default_rng(seed)
+    batch = batch if isinstance(batch, tuple) else (batch,)
+    noise = lambda a, scale: jnp.asarray((scale * rng.standard_normal(a.shape)).astype(np.float32), dtype)
+    shapes = jax.eval_shape(lambda k: cell.init(k, inputs), jax.random.key(0))
+    params = jax.tree.map(lambda a: noise(a, 0.5 * max(a.shape[0], 1) ** -0.5), shapes)
+    state = jax.tree.map(lambda a: noise(a, 0.5), cell.initial_state(params, batch))
+    return params, state, noise(np.zeros((time, *batch, inputs)), 1.0)
+
+
+def exact(cell, arguments, kw, reverse=False):
+    """What `Scan()` gives in float64."""
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), arguments)
+        return jax.tree.map(np.asarray, run(cell, *wide, kw, Scan(), reverse))
+
+
+def error(got, want):
+    """The largest difference, relative to the largest entry of each array (of 1 at least)."""
+    pairs = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
+    return max(
+        np.abs(np.asarray(g, np.float64) - w).max(initial=0) / max(np.abs(w).max(initial=0), 1) for g, w in pairs
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "how"),
+    [(size, "marked_reverse") for size in SIZES] + [(SIZES[1], how) for how in MARKS if how != "marked_reverse"],
+    ids=str,
+)
+@pytest.mark.parametrize("name", CELLS)
+def test_equals_scan_in_float64(name, size, how):
+    (time, batch, inputs, hidden), (marked, reverse) = size, MARKS[how]
+    cell = CELLS[name](hidden)
+    arguments = draw(cell, time, batch, inputs)
+    kw = marks(time=time, batch=(batch,)) if marked else {}
+    (_, out), gradients = run(cell, *arguments, kw, Native(), reverse)
+    (_, want), want_gradients = exact(cell, arguments, kw, reverse)
+    assert error(out, want) < 2e-6
+    assert error(gradients, want_gradients) < 1e-5
+
+
+@pytest.mark.parametrize(("first", "name"), [*enumerate(CELLS, 1)])
+def test_odd_sizes(first, name):
+    """Hidden sizes from 1 to 40, inputs and batches that no vector divides; gradients too."""
+    for hidden in range(first, 41, 7):
+        cell = CELLS[name](hidden)
+        arguments = draw(cell, 3, 1 + hidden % 7, 1 + (7 * hidden) % 40, seed=hidden)
+        got, want = (run(cell, *arguments, {}, driver)[1] for driver in (Native(), Scan()))
+        assert error(got, jax.tree.map(np.asarray, want)) < 1e-5, hidden
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_a_thousand_steps(name):
+    cell = CELLS[name](24)
+    arguments = draw(cell, 1024, 4, 8)
+    (_, out), gradients = run(cell, *arguments, {}, Native())
+    (_, want), want_gradients = exact(cell, arguments, {})
+    assert error(out, want) < 2e-6
+    assert error(gradients, want_gradients) < 1e-5
+
+
+@pytest.mark.parametrize("isa", ["avx512", "avx2", "baseline"])
+def test_every_instruction_set(isa):
+    here = library.isa()
+    try:
+        library.use_isa(isa)
+    except ValueError as missing:
+        pytest.skip(str(missing))
+    try:
+        for name in CELLS:
+            cell = CELLS[name](21)
+            arguments, kw = draw(cell, 4, 9, 5), marks(time=4, batch=(9,))
+            (_, out), gradients = run(cell, *arguments, kw, Native())
+            (_, want), want_gradients = exact(cell, arguments, kw)
+            assert error((out, gradients), (want, want_gradients)) < 1e-5, name
+    finally:
+        library.use_isa(here)
+
+
+def test_splits_of_time_equal_the_whole_bit_for_bit():
+    cell, time = LSTM(20), 12
+    params, state, xs = draw(cell, time, 5, 7)
+    kw = marks(time=time, batch=(5,))
+    whole = jaxrnn.unroll(cell, params, xs, state, driver=Native(), **kw)
+    for cut in range(time + 1):
+        parts, s = [], state
+        for a, b in ((0, cut), (cut, time)):
+            lengths = jnp.clip(kw["lengths"] - a, 0, b - a)
+            s, ys = jaxrnn.unroll(cell, params, xs[a:b], s, lengths=lengths, resets=kw["resets"][a:b], driver=Native())
+            parts.append(ys)
+        assert same_bits((s, jnp.concatenate(parts)), whole)
+
+
+@pytest.mark.parametrize("batch", [(), (2, 3), (0,)], ids=str)
+def test_any_number_of_batch_axes(batch):
+    cell = GRU(6)
+    arguments = draw(cell, 4, batch, 3)
+    got, want = (run(cell, *arguments, {}, driver) for driver in (Native(), Scan()))
+    assert far(got, want) < 1e-5
+
+
+def test_no_steps_give_back_the_state():
+    for make in CELLS.values():
+        cell = make(6)
+        params, state, xs = draw(cell, 0, 3, 4)
+        (_, (final, ys)), gradients = run(cell, params, state, xs, {}, Native())
+        assert far(final, state) == 0
+        assert ys.shape == (0, 3, 6)
+        assert all((g == 0).all() for g in jax.tree.leaves(gradients[0]))
+
+
+def test_nan_in_the_padding_changes_no_bit():
+    cell = LSTM(20)
+    params, state, xs = draw(cell, 6, 3, 4)
+    lengths = jnp.array([6, 2, 0])
+    bad = jnp.where((jnp.arange(6)[:, None] < lengths)[..., None], xs, jnp.nan)
+    clean, dirty = (run(cell, params, state, x, {"lengths": lengths}, Native()) for x in (xs, bad))
+    assert same_bits(clean[0], dirty[0])
+    assert same_bits(clean[1], dirty[1])
+
+
+@pytest.mark.parametrize("mapped", ["data", "params", "both"])
+def test_vmap_in_value_and_gradient(mapped):
+    cell, size = GRU(10), 3
+    params, state, xs = draw(cell, 4, (size, 2), 5)
+    many = jax.tree.map(lambda a: jnp.stack([a, 0.5 * a, -a]), params)
+    axes = {"data": (None, 0, 1), "params": (0, None, None), "both": (0, 0, 1)}[mapped]
+    arguments = (many if axes[0] == 0 else params, *((state, xs) if axes[1] == 0 else (state[0], xs[:, 0])))
+
+    def mapped_run(driver):
+        one = lambda *args: run(cell, *args, {"resets": jnp.arange(4)[:, None] == jnp.array([2, 1])}, driver)
+        each = jax.jit(jax.vmap(one, axes))(*arguments)  # a gradient for each member
+        loss = lambda *args: jax.vmap(lambda *a: run(cell, *a, {}, driver)[0][0], axes)(*args).sum()
+        return each, jax.jit(jax.grad(loss, (0, 1, 2)))(*arguments)  # and one for all
+
+    assert far(mapped_run(Native()), mapped_run(Scan())) < 1e-5
+
+
+def test_vmap_twice():
+    cell = LSTM(6)
+    params, state, xs = draw(cell, 3, (2, 3, 2), 4)
+    one = lambda driver: lambda s, x: jax.grad(lambda p: total(*jaxrnn.unroll(cell, p, x, s, driver=driver)))(params)
+    twice = lambda driver: jax.jit(jax.vmap(jax.vmap(one(driver), (0, 1)), (0, 1)))(state, xs)
+    assert far(twice(Native()), twice(Scan())) < 1e-5
+
+
+def test_second_order_checkpoint_and_forward_mode():
+    cell = LSTM(5)
+    params, state, xs = draw(cell, 4, 2, 3)
+    f = lambda b, driver: total(*jaxrnn.unroll(cell, params._replace(b=b), xs, state, driver=driver))
+    second = lambda d: jax.jit(jax.jacrev(jax.grad(functools.partial(f, driver=d))))(params.b)
+    assert far(second(Native()), second(Scan())) < 1e-5
+    native = functools.partial(f, driver=Native())
+    kept, again = (jax.jit(jax.grad(g))(params.b) for g in (native, jax.checkpoint(native)))
+    assert far(kept, again) == 0
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(native, (params.b,), (params.b,))
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_a_sharded_batch_stays_sharded(kind):
+    cell = LSTM(6)
+    params, _, xs = draw(cell, 3, 16, 4)
+    kw = marks(time=3, batch=(16,))
+    f = jax.jit(jax.value_and_grad(lambda p, x, kw: total(*jaxrnn.unroll(cell, p, x, driver=Native(), **kw)), (0, 1)))
+    want = f(params, xs, kw)
+    with jax.set_mesh(jax.make_mesh((8,), ("data",), axis_types=(kind,))):
+        lay = lambda a, *spec: jax.device_put(a, NamedSharding(jax.sharding.get_mesh(), PartitionSpec(*spec)))
+        arguments = (
+            jax.tree.map(lay, params),
+            lay(xs, None, "data"),
+            {
+                "lengths": lay(kw["lengths"], "data"),
+                "resets": lay(kw["resets"], None, "data"),
+            },
+        )
+        got = f(*arguments)
+        assert got[1][1].sharding.spec[1] == "data"
+        assert "all-gather" not in f.lower(*arguments).compile().as_text()
+    assert far(jax.device_get(got), jax.device_get(want)) < 1e-4
+
+
+def test_shard_map_sums_the_gradient_over_devices():
+    cell = GRU(6)
+    params, _, xs = draw(cell, 3, 16, 4)
+    f = lambda p, x: total(*jaxrnn.unroll(cell, p, x, driver=Native()))
+    want = jax.jit(jax.value_and_grad(f))(params, xs)
+    with jax.set_mesh(jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))):
+        specs = (PartitionSpec(), PartitionSpec(None, "data"))
+        whole = jax.shard_map(lambda *a: jax.lax.psum(f(*a), "data"), in_specs=specs, out_specs=PartitionSpec())
+        got = jax.jit(jax.value_and_grad(whole))(params, xs)
+    assert far(jax.device_get(got), jax.device_get(want)) < 1e-4
+
+
+def test_export_says_what_it_needs_and_then_works():
+    cell = GRU(6)
+    params, _, xs = draw(cell, 3, 2, 4)
+    f = jax.jit(lambda x: jaxrnn.unroll(cell, params, x, driver=Native())[1])
+    with pytest.raises(ValueError, match="jaxrnn_forward"):
+        export.export(f)(xs)
+    made = export.export(f, disabled_checks=[export.DisabledSafetyCheck.custom_call("jaxrnn_forward")])(xs)
+    again = export.deserialize(made.serialize())
+    assert same_bits(again.call(xs), f(xs))
+
+
+def test_many_threads_at_once_give_the_bits_of_one():
+    cell = LSTM(16)
+    params, state, xs = draw(cell, 6, 4, 8)
+    f = jax.jit(lambda p, x: run(cell, p, state, x, {}, Native()))
+    want = jax.block_until_ready(f(params, xs))
+    start = threading.Barrier(8)
+
+    def many(_):
+        start.wait()
+        return all(same_bits(f(params, xs), want) for _ in range(25))
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(many, range(8)))
+
+
+def test_memory_does_not_grow():
+    cell = GRU(16)
+    params, state, xs = draw(cell, 6, 4, 8)
+    f = jax.jit(lambda p, x: run(cell, p, state, x, {}, Native()))
+
+    def call(times):
+        for _ in range(times):
+            jax.block_until_ready(f(params, xs))
+
+    call(200)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call(2000)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4096  # KiB
+
+
+def test_what_it_refuses():
+    xs = jnp.ones((3, 2, 4))
+    for cell, why in [
+        (PeepholeLSTM(5), "has no kernel"),
+        (LSTM(5, recurrence=Diagonal()), "dense recurrent weights"),
+        (Elman(5, jnp.sin), "has no kernel"),
+    ]:
+        with pytest.raises(ValueError, match=why):
+            jaxrnn.unroll(cell, cell.init(jax.random.key(0), 4), xs, driver=Native())
+    cell = GRU(5)
+    params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), cell.init(jax.random.key(0), 4))
+    with pytest.raises(ValueError, match="float32; got bfloat16"):
+        jaxrnn.unroll(cell, params, xs, driver=Native())
+
+
+def test_a_subclass_does_not_inherit_the_kernel():
+    class Other(LSTM):
+        def gate(self, s, u, v):
+            return s
+
+    assert Other(3).native() is None
+    assert LSTM(3).native() == "lstm"
+
+
+def test_a_wrong_shape_is_an_error_not_a_crash():
+    one = jnp.ones((2, 3, 4))
+    none = jnp.zeros(0)
+    call = jax.ffi.ffi_call("jaxrnn_forward", [jax.ShapeDtypeStruct((2, 3, 5), jnp.float32)] * 3)
+    with pytest.raises(jax.errors.JaxRuntimeError, match=r"needs w_x of shape \(4, 4, 5, \)"):
+        jax.block_until_ready(
+            call(
+                one, one, one, jnp.ones((4, 5)), jnp.ones((0, 5)), jnp.ones((2, 3, 5)), none,
+                none.astype(bool), none.astype(bool), cell="lstm", reverse=False,
+            )
+        )  # fmt: skip
+
+
+def test_select_takes_it_where_it_can():
+    take = lambda cell, shape=(100, 32, 4), dtype=jnp.float32, platform="cpu": select(cell, shape, dtype, platform)
+    for make in CELLS.values():
+        assert take(make(8)) == Native()
+    others = [take(PeepholeLSTM(8)), take(LSTM(8), dtype=jnp.bfloat16), take(LSTM(8), dtype=None)]
+    others += [take(LSTM(8), platform="gpu"), take(LSTM(8), (1, 2, 4))]
+    assert not any(isinstance(driver, Native) for driver in others)
+
+
+def test_without_the_library(monkeypatch):
+    monkeypatch.setattr(library, "load", lambda: "jaxrnn's native library is not there: for a test.")
+    assert "for a test" in available()["Native"]
+    assert select(LSTM(8), (100, 32, 4), jnp.float32, "cpu") == BPTT(32, keep_gates=True)
+    with pytest.raises(RuntimeError, match=r"for a test.*C\+\+ compiler"):
+        jaxrnn.unroll(LSTM(5), LSTM(5).init(jax.random.key(0), 4), jnp.ones((3, 2, 4)), driver=Native())
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the harness is built for x86-64")
+@pytest.mark.parametrize("sanitizer", ["thread", "address,undefined"])
+def test_the_kernels_under_a_sanitizer(sanitizer, tmp_path):
+    """The kernels and how their work is cut, without XLA, called from several threads: no report, the same bits."""
+    flags = {"avx512": ["-mavx512f", "-mavx512dq", "-mfma"], "avx2": ["-mavx2", "-mfma"], "baseline": []}
+    native, isa, program = pathlib.Path(jaxrnn.__file__).parent / "native", library.isa(), str(tmp_path / "harness")
+    build = ["g++", "-std=c++17", "-O1", "-g", "-Wno-psabi", f"-fsanitize={sanitizer}", f"-I{native}", "-pthread"]
+    lacks = [f"-DLACKS_{letter}={other}" for letter, other in zip("AB", flags.keys() - {isa}, strict=True)]
+    kernel = str(tmp_path / "kernel.o")
+    subprocess.run([*build, *flags[isa], "-c", str(native / "kernel.cc"), "-o", kernel], check=True)
+    sources = [str(pathlib.Path(__file__).with_name("harness.cc")), str(native / "library.cc"), kernel]
+    subprocess.run([*build, f"-DISA={isa}", *lacks, *sources, "-o", program], check=True)
+    done = subprocess.run([program], capture_output=True, text=True)
+    assert done.stdout == "the same\n", done.stdout + done.stderr
+    assert done.stderr == ""
