@@ -59,7 +59,7 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> D
 
 def _native(cell: Any, xs_shape: tuple[Any, ...], dtype: Any) -> bool:
     """Whether the kernel takes it, and there is enough for it to do."""
-    if not all(isinstance(n, int) for n in xs_shape) or math.prod(xs_shape[:-1]) < FEWEST_ROWS or dtype != jnp.float32:
+    if dtype is None or not all(isinstance(n, int) for n in xs_shape) or math.prod(xs_shape[:-1]) < FEWEST_ROWS:
         return False
     return refuses(cell, {jnp.dtype(dtype)}) is None and library.why_not() is None
 
