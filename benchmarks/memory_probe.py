@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import BPTT, Remat, Scan
+from jaxrnn import BPTT, Native, Remat, Scan
 
 from . import timing
 from .peers.own import Own
@@ -41,6 +41,7 @@ SUBJECTS: tuple[Peer, ...] = (
     Own("BPTT(8)", BPTT(8)),
     Own("BPTT()", BPTT()),
     Own("BPTT(64)", BPTT(64)),
+    Own("Native()", Native()),
     Own("BPTT(keep_gates=True)", BPTT(keep_gates=True)),
     Torch(),
     Torch("torch float32", "float32"),
