@@ -105,7 +105,7 @@ def _sum_of_bag(table: jax.Array, ids: jax.Array) -> jax.Array:
     """Add up the rows (V, F) that ids (*batch, N) name, 0 naming none.
 
     One id of every bag after the other: the rows of all ids, (*batch, N, F), would be written and read again, and a
-    scatter of them all takes three times as long.
+    scatter of them all takes two to four times as long (B=128, N=8, V=19,550; a trial that left no file).
     """
 
     def add(total: jax.Array, ids: jax.Array) -> tuple[jax.Array, None]:

@@ -1,5 +1,6 @@
 """How time is crossed, a file each."""
 
+from ..native import library
 from .bptt import BPTT as BPTT
 from .driver import Driver as Driver
 from .loop import Loop as Loop
@@ -14,6 +15,4 @@ def available() -> dict[str, str | None]:
     >>> available()["Scan"] is None
     True
     """
-    from ..native import library
-
     return {"Loop": None, "Scan": None, "BPTT": None, "Native": library.why_not()}

@@ -11,8 +11,8 @@ import jax
 
 HANDLERS = ("jaxrnn_forward", "jaxrnn_backward")
 HOW = (
-    "Install a C++ compiler (g++ or clang++) and reinstall from source, `pip install --no-binary jaxrnn jaxrnn` or "
-    "`pip install .` in a checkout; or name BPTT() or Scan()."
+    "Install a C++ compiler (g++ or clang++) and install again from a checkout, `pip install .`; or name BPTT() or "
+    "Scan()."
 )
 
 
