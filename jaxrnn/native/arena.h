@@ -22,4 +22,12 @@ class Arena {
   Index used_ = 0;
 };
 
+// The bytes that a layout takes.
+template <class Layout, class... Of>
+std::size_t bytes_of(const Of&... of) {
+  Arena arena(nullptr);
+  static_cast<void>(Layout(arena, of...));
+  return arena.used();
+}
+
 }  // namespace jaxrnn

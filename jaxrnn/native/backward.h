@@ -40,17 +40,8 @@ class BackwardLoop {
   };
 
  public:
-  static std::size_t shared(const Shape& shape) {
-    Arena arena(nullptr);
-    Packed(arena, shape);
-    return arena.used();
-  }
-
-  static std::size_t own(const Shape& shape, Rows rows) {
-    Arena arena(nullptr);
-    Own(arena, shape, rows);
-    return arena.used();
-  }
+  static std::size_t shared(const Shape& shape) { return bytes_of<Packed>(shape); }
+  static std::size_t own(const Shape& shape, Rows rows) { return bytes_of<Own>(shape, rows); }
 
   static std::size_t sums(const Shape& shape) { return static_cast<std::size_t>(D::sums(shape)) * sizeof(float); }
 

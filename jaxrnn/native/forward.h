@@ -37,17 +37,8 @@ class ForwardLoop {
   };
 
  public:
-  static std::size_t shared(const Shape& shape) {
-    Arena arena(nullptr);
-    Packed(arena, shape);
-    return arena.used();
-  }
-
-  static std::size_t own(const Shape& shape, Rows rows) {
-    Arena arena(nullptr);
-    Own(arena, shape, rows);
-    return arena.used();
-  }
+  static std::size_t shared(const Shape& shape) { return bytes_of<Packed>(shape); }
+  static std::size_t own(const Shape& shape, Rows rows) { return bytes_of<Own>(shape, rows); }
 
   static void pack(const Forward& job, char* shared, Share share) {
     Arena arena(shared);
