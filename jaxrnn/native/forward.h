@@ -9,6 +9,7 @@ namespace jaxrnn::JAXRNN_ISA {
 template <class Cell>
 class ForwardLoop {
   using P = Panels<Cell>;
+  static constexpr Index AHEAD = 4 * ROWS;  // rows whose inputs are met together
 
   // Weights in panels, and the biases of their terms.
   struct Packed {
@@ -22,17 +23,22 @@ class ForwardLoop {
     }
   };
 
-  // What a part keeps from step to step: the memory of its rows, which of them take the step (`rows`;
-  // those in the padding do not), and where the h that each of these comes from lies.
+  // What a part keeps from step to step: the memory of its rows, which of them take the step (`rows`; those in the
+  // padding do not), and where the h that each of these comes from lies. Too few rows to fill a tile have the terms of
+  // their inputs made for `steps` steps together (`ahead`, of the rows listed in `places`).
   struct Own {
-    float* memory;
+    float *memory, *ahead;
     const float** old;
-    Index *rows, width;
+    Index *rows, *places, width, steps;
 
-    Own(Arena& arena, const Shape& shape, Rows rows) : width(padded(shape.hidden)) {
-      memory = arena.take<float>(Cell::STATES > 1 ? rows.count() * width : 0);
-      old = arena.take<const float*>(rows.count());
-      this->rows = arena.take<Index>(rows.count());
+    Own(Arena& arena, const Shape& shape, Rows rows) : width(padded(shape.hidden)), steps(0) {
+      const Index count = rows.count(), together = count > 0 && count < ROWS ? AHEAD / count : 0;
+      if (together > 1) steps = together < shape.time ? together : shape.time;
+      memory = arena.take<float>(Cell::STATES > 1 ? count * width : 0);
+      ahead = arena.take<float>(steps * count * P::count(shape.hidden) * TILE);
+      old = arena.take<const float*>(count);
+      this->rows = arena.take<Index>(count);
+      places = arena.take<Index>(steps * count);
     }
   };
 
@@ -74,16 +80,18 @@ class ForwardLoop {
 
   void cross() const {
     const Shape& shape = job_.shape;
-    const Index hidden = shape.hidden, size = shape.batch * hidden, last = shape.step(shape.time - 1);
+    const Index hidden = shape.hidden, size = shape.batch * hidden, last = shape.step(shape.time - 1), panels = P::count(hidden);
     const std::size_t bytes = static_cast<std::size_t>(hidden) * sizeof(float);
     if (Cell::STATES > 1) {
       std::memset(own_.memory, 0, static_cast<std::size_t>(rows_.count() * own_.width) * sizeof(float));
       for (Index r = rows_.first; r < rows_.last; r++) std::memcpy(memory(r), job_.state + size + r * hidden, bytes);
     }
     for (Index s = 0; s < shape.time; s++) {
+      if (own_.steps > 0 && s % own_.steps == 0) look_ahead(s);
       const Rows steppers{0, enter(s)};
-      for (Index panel = 0; panel < P::count(hidden); panel++) {
-        in_blocks(steppers, [&](Index i, auto count) { tile<decltype(count)::value>(shape.step(s), i, panel); });
+      for (Index p = 0; p < panels; p++) {
+        const Index panel = s % 2 ? panels - 1 - p : p;
+        in_blocks(steppers, [&](Index i, auto count) { tile<decltype(count)::value>(s, i, panel); });
       }
     }
     const float* h = shape.time > 0 ? job_.ys + last * size : job_.state;
@@ -116,26 +124,73 @@ class ForwardLoop {
     return count;
   }
 
-  // One step of M of the rows that take it, from number `i` on, for the units of one panel.
+  // Makes the terms of the inputs, of step `s` and as many after it as are made together.
+  void look_ahead(Index s) const {
+    const Index count = rows_.count(), left = job_.shape.time - s, steps = own_.steps < left ? own_.steps : left;
+    Index listed = 0;
+    for (Index place = 0; place < steps * count; place++) {
+      const Index row = rows_.first + place % count, mark = job_.shape.step(s + place / count) * job_.shape.batch + row;
+      if (!job_.marks.valid || job_.marks.valid[mark]) own_.places[listed++] = place;
+    }
+    for (Index panel = 0; panel < P::count(job_.shape.hidden); panel++) {
+      in_blocks({0, listed}, [&](Index i, auto m) {
+        constexpr int M = decltype(m)::value;
+        const float* x[M];
+        Vector acc[M][4];
+        UNROLL for (int m = 0; m < M; m++) {
+          const Index place = own_.places[i + m];
+          x[m] = inputs(s + place / count, rows_.first + place % count);
+        }
+        meet_inputs(acc, x, panel);
+        UNROLL for (int m = 0; m < M; m++) {
+          UNROLL for (int v = 0; v < 4; v++) store(ahead(own_.places[i + m], panel) + v * LANES, acc[m][v]);
+        }
+      });
+    }
+  }
+
+  const float* inputs(Index s, Index row) const {
+    return job_.xs + (job_.shape.step(s) * job_.shape.batch + row) * job_.shape.inputs;
+  }
+
+  float* ahead(Index place, Index panel) const {
+    return own_.ahead + (place * P::count(job_.shape.hidden) + panel) * TILE;
+  }
+
+  // The terms of M rows of inputs, biases added.
   template <int M>
-  void tile(Index t, Index i, Index panel) const {
+  void meet_inputs(Vector (&acc)[M][4], const float* const (&x)[M], Index panel) const {
+    constexpr Index step = Cell::WIDTH * LANES;
+    const Index depth = job_.shape.inputs;
+    UNROLL for (int m = 0; m < M; m++) {
+      UNROLL for (int v = 0; v < 4; v++) acc[m][v] = load(packed_.bias + panel * TILE + v * LANES);
+    }
+    accumulate<Cell::INPUT_TERM, Cell::WIDTH>(acc, x, 1, packed_.input + panel * depth * step, step, depth);
+  }
+
+  // Step `s` of M of the rows that take it, from number `i` on, for the units of one panel.
+  template <int M>
+  void tile(Index s, Index i, Index panel) const {
     const Shape& shape = job_.shape;
     constexpr Index step = Cell::WIDTH * LANES;
     const float *x[M], *h[M];
     Vector acc[M][4];
-    UNROLL for (int m = 0; m < M; m++) {
-      x[m] = job_.xs + (t * shape.batch + own_.rows[i + m]) * shape.inputs;
-      h[m] = own_.old[i + m];
-      UNROLL for (int v = 0; v < 4; v++) acc[m][v] = load(packed_.bias + panel * TILE + v * LANES);
+    UNROLL for (int m = 0; m < M; m++) h[m] = own_.old[i + m];
+    if (own_.steps > 0) {
+      UNROLL for (int m = 0; m < M; m++) {
+        const Index place = s % own_.steps * rows_.count() + own_.rows[i + m] - rows_.first;
+        UNROLL for (int v = 0; v < 4; v++) acc[m][v] = load(ahead(place, panel) + v * LANES);
+      }
+    } else {
+      UNROLL for (int m = 0; m < M; m++) x[m] = inputs(s, own_.rows[i + m]);
+      meet_inputs(acc, x, panel);
     }
-    accumulate<Cell::INPUT_TERM, Cell::WIDTH>(acc, x, 1, packed_.input + panel * shape.inputs * step, step,
-                                              shape.inputs);
     accumulate<Cell::STATE_TERM, Cell::WIDTH>(acc, h, 1, packed_.recurrent + panel * shape.hidden * step, step,
                                               shape.hidden);
     UNROLL for (int m = 0; m < M; m++) {
       UNROLL for (int u = 0; u < Cell::UNITS; u++) {
         const Index unit = P::unit(panel, u);
-        if (unit < shape.hidden) finish(t, own_.rows[i + m], unit, &acc[m][u], h[m]);
+        if (unit < shape.hidden) finish(shape.step(s), own_.rows[i + m], unit, &acc[m][u], h[m]);
       }
     }
   }
