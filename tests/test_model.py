@@ -66,6 +66,13 @@ def test_gradient_of_a_read_is_finite_and_zero_in_the_padding(read):
     assert (np.abs(grad[:, :2]).sum((0, 2)) > 0).all()
 
 
+def test_maximum_differentiates_as_numpys_both_ways_ties_shared():
+    ys, dys = jnp.array([[1.0, 3.0], [3.0, 3.0], [3.0, -jnp.inf]]), jnp.array([[1.0, 2.0], [4.0, 8.0], [16.0, 32.0]])
+    np.testing.assert_array_equal(jax.grad(lambda ys: maximum(ys).sum())(ys), [[0, 0.5], [0.5, 0.5], [0.5, 0]])
+    np.testing.assert_allclose(jax.jvp(maximum, (ys,), (dys,))[1], [10, 5])
+    assert np.isnan(maximum(ys.at[1].set(jnp.nan))).all()
+
+
 @pytest.mark.parametrize("read", READS)
 def test_reads_take_no_or_two_batch_axes(read):
     ys = jax.random.normal(KEY, (5, 2, 3, 4))
