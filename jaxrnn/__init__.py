@@ -1,5 +1,6 @@
 """Recurrent networks in JAX: an equation is written once, how time is crossed is chosen apart from it."""
 
+from .affine import AffineCell as AffineCell
 from .cell import Cell as Cell
 from .cell import GatedCell as GatedCell
 from .cell import GatedParams as GatedParams
@@ -9,6 +10,7 @@ from .cells import LSTM as LSTM
 from .cells import Elman as Elman
 from .cells import LayerNormLSTM as LayerNormLSTM
 from .cells import LSTMState as LSTMState
+from .cells import MinGRU as MinGRU
 from .cells import PeepholeLSTM as PeepholeLSTM
 from .cells import ProjectedLSTM as ProjectedLSTM
 from .cells import ResetBeforeGRU as ResetBeforeGRU

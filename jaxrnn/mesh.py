@@ -25,12 +25,12 @@ def lift(trees: tuple[Any, Any, Any], xs: Any, batch_axes: int) -> tuple[Any, An
     return vary((params, state, initial), varying((trees, xs)))
 
 
-def on_each_device(cross: Any, params: Any, state: Any, xs: jax.Array, marks: Any) -> Any:
+def on_each_device(cross: Any, params: Any, state: Any, xs: Any, marks: Any) -> Any:
     """Call `cross` on each device with the rows that it holds, where the batch is sharded over explicit axes.
 
     For what the compiler cannot look into. The result is a state and outputs (T, *batch, ...).
     """
-    batch = PartitionSpec(*jax.typeof(xs).sharding.spec[1:-1])
+    batch = PartitionSpec(*jax.typeof(jax.tree.leaves(xs)[0]).sharding.spec[1:-1])
     if all(axis is None for axis in batch):
         return cross(params, state, xs, marks)
     rows, steps = batch, PartitionSpec(None, *batch)

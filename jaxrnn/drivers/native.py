@@ -11,9 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
+from ..affine import AffineCell
+from ..affine import cross as cross_affine
 from ..cell import Cell, GatedCell, GatedParams, Marks, Output, Params, State
 from ..mesh import on_each_device, vary, varying
 from ..native import library
+from ..native.affine import affine
 from ..native.calls import Backward, Cotangents, Crossed, Forward, Gradients, Operands, Weights
 from ..recurrence import Dense, check_features
 from .bptt import BPTT
@@ -23,13 +26,16 @@ from .bptt import BPTT
 class Native:
     """The whole time loop in one C++ kernel, forward and backward, called through `jax.ffi`.
 
-    For `Elman` (tanh or relu), `LSTM` and `GRU` with dense recurrent weights, params and state in float32, on a CPU.
+    For `Elman` (tanh or relu), `LSTM` and `GRU` with dense recurrent weights, and any `AffineCell`; params and state in
+    float32, on a CPU.
     The matmuls of a step, for inputs and state at once, and its gate are one pass over registers. A gradient keeps
     what the gates gave (in all an LSTM 6 arrays of (T, B, H), a GRU 5, an Elman net 1). Work is split over the batch,
     on XLA's own threads; results do not depend, to the last bit, on how many there are.
 
-    Reverse mode only: for `jax.jvp` and forward mode use `Scan()`. A second order, reverse over reverse, is taken
-    through `BPTT()`.
+    Of an affine cell it is the recurrence alone that the kernel crosses; a and b of all steps are made in JAX before.
+
+    Reverse mode only: for `jax.jvp` and forward mode use `Scan()`. A second order, reverse over reverse, of a
+    gated cell is taken through `BPTT()`.
 
     Raises:
         ValueError: for another cell, recurrence or dtype.
@@ -44,6 +50,9 @@ class Native:
             raise RuntimeError(f"{self} cannot run: {reason} {library.HOW}")
         if refusal := refuses(cell, {a.dtype for a in jax.tree.leaves((params, state))}):
             raise ValueError(f"{self} {refusal}. Use BPTT(), or Scan(), which takes any cell.")
+        if isinstance(cell, AffineCell):
+            across = functools.partial(cross_affine, affine, cell, reverse=reverse)
+            return on_each_device(across, params, state, xs, marks)
         assert isinstance(cell, GatedCell)
         check_features(xs, params.w_x)
         plan = Plan(cell, reverse, jax.tree.structure(params.local), jax.tree.structure(state))
@@ -52,9 +61,10 @@ class Native:
 
 def refuses(cell: Cell, dtypes: set[Any]) -> str | None:
     """Say why `Native` does not take a cell with params and state of these dtypes; None where it does."""
-    if not isinstance(cell, GatedCell) or cell.native() is None:
-        return f"has no kernel for {cell}: it has one for Elman with jnp.tanh or jax.nn.relu, LSTM and GRU"
-    if not isinstance(cell.recurrence, Dense):
+    gated = isinstance(cell, GatedCell) and cell.native() is not None
+    if not gated and not isinstance(cell, AffineCell):
+        return f"has no kernel for {cell}: it has one for Elman with jnp.tanh or jax.nn.relu, LSTM, GRU and AffineCell"
+    if isinstance(cell, GatedCell) and not isinstance(cell.recurrence, Dense):
         return f"takes dense recurrent weights; got {cell}"
     if dtypes != {jnp.dtype(jnp.float32)}:
         return f"takes params and a state in float32; got {', '.join(sorted(map(str, dtypes)))}"

@@ -19,8 +19,8 @@ using Result = ffi::Result<Floats>;
 // What a buffer's shape is checked against; the first that does not fit is named.
 class Checker {
  public:
-  template <class Buffer>
-  void expect(const char* name, const Buffer& buffer, std::initializer_list<Index> shape) {
+  template <class Buffer, class Dims = std::initializer_list<Index>>
+  void expect(const char* name, const Buffer& buffer, const Dims& shape) {
     const auto dims = buffer.dimensions();
     if (!message_.empty() || (dims.size() == shape.size() && std::equal(shape.begin(), shape.end(), dims.begin())))
       return;
@@ -156,6 +156,26 @@ ffi::Error backward(ffi::ThreadPool pool, Floats xs, Floats w_x, Floats w_h, Flo
   return finish(*kernel, job, pool);
 }
 
+ffi::Error affine(ffi::ThreadPool pool, Floats a, Floats b, Floats state, Result out, bool reverse) {
+  Checker check;
+  const auto dims = a.dimensions();
+  if (dims.size() == 0) check.fail("jaxrnn's affine recurrence needs a of an axis of time at least.");
+  if (check.failed()) return check.error();
+  check.expect("b", b, dims);
+  check.expect("the result", *out, dims);
+  check.expect("state", state, dims.last(dims.size() - 1));
+  if (check.failed()) return check.error();
+  const Index width = static_cast<Index>(state.element_count());
+  if (a.element_count() == 0) return ffi::Error::Success();
+  const Affine job{dims[0], width, reverse, a.typed_data(), b.typed_data(), state.typed_data(), out->typed_data()};
+  try {
+    run(job, pool);
+    return ffi::Error::Success();
+  } catch (const std::exception& failure) {
+    return ffi::Error::Internal(std::string("jaxrnn's affine recurrence failed: ") + failure.what());
+  }
+}
+
 auto bind_inputs() {
   return ffi::Ffi::Bind()
       .Ctx<ffi::ThreadPool>()
@@ -199,5 +219,14 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxrnn_backward, jaxrnn::backward,
                                   .Attr<std::string_view>("cell")
                                   .Attr<bool>("reverse")
                                   .Attr<std::int64_t>("groups"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxrnn_affine, jaxrnn::affine,
+                              jaxrnn::ffi::Ffi::Bind()
+                                  .Ctx<jaxrnn::ffi::ThreadPool>()
+                                  .Arg<jaxrnn::Floats>()
+                                  .Arg<jaxrnn::Floats>()
+                                  .Arg<jaxrnn::Floats>()
+                                  .Ret<jaxrnn::Floats>()
+                                  .Attr<bool>("reverse"));
 
 #pragma GCC visibility pop

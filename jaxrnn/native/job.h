@@ -44,6 +44,14 @@ struct Backward {
   float *dxs, *dw_x, *dw_h, *db, *dlocal, *dstate, *dinitial;  // those for weights have one group after the other in front
 };
 
+// The affine recurrence: a, b, out (T, N), state (N).
+struct Affine {
+  Index time, width;
+  bool reverse;
+  const float *a, *b, *state;
+  float* out;
+};
+
 struct Rows {
   Index first, last;
   Index count() const { return last - first; }

@@ -1,4 +1,5 @@
 // The loops for every cell, compiled once for every instruction set.
+#include "affine.h"
 #include "backward.h"
 #include "forward.h"
 

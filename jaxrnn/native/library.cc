@@ -7,13 +7,16 @@ namespace jaxrnn {
 #if defined(__x86_64__)
 namespace avx512 {
 extern const Kernel kernels[CELLS];
+void affine(const Affine&, Rows);
 }
 namespace avx2 {
 extern const Kernel kernels[CELLS];
+void affine(const Affine&, Rows);
 }
 #endif
 namespace baseline {
 extern const Kernel kernels[CELLS];
+void affine(const Affine&, Rows);
 }
 
 namespace {
@@ -21,6 +24,7 @@ namespace {
 struct Isa {
   const char* name;
   const Kernel* kernels;
+  AffineLoop affine;
   bool here;
 };
 
@@ -28,13 +32,15 @@ const Isa* isas() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   static const Isa all[] = {
-      {"avx512", avx512::kernels, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")},
-      {"avx2", avx2::kernels, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
-      {"baseline", baseline::kernels, true},
-      {nullptr, nullptr, false},
+      {"avx512", avx512::kernels, avx512::affine,
+       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")},
+      {"avx2", avx2::kernels, avx2::affine, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+      {"baseline", baseline::kernels, baseline::affine, true},
+      {nullptr, nullptr, nullptr, false},
   };
 #else
-  static const Isa all[] = {{"baseline", baseline::kernels, true}, {nullptr, nullptr, false}};
+  static const Isa all[] = {{"baseline", baseline::kernels, baseline::affine, true},
+                            {nullptr, nullptr, nullptr, false}};
 #endif
   return all;
 }
@@ -56,6 +62,8 @@ const Kernel* find_kernel(const char* cell, std::size_t length) {
   }
   return nullptr;
 }
+
+AffineLoop find_affine() { return isa()->affine; }
 
 }  // namespace jaxrnn
 

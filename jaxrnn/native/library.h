@@ -39,6 +39,10 @@ class Scratch {
 // The kernel of a cell on this machine, for the best instruction set that it has; null for an unknown cell.
 const Kernel* find_kernel(const char* cell, std::size_t length);
 
+// The affine recurrence for the same instruction set, of some columns.
+using AffineLoop = void (*)(const Affine&, Rows);
+AffineLoop find_affine();
+
 // Floating-point operations of a forward pass.
 inline double flops(const Kernel& kernel, const Shape& shape) {
   return 2.0 * kernel.gates * shape.time * shape.batch * shape.hidden * (shape.inputs + shape.hidden);
@@ -71,6 +75,21 @@ bool run(const Kernel& kernel, const Forward& job, Pool& pool) {
   });
   scratch.done();
   return true;
+}
+
+// The columns of an affine recurrence stand by themselves too. They are cut where vectors end.
+template <class Pool>
+void run(const Affine& job, Pool& pool) {
+  constexpr Index WORTH_HELP = 1 << 17;  // elements, about 0.1 ms
+  const Index vectors = padded(job.width) / PADDED_TO, threads = pool.num_threads();
+  const bool help = job.time * job.width >= WORTH_HELP && threads > 1;
+  const Index parts = !help ? 1 : threads < vectors ? threads : vectors;
+  const AffineLoop affine = find_affine();
+  parallel(pool, parts, help, [&](Index i) {
+    const Rows cut = Share{i, parts}.cut(vectors);
+    const Index last = cut.last * PADDED_TO;
+    affine(job, {cut.first * PADDED_TO, last < job.width ? last : job.width});
+  });
 }
 
 // Parts of a batch that sum gradients for weights. They follow from the shape, never from the number of threads: so do

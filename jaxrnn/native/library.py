@@ -9,7 +9,7 @@ import pathlib
 
 import jax
 
-HANDLERS = ("jaxrnn_forward", "jaxrnn_backward")
+HANDLERS = ("jaxrnn_forward", "jaxrnn_backward", "jaxrnn_affine")
 HOW = (
     "Install a C++ compiler (g++ or clang++) and install again from a checkout, `pip install .`; or name BPTT() or "
     "Scan()."

@@ -20,6 +20,7 @@ from jaxrnn import (
     LayerNormLSTM,
     LearnedState,
     Loop,
+    MinGRU,
     PeepholeLSTM,
     ProjectedLSTM,
     Remat,
@@ -65,6 +66,7 @@ CELLS = {
     "mine": Mine(H),
     "projected": ProjectedLSTM(H, 4),
     "reset_before": ResetBeforeGRU(H),
+    "min_gru": MinGRU(H),
 }
 COMPOSITES = {
     "stack": Stack((LSTM(H), GRU(5))),

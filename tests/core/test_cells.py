@@ -112,6 +112,12 @@ def elman(f):
     return step
 
 
+def min_gru(p, h, x):
+    z = 1 / (1 + np.exp(-(x @ p.w_x[:, 0] + p.b[0])))
+    h = (1 - z) * h + z * (x @ p.w_x[:, 1] + p.b[1])
+    return h, h
+
+
 EQUATIONS = {
     "elman": elman(np.tanh),
     "elman_relu": elman(lambda x: np.maximum(x, 0)),
@@ -123,6 +129,7 @@ EQUATIONS = {
     "gru_heads": gru_heads,
     "projected": projected,
     "reset_before": reset_before,
+    "min_gru": min_gru,
 }
 
 

@@ -1,0 +1,78 @@
+"""Cells whose step is affine in the state, elementwise: what follows from the inputs is one matmul for all of time.
+
+T time, B batch (any number of leading axes), D input features, H hidden units.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .cell import Marks, Output, Params, State, cast, float_dtype, where
+
+Solve = Callable[[jax.Array, jax.Array, jax.Array, bool], jax.Array]
+"""(a (T, ...), b (T, ...), state (...), reverse) -> s_t = a_t s_{t-1} + b_t for every t, (T, ...)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AffineCell(abc.ABC):
+    """s_t = a_t * s_{t-1} + b_t, elementwise, where a_t and b_t follow from x_t alone.
+
+    A subclass is a frozen dataclass that gives `init`, `initial_state` and `affine`, and `output` where that is not the
+    state itself; `step` and every driver come with it:
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Decay(AffineCell):
+    ...     def init(self, key, in_dim): return jnp.full(in_dim, 0.9)
+    ...     def initial_state(self, params, batch=()): return jnp.zeros((*batch, len(params)))
+    ...     def affine(self, params, x): return jnp.broadcast_to(params, x.shape), x
+    >>> cell = Decay()
+    >>> params = cell.init(jax.random.key(0), in_dim=3)
+    >>> state, y = cell.step(params, cell.initial_state(params, (2,)), jnp.ones((2, 3)))
+    >>> y.shape
+    (2, 3)
+    """
+
+    @abc.abstractmethod
+    def init(self, key: jax.Array, in_dim: int) -> Params:
+        """Draw the params for inputs of `in_dim` features."""
+
+    @abc.abstractmethod
+    def initial_state(self, params: Params, batch: tuple[int, ...] = ()) -> State:
+        """Give the state before the first step, each leaf (*batch, features)."""
+
+    @abc.abstractmethod
+    def affine(self, params: Params, x: Any) -> tuple[State, State]:
+        """Give (a, b), each a tree as the state is, from x (..., D). Any leading axes, time among them."""
+
+    def output(self, params: Params, s: State, x: Any) -> Output:
+        """Put out y_t from s_t, here s_t; any leading axes. In the dtype of the params."""
+        return cast(s, float_dtype(params))
+
+    def step(self, params: Params, state: State, x: Any) -> tuple[State, Output]:
+        """Go from s_{t-1} and x_t (*batch, D) to (s_t, y_t)."""
+        a, b = self.affine(params, x)
+        state = jax.tree.map(lambda a, b, s: a.astype(s.dtype) * s + b.astype(s.dtype), a, b, state)
+        return state, self.output(params, state, x)
+
+
+def cross(
+    solve: Solve, cell: AffineCell, params: Params, state: State, xs: Any, marks: Marks, reverse: bool
+) -> tuple[State, Output]:
+    """Cross time with a solver of the recurrence: a_t and b_t of all steps are made at once, the marks put in them."""
+    a, b = cell.affine(params, xs)
+    a, b = (jax.tree.map(lambda c, s: c.astype(s.dtype), tree, state) for tree in (a, b))
+    if marks.fresh is not None:
+        start = jax.tree.map(lambda a, b, i: a * i + b, a, b, marks.initial)
+        a, b = where(marks.fresh, jax.tree.map(jnp.zeros_like, a), a), where(marks.fresh, start, b)
+    if marks.valid is not None:
+        a = where(marks.valid, a, jax.tree.map(jnp.ones_like, a))
+        b = where(marks.valid, b, jax.tree.map(jnp.zeros_like, b))
+    states = jax.tree.map(lambda a, b, s: solve(a, b, s, reverse), a, b, state)
+    final = jax.tree.map(lambda s, states: states[0 if reverse else -1] if len(states) else s, state, states)
+    return final, cell.output(params, states, xs)
