@@ -1,4 +1,4 @@
-"""`python -m examples.intent [train | evaluate | predict | explain]`; alone it trains on the bundled corpus."""
+"""`python -m examples.intent [train | evaluate | predict | explain | serve | benchmark]`; alone it trains on the bundled corpus."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import sys
 
 import tyro
 
-from .commands import Evaluate, Explain, Predict, Train
+from .benchmark import Benchmark
+from .commands import Evaluate, Explain, Predict, Serve, Train
 from .errors import UserError
 
 
@@ -15,7 +16,7 @@ def main(arguments: list[str]) -> int:
     helps = arguments[:1] in (["-h"], ["--help"])
     if not arguments or (arguments[0].startswith("-") and not helps):
         arguments = ["train", *arguments]
-    command = tyro.cli(Train | Evaluate | Predict | Explain, args=arguments, prog="python -m examples.intent")
+    command = tyro.cli(Train | Evaluate | Predict | Explain | Serve | Benchmark, args=arguments, prog="python -m examples.intent")
     try:
         command()
     except (UserError, OSError) as error:

@@ -13,11 +13,12 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from .calibration import Calibration
 from .classifier import Classifier, Config, build
 from .errors import UserError
 from .text import Vocabulary
 
-FORMAT = 1
+FORMAT = 2
 FILES = ("weights.safetensors", "config.json", "vocabulary.json")
 
 
@@ -26,9 +27,14 @@ def save(folder: Path, classifier: Classifier, about: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").unlink(missing_ok=True)
     vocabulary = dataclasses.asdict(classifier.vocabulary)
-    config = {"model": dataclasses.asdict(classifier.config), "labels": classifier.labels, "about": about}
+    config = {
+        "model": dataclasses.asdict(classifier.config),
+        "labels": classifier.labels,
+        "calibration": dataclasses.asdict(classifier.calibration),
+        "about": about,
+    }
     contents = {
-        "weights.safetensors": safetensors.numpy.save(_named(classifier.params)),
+        "weights.safetensors": weights(classifier),
         "config.json": _json(config),
         "vocabulary.json": _json(vocabulary),
     }
@@ -36,6 +42,11 @@ def save(folder: Path, classifier: Classifier, about: dict[str, Any]) -> None:
         (folder / name).write_bytes(content)
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     (folder / "manifest.json").write_bytes(_json({"format": FORMAT, "sha256": sums}))
+
+
+def weights(classifier: Classifier) -> bytes:
+    """Give the weights as safetensors."""
+    return safetensors.numpy.save(_named(classifier.params))
 
 
 def load(folder: Path) -> tuple[Classifier, dict[str, Any]]:
@@ -46,11 +57,12 @@ def load(folder: Path) -> tuple[Classifier, dict[str, Any]]:
         vocabulary = json.loads(contents["vocabulary.json"])
         vocabulary = Vocabulary(**{**vocabulary, "words": tuple(vocabulary["words"])})
         sizes, labels = Config(**config["model"]), tuple(config["labels"])
+        calibration = Calibration(**config["calibration"])
         arrays = safetensors.numpy.load(contents["weights.safetensors"])
         params = _params(build(sizes, len(vocabulary), len(labels)), arrays)
     except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"{folder}: written by another version of this example? {error}. Train it anew.") from error
-    return Classifier(sizes, vocabulary, labels, params), config["about"]
+    return Classifier(sizes, vocabulary, labels, params, calibration), config["about"]
 
 
 def _verified(folder: Path) -> dict[str, bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,15 @@ import jaxrnn
 from jaxrnn.model import BagEmbedding, SequenceModel, maximum
 from jaxrnn.train import LengthGroups, epoch_batches
 
+from .calibration import Calibration, familiarity
 from .errors import UserError
 from .text import Vocabulary
 
-BATCH = 256
+BATCHES = (1, 16, 256)
+"""How many rows a prediction is padded to."""
+
 BOUNDARIES = (8, 16, 32, 64, 128, 512, 2048)
-"""What predictions are padded to: at most so many compilations."""
+"""How many steps a prediction is padded to. With `BATCHES` that bounds what is compiled."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +52,22 @@ def build(config: Config, vocabulary: int, labels: int) -> SequenceModel:
     return SequenceModel(BagEmbedding(vocabulary, config.features), jaxrnn.Stack(layers), labels, read=maximum)
 
 
+class Answer(NamedTuple):
+    """What is answered to a text: an intent, or none, in which case `reason` says why.
+
+    Attributes:
+        intent: its name; None for none.
+        probability: of the likeliest intent.
+        best: the likeliest intents and their probabilities, the likeliest first.
+        reason: a sentence where the answer is none, else None.
+    """
+
+    intent: str | None
+    probability: float
+    best: tuple[tuple[str, float], ...]
+    reason: str | None
+
+
 @dataclasses.dataclass(frozen=True)
 class Classifier:
     """All that turns a text into the probabilities of intents.
@@ -58,39 +77,75 @@ class Classifier:
         vocabulary: text to ids.
         labels: the names of the K intents.
         params: the model's.
+        calibration: what was fitted on validation texts.
     """
 
     config: Config
     vocabulary: Vocabulary
     labels: tuple[str, ...]
     params: Any
+    calibration: Calibration = Calibration()
 
     @property
     def model(self) -> SequenceModel:
         """Give the definition."""
         return build(self.config, len(self.vocabulary), len(self.labels))
 
-    def probabilities(self, texts: Sequence[str], batch_size: int = BATCH) -> np.ndarray:
+    def answers(self, texts: Sequence[str], *, most: int = 3, threshold: float | None = None) -> list[Answer]:
+        """Answer each text. Raises UserError as `logits` does."""
+        return self.name(self.logits(texts), most=most, threshold=threshold)
+
+    def name(self, logits: np.ndarray, *, most: int = 3, threshold: float | None = None) -> list[Answer]:
+        """Name the intents of logits (n, K); `threshold` takes the place of the calibration's."""
+        calibration = self.calibration
+        if threshold is not None:
+            calibration = dataclasses.replace(calibration, threshold=threshold)
+        rows = zip(calibration.probabilities(logits), familiarity(logits), calibration.unknown(logits), strict=True)
+        return [self._answer(*row, calibration, most) for row in rows]
+
+    def _answer(self, row: np.ndarray, known: float, none: bool, calibration: Calibration, most: int) -> Answer:
+        order = np.argsort(-row)[:most]
+        best = tuple((self.labels[i], round(float(row[i]), 4)) for i in order)
+        reason = (
+            f"it resembles nothing that the classifier was trained on: familiarity {known:.2f}, needed "
+            f"{calibration.threshold:.2f}"
+        )
+        return Answer(None if none else best[0][0], best[0][1], best, reason if none else None)
+
+    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """Give (n, K), calibrated. Raises UserError as `logits` does."""
+        return self.calibration.probabilities(self.logits(texts))
+
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
         """Give (n, K). Raises UserError for a text without a token, or longer than 2048."""
-        sequences = [self.vocabulary.ids(text) for text in texts]
-        lengths = [len(ids) for ids in sequences]
-        for text, length in zip(texts, lengths, strict=True):
-            if not 0 < length <= BOUNDARIES[-1]:
-                raise UserError(f"a text must have 1 to {BOUNDARIES[-1]} tokens; got {length} in {text[:40]!r}")
-        answers = np.zeros((len(texts), len(self.labels)), np.float32)
+        return self.logits_of([self.encode(text) for text in texts])
+
+    def logits_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        """Give (n, K) for what `encode` gave."""
+        answers = np.zeros((len(sequences), len(self.labels)), np.float32)
         if not sequences:
             return answers
+        batch_size = next((size for size in BATCHES if len(sequences) <= size), BATCHES[-1])
         for batch in epoch_batches(sequences, groups=LengthGroups(BOUNDARIES), batch_size=batch_size):
             rows = batch.rows[batch.rows >= 0]
-            answers[rows] = _probabilities(self.model, self.params, batch.ids, batch.lengths)[: len(rows)]
+            answers[rows] = _logits(self.model, self.params, batch.ids, batch.lengths)[: len(rows)]
         return answers
+
+    def encode(self, text: str) -> np.ndarray:
+        """Give the ids (T, N) of a text; raises UserError for one without a token, or with more than 2048."""
+        ids = self.vocabulary.ids(text)
+        if not 0 < len(ids) <= BOUNDARIES[-1]:
+            raise UserError(f"a text must have 1 to {BOUNDARIES[-1]} tokens; got {len(ids)} in {text[:40]!r}")
+        return ids
 
     def unfold(self, text: str) -> np.ndarray:
         """Give (T, K): what would be answered after each token, were the text to end there."""
-        ids = self.vocabulary.ids(text)
-        steps = len(ids)
-        prefixes = np.repeat(ids[:, None], steps, axis=1)
-        return np.asarray(_probabilities(self.model, self.params, prefixes, np.arange(1, steps + 1)))
+        return self.calibration.probabilities(self.prefixes(text))
+
+    def prefixes(self, text: str) -> np.ndarray:
+        """Give the logits (T, K) of the text's beginnings, each of a token more."""
+        ids = self.encode(text)
+        return self.logits_of([ids[:end] for end in range(1, len(ids) + 1)])
 
     def memory(self, text: str) -> np.ndarray:
         """Give (T, T): the norm of the Jacobian of h_t, what both directions put out, by x_s, the token's vector."""
@@ -98,8 +153,8 @@ class Classifier:
 
 
 @jax.jit(static_argnums=0)
-def _probabilities(model: SequenceModel, params: Any, ids: Any, lengths: Any) -> jax.Array:
-    return jax.nn.softmax(model(params, ids, lengths))
+def _logits(model: SequenceModel, params: Any, ids: Any, lengths: Any) -> jax.Array:
+    return model(params, ids, lengths)
 
 
 @jax.jit(static_argnums=0)

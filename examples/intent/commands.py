@@ -18,6 +18,7 @@ from rich.table import Table
 from tyro.conf import Positional, arg
 
 from . import baseline, bundle, data, scores
+from .calibration import familiarity
 from .classifier import Classifier, Config
 from .data import BUNDLED, Corpus
 from .errors import UserError
@@ -41,7 +42,7 @@ class Train:
     bundle: Folder = BUNDLE
     seed: int = 0
     skip_bad_lines: Skip = False
-    baseline: Annotated[bool, arg(help="train the bag of words too")] = True
+    baseline: Annotated[bool, arg(help="fit the linear SVM too")] = True
     progress: Annotated[bool, arg(help="show the progress")] = True
     config: tyro.conf.OmitArgPrefixes[Config] = Config()
     recipe: tyro.conf.OmitArgPrefixes[Recipe] = Recipe()
@@ -71,7 +72,7 @@ class Train:
         table = Table("on test", "accuracy", "macro F1", box=None, header_style="bold")
         table.add_row("majority class", f"{scores.majority([e.label for e in corpus.train], labels):.2%}", "")
         if self.baseline:
-            table.add_row("bag of words and n-grams", f"{baseline.bag_of_words(corpus, seed=self.seed):.2%}", "")
+            table.add_row("TF-IDF and a linear SVM", f"{baseline.linear_svm(corpus):.2%}", "")
         table.add_row("recurrent network", f"{found.accuracy:.2%}", f"{found.macro_f1:.2%}")
         console.print(table)
         console.print(f"(on valid {valid:.2%}; trained in {seconds:.1f} s)")
@@ -103,10 +104,12 @@ class Evaluate:
         console.print(f"accuracy {found.accuracy:.2%}, macro F1 {found.macro_f1:.2%}")
         if corpus.outside:
             parts = [[e.text for e in part] for part in (corpus.test, corpus.outside)]
-            inside, outside = (classifier.probabilities(texts).max(axis=-1) for texts in parts)
-            area = scores.separation(inside, outside)
+            inside, outside = (familiarity(classifier.logits(texts)) for texts in parts)
+            numbers = scores.detection(inside, outside, classifier.calibration.threshold)
             console.print(
-                f"out of scope: {len(outside)} queries, told apart by their probability with AUROC {area:.3f}"
+                f"out of scope: {len(outside)} queries, {numbers['oos_recall']:.1f} % of them answered by none, as "
+                f"{numbers['false_rejection']:.1f} % of the others are (AUROC {numbers['auroc']:.2f} %, taken for "
+                f"known at 95 %: {numbers['fpr_at_95']:.1f} %)"
             )
 
 
@@ -116,7 +119,7 @@ class Predict:
 
     texts: Positional[tuple[str, ...]] = ()
     bundle: Folder = BUNDLE
-    json: Annotated[bool, arg(help='write JSONL: {"text", "intent", "probability", "next"}')] = False
+    json: Annotated[bool, arg(help='write JSONL: {"text", "intent", "probability", "next", "reason"}')] = False
 
     def __call__(self) -> None:
         """Do it."""
@@ -125,8 +128,9 @@ class Predict:
             if not self.json:
                 print(f"{text}\t{_sentence(classifier, text)}" if not self.texts else _sentence(classifier, text))
                 continue
-            (intent, probability), *following = _best(classifier, text)
-            row = {"text": text, "intent": intent, "probability": probability, "next": following}
+            (answer,) = classifier.answers([text])
+            row = {"text": text, "intent": answer.intent, "probability": answer.probability}
+            row |= {"next": answer.best[answer.intent is not None :], "reason": answer.reason}
             print(json.dumps(row, ensure_ascii=False), flush=True)
 
 
@@ -143,6 +147,26 @@ class Explain:
         classifier, _ = bundle.load(self.bundle)
         print(draw(classifier, self.text, self.out))
         print(_sentence(classifier, self.text))
+
+
+@dataclasses.dataclass(frozen=True)
+class Serve:
+    """Answer over HTTP, and serve a page to try it; SIGINT or SIGTERM ends it when what has begun is answered."""
+
+    bundle: Folder = BUNDLE
+    host: str = "127.0.0.1"
+    port: int = 8000
+
+    def __call__(self) -> None:
+        """Do it."""
+        import uvicorn  # only this command needs it
+
+        from .serve import SLOWEST, application
+
+        classifier, _ = bundle.load(self.bundle)
+        print(f"http://{self.host}:{self.port}/ answers as soon as the classifier is compiled", flush=True)
+        app = application(classifier)
+        uvicorn.run(app, host=self.host, port=self.port, log_level="warning", timeout_graceful_shutdown=int(SLOWEST))
 
 
 def _lines() -> Iterator[str]:
@@ -174,13 +198,10 @@ def _tested(classifier: Classifier, corpus: Corpus) -> scores.Scores:
     return scores.score([example.label for example in corpus.test], [classifier.labels[i] for i in answers])
 
 
-def _best(classifier: Classifier, text: str) -> list[tuple[str, float]]:
-    """Give the three likeliest intents and their probabilities."""
-    probabilities = classifier.probabilities([text], batch_size=1)[0]
-    return [(classifier.labels[i], round(float(probabilities[i]), 4)) for i in np.argsort(-probabilities)[:3]]
-
-
 def _sentence(classifier: Classifier, text: str) -> str:
-    """Say the intent, its probability, and the next two."""
-    (intent, probability), *following = _best(classifier, text)
-    return f"{intent} {probability:.1%}  (next: {', '.join(f'{name} {p:.1%}' for name, p in following)})"
+    """Say the intent, its probability, and the next two; or none, why, and what came nearest."""
+    (answer,) = classifier.answers([text])
+    listed = [f"{name} {probability:.1%}" for name, probability in answer.best]
+    if answer.intent is None:
+        return f"none: {answer.reason}  (nearest: {', '.join(listed)})"
+    return f"{listed[0]}  (next: {', '.join(listed[1:])})"

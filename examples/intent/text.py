@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import unicodedata
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -96,6 +96,13 @@ class Vocabulary:
 
     def bag(self, token: str) -> list[int]:
         """Give the ids of a token, N of them: the word's own first (0 if unknown), then its n-grams, then 0."""
+        return self._remembered(token)
+
+    @functools.cached_property
+    def _remembered(self) -> Callable[[str], list[int]]:
+        return functools.lru_cache(maxsize=65536)(self._bag)
+
+    def _bag(self, token: str) -> list[int]:
         marked, lengths = f"<{token}>", range(self.shortest, self.longest + 1)
         spans = [marked[i : i + n] for n in lengths for i in range(len(marked) - n + 1)]
         grams = [1 + len(self.words) + zlib.crc32(span.encode()) % self.buckets for span in spans]

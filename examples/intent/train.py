@@ -14,6 +14,7 @@ import optax
 from jaxrnn.model import SequenceModel
 from jaxrnn.train import Batch, Fit, LengthGroups, epoch_batches, evaluation, fit, length_groups
 
+from .calibration import Calibration
 from .classifier import Classifier, Config, build
 from .data import Corpus
 from .formats import Example
@@ -33,6 +34,7 @@ class Recipe:
         learning_rate: the highest of one cycle.
         weight_decay: of AdamW.
         smoothing: of the labels.
+        rejects: the share of validation texts that the threshold for none may turn away.
         word_dropout: how often a token is known by its n-grams alone, as an unknown word is.
     """
 
@@ -44,6 +46,7 @@ class Recipe:
     learning_rate: float = 6e-3
     weight_decay: float = 1e-2
     smoothing: float = 0.1
+    rejects: float = 0.05
     word_dropout: float = 0.2
 
     def epochs(self, examples: int) -> int:
@@ -108,7 +111,7 @@ class Encoded:
 def train(
     corpus: Corpus, config: Config, recipe: Recipe, *, seed: int, progress: bool | None = None
 ) -> tuple[Classifier, Fit]:
-    """Train on train; keep the params of the epoch that is best on valid."""
+    """Train on train; keep the params of the epoch that is best on valid, and calibrate on valid."""
     vocabulary = Vocabulary.of(example.text for example in corpus.train)
     labels = corpus.labels
     model = build(config, len(vocabulary), len(labels))
@@ -128,4 +131,7 @@ def train(
         mode="max",
         progress=progress,
     )
-    return Classifier(config, vocabulary, labels, fitted.params), fitted
+    classifier = Classifier(config, vocabulary, labels, fitted.params)
+    logits = classifier.logits([example.text for example in corpus.valid])
+    calibration = Calibration.fit(logits, holdout.answers, recipe.rejects)
+    return dataclasses.replace(classifier, calibration=calibration), fitted

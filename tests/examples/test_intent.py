@@ -244,7 +244,7 @@ def test_train_command_repeats_and_reports_beside_the_baselines(trained, capsys,
     out = capsys.readouterr().out
     for words in (
         "majority class",
-        "bag of words",
+        "linear SVM",
         "recurrent network",
         "what-time-is-it.png",
         '"what time is it ?" ->',
@@ -266,7 +266,7 @@ def test_command_line_in_a_process_of_its_own(trained):
     )
     rows = [json.loads(line) for line in ran.stdout.splitlines()]
     assert [row["text"] for row in rows] == ["lights on", "放首歌"]
-    assert set(rows[0]) == {"text", "intent", "probability", "next"}
+    assert set(rows[0]) == {"text", "intent", "probability", "next", "reason"}
     assert ran.returncode == 2
     assert ran.stderr.startswith('error: stdin:4: needs {"text": ...}')
     assert "Traceback" not in ran.stderr

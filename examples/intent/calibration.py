@@ -1,0 +1,80 @@
+"""How far a probability can be trusted, and when the answer is none. n texts, K intents."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, logsumexp, softmax
+
+BINS = 15
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """What is fitted on validation texts, after training.
+
+    Args:
+        temperature: what logits are divided by before they become probabilities.
+        threshold: of the familiarity of a text, below which the answer is none; None never says none.
+        rejects: the share of validation texts that lie below it, though they have an intent.
+
+    Reference: Guo et al., "On calibration of modern neural networks", 2017, section 4.2
+    (https://arxiv.org/abs/1706.04599).
+    """
+
+    temperature: float = 1.0
+    threshold: float | None = None
+    rejects: float = 0.0
+
+    @classmethod
+    def fit(cls, logits: np.ndarray, answers: np.ndarray, rejects: float) -> Calibration:
+        """Fit both to logits (n, K) of texts whose intents are `answers` (n,); `rejects` is the share to turn away."""
+        rows = np.arange(len(answers))
+
+        def surprise(log_temperature: float) -> float:
+            return -float(log_softmax(logits / np.exp(log_temperature), axis=-1)[rows, answers].mean())
+
+        temperature = float(np.exp(minimize_scalar(surprise, bounds=(-3, 3), method="bounded").x))
+        return cls(temperature, float(np.quantile(familiarity(logits), rejects)), rejects)
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Give (n, K)."""
+        return softmax(logits / self.temperature, axis=-1)
+
+    def unknown(self, logits: np.ndarray) -> np.ndarray:
+        """Say of each text whether it is answered by none, (n,)."""
+        if self.threshold is None:
+            return np.zeros(len(logits), bool)
+        return familiarity(logits) < self.threshold
+
+
+def familiarity(logits: np.ndarray) -> np.ndarray:
+    """Give how much a text resembles what training saw, (n,): the negative free energy of its logits (n, K).
+
+    Reference: Liu et al., "Energy-based out-of-distribution detection", 2020, eq. 4
+    (https://arxiv.org/abs/2010.03759), at temperature 1.
+    """
+    return logsumexp(logits, axis=-1)
+
+
+class Bin(NamedTuple):
+    """Answers of about the same probability: how many, their mean probability, and the share that is right."""
+
+    count: int
+    confidence: float
+    accuracy: float
+
+
+def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> list[Bin]:
+    """Sort answers by the probability they were given, (n,), into equal intervals of it; empty ones are left out."""
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    parts = [place == i for i in range(bins)]
+    return [Bin(int(p.sum()), float(confidence[p].mean()), float(right[p].mean())) for p in parts if p.any()]
+
+
+def calibration_error(bins: list[Bin]) -> float:
+    """Give the expected calibration error: how far confidence is from accuracy, on average over answers."""
+    return sum(b.count * abs(b.confidence - b.accuracy) for b in bins) / sum(b.count for b in bins)
