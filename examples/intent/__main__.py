@@ -16,7 +16,9 @@ def main(arguments: list[str]) -> int:
     helps = arguments[:1] in (["-h"], ["--help"])
     if not arguments or (arguments[0].startswith("-") and not helps):
         arguments = ["train", *arguments]
-    command = tyro.cli(Train | Evaluate | Predict | Explain | Serve | Benchmark, args=arguments, prog="python -m examples.intent")
+    command = tyro.cli(
+        Train | Evaluate | Predict | Explain | Serve | Benchmark, args=arguments, prog="python -m examples.intent"
+    )
     try:
         command()
     except (UserError, OSError) as error:

@@ -18,7 +18,7 @@ from tyro.conf import arg
 
 from . import bundle, data, scores
 from .baseline import linear_svm
-from .calibration import calibration_error, familiarity, reliability
+from .calibration import calibration_error, doubt, reliability
 from .classifier import Classifier, Config
 from .data import Corpus
 from .errors import UserError
@@ -105,7 +105,7 @@ def tested(classifier: Classifier, corpus: Corpus) -> Row:
     }
     if corpus.outside:
         outside = classifier.logits([example.text for example in corpus.outside])
-        row |= scores.detection(familiarity(logits), familiarity(outside), classifier.calibration.threshold)
+        row |= scores.detection(doubt(logits), doubt(outside), classifier.calibration.threshold)
     return row
 
 

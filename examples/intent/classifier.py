@@ -14,7 +14,7 @@ import jaxrnn
 from jaxrnn.model import BagEmbedding, SequenceModel, maximum
 from jaxrnn.train import LengthGroups, epoch_batches
 
-from .calibration import Calibration, familiarity
+from .calibration import Calibration, doubt
 from .errors import UserError
 from .text import Vocabulary
 
@@ -100,17 +100,16 @@ class Classifier:
         calibration = self.calibration
         if threshold is not None:
             calibration = dataclasses.replace(calibration, threshold=threshold)
-        rows = zip(calibration.probabilities(logits), familiarity(logits), calibration.unknown(logits), strict=True)
+        rows = zip(calibration.probabilities(logits), doubt(logits), calibration.unknown(logits), strict=True)
         return [self._answer(*row, calibration, most) for row in rows]
 
-    def _answer(self, row: np.ndarray, known: float, none: bool, calibration: Calibration, most: int) -> Answer:
+    def _answer(self, row: np.ndarray, doubt: float, none: bool, calibration: Calibration, most: int) -> Answer:
         order = np.argsort(-row)[:most]
         best = tuple((self.labels[i], round(float(row[i]), 4)) for i in order)
-        reason = (
-            f"it resembles nothing that the classifier was trained on: familiarity {known:.2f}, needed "
-            f"{calibration.threshold:.2f}"
-        )
-        return Answer(None if none else best[0][0], best[0][1], best, reason if none else None)
+        if not none:
+            return Answer(*best[0], best, None)
+        reason = f"undecided between some {doubt:.1f} intents, where {calibration.threshold:.1f} are allowed"
+        return Answer(None, best[0][1], best, reason)
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """Give (n, K), calibrated. Raises UserError as `logits` does."""

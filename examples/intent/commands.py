@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Annotated
 
 import jax
-import numpy as np
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional, arg
 
 from . import baseline, bundle, data, scores
-from .calibration import familiarity
+from .calibration import calibration_error
 from .classifier import Classifier, Config
 from .data import BUNDLED, Corpus
 from .errors import UserError
 from .explain import draw
+from .report import Report
 from .train import Recipe, train
 
 BUNDLE = Path("runs/intent")
@@ -60,6 +61,7 @@ class Train:
         found = _tested(classifier, corpus)
         about = {"data": str(self.data), "seed": self.seed, "epochs": epochs, "seconds": round(seconds, 1)}
         about |= {"valid accuracy": valid, "test accuracy": found.accuracy, "jax": jax.__version__}
+        about["history"] = fitted.history
         bundle.save(self.bundle, classifier, about)
         picture = draw(classifier, EXAMPLE, self.bundle / "pictures" / "what-time-is-it.png")
         self._report(corpus, found, valid, seconds)
@@ -80,7 +82,7 @@ class Train:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Score a bundle on the test split: accuracy, macro F1, the intents that fare worst."""
+    """Score a bundle on the test split: a table, and `report/` in the bundle with report.json and pictures."""
 
     data: Data = BUNDLED
     bundle: Folder = BUNDLE
@@ -90,27 +92,35 @@ class Evaluate:
 
     def __call__(self) -> None:
         """Do it."""
-        classifier, _ = bundle.load(self.bundle)
+        classifier, about = bundle.load(self.bundle)
         corpus = data.load(self.data, skip_bad_lines=self.skip_bad_lines, seed=self.seed)
         if unknown := sorted(set(corpus.labels) - set(classifier.labels)):
             raise UserError(f"{self.bundle} was trained without the intents {', '.join(unknown[:5])}")
         _describe(corpus)
-        found = _tested(classifier, corpus)
+        found = Report.of(classifier, corpus)
         table = Table("intent", "F1", "precision", "recall", "test", "taken for", box=None, header_style="bold")
-        for row in found.rows[: self.rows]:
+        for row in found.scores.rows[: self.rows]:
             numbers = [f"{value:.3f}" for value in (row.f1, row.precision, row.recall)]
             table.add_row(row.label, *numbers, str(row.count), row.mistaken)
         console.print(table)
-        console.print(f"accuracy {found.accuracy:.2%}, macro F1 {found.macro_f1:.2%}")
-        if corpus.outside:
-            parts = [[e.text for e in part] for part in (corpus.test, corpus.outside)]
-            inside, outside = (familiarity(classifier.logits(texts)) for texts in parts)
-            numbers = scores.detection(inside, outside, classifier.calibration.threshold)
+        table = Table("worst mistakes", "intent", "answer", "sure", box=None, header_style="bold")
+        for mistake in found.mistakes[: self.rows]:
+            row = [escape(cell) for cell in (mistake.text, mistake.label, mistake.answer)]
+            table.add_row(*row, f"{mistake.probability:.1%}")
+        console.print(table)
+        error = calibration_error(found.bins)
+        console.print(
+            f"accuracy {found.scores.accuracy:.2%}, macro F1 {found.scores.macro_f1:.2%}, calibration error {error:.2%}"
+        )
+        if found.detection:
+            shares = {name: f"{value:.1f} %" for name, value in found.detection.items()}
             console.print(
-                f"out of scope: {len(outside)} queries, {numbers['oos_recall']:.1f} % of them answered by none, as "
-                f"{numbers['false_rejection']:.1f} % of the others are (AUROC {numbers['auroc']:.2f} %, taken for "
-                f"known at 95 %: {numbers['fpr_at_95']:.1f} %)"
+                f"out of scope: {shares['oos_recall']} of {len(corpus.outside)} queries are answered by none, as "
+                f"{shares['false_rejection']} of the others are (AUROC {shares['auroc']}; {shares['fpr_at_95']} pass "
+                "where 95 % of the others do)"
             )
+        found.save(self.bundle / "report", about)
+        console.print(f"report   {self.bundle / 'report'}", markup=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,17 +53,17 @@ def majority(train: Sequence[str], labels: Sequence[str]) -> float:
 
 
 def detection(inside: np.ndarray, outside: np.ndarray, threshold: float | None) -> dict[str, float]:
-    """Say how well familiarity tells texts without an intent from those with one, in percent.
+    """Say how well doubt tells texts without an intent from those with one, in percent.
 
     AUROC; the share of the former taken for known where 95 % of the latter are; and at the threshold the share of the
     former found out, and that of the latter turned away.
     """
-    limit = -np.inf if threshold is None else threshold
+    limit = np.inf if threshold is None else threshold
     return {
-        "auroc": 100 * separation(inside, outside),
-        "fpr_at_95": 100 * float((outside >= np.quantile(inside, 0.05)).mean()),
-        "oos_recall": 100 * float((outside < limit).mean()),
-        "false_rejection": 100 * float((inside < limit).mean()),
+        "auroc": 100 * separation(-inside, -outside),
+        "fpr_at_95": 100 * float((outside <= np.quantile(inside, 0.95)).mean()),
+        "oos_recall": 100 * float((outside > limit).mean()),
+        "false_rejection": 100 * float((inside > limit).mean()),
     }
 
 

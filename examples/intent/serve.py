@@ -1,4 +1,4 @@
-"""The classifier over HTTP: `POST /predict`, `POST /unfold`, `GET /health`, `GET /openapi.json`, and a page to try it."""
+"""The classifier over HTTP: POST /predict and /unfold, GET /health and /openapi.json, and a page to try it."""
 
 from __future__ import annotations
 

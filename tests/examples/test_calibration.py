@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from examples.intent import scores
-from examples.intent.calibration import Calibration, calibration_error, familiarity, reliability
+from examples.intent.calibration import Calibration, calibration_error, doubt, reliability
 
 
 def drawn(temperature, count=20_000, intents=5):
@@ -37,15 +37,15 @@ def test_calibration_error_by_hand():
 
 def test_detection_is_sklearns_auroc_and_the_thresholds_shares():
     rng = np.random.default_rng(0)
-    inside, outside = np.round(rng.normal(2, 1, 500), 1), np.round(rng.normal(0, 1, 300), 1)
+    inside, outside = np.round(rng.normal(0, 1, 500), 1), np.round(rng.normal(2, 1, 300), 1)
     found = scores.detection(inside, outside, 0.5)
     truth = np.r_[np.ones(500), np.zeros(300)]
-    assert found["auroc"] == pytest.approx(100 * roc_auc_score(truth, np.r_[inside, outside]))
-    assert found["oos_recall"] == pytest.approx(100 * (outside < 0.5).mean())
-    assert found["false_rejection"] == pytest.approx(100 * (inside < 0.5).mean())
+    assert found["auroc"] == pytest.approx(100 * roc_auc_score(truth, -np.r_[inside, outside]))
+    assert found["oos_recall"] == pytest.approx(100 * (outside > 0.5).mean())
+    assert found["false_rejection"] == pytest.approx(100 * (inside > 0.5).mean())
     assert scores.detection(inside, outside, None)["oos_recall"] == 0
 
 
-def test_familiarity_is_the_log_of_the_sum():
-    logits = np.array([[0.0, 1.0], [1000.0, 0.0]])
-    np.testing.assert_allclose(familiarity(logits), [np.log(1 + np.e), 1000])
+def test_doubt_counts_intents():
+    logits = np.array([[0.0, 0.0, 0.0, 0.0], [5.0, 5.0, -1e4, -1e4], [1e4, 0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(doubt(logits), [4, 2, 1])

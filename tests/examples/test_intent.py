@@ -228,6 +228,8 @@ def test_commands(trained, capsys, tmp_path):
     assert capsys.readouterr().out.startswith("time ")
     assert main(["evaluate", "--data", str(root), "--bundle", folder]) == 0
     assert "macro F1" in capsys.readouterr().out
+    assert main(["predict", "what time is it ?", "--bundle", folder, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["reason"] is None
     out = tmp_path / "picture.png"
     assert main(["explain", "现在 $x$ 几点\u0378", "--bundle", folder, "--out", str(out)]) == 0
     assert "U+0378" in capsys.readouterr().err

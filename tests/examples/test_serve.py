@@ -21,7 +21,7 @@ def classifier():
     vocabulary, labels = Vocabulary(("it", "time"), buckets=64, width=4), ("lights", "music", "time")
     config = Config(8, 8)
     params = build(config, len(vocabulary), len(labels)).init(jax.random.key(0))
-    return Classifier(config, vocabulary, labels, params, Calibration(0.5, threshold=-100.0))
+    return Classifier(config, vocabulary, labels, params, Calibration(0.5, threshold=100.0))
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,9 @@ def test_one_text_and_many_are_answered_as_in_process(client, classifier):
 
 
 def test_a_threshold_of_ones_own_answers_none_and_says_why(client):
-    answer = client.post("/predict", json={"text": TEXTS[0], "threshold": 1e6}).json()
+    answer = client.post("/predict", json={"text": TEXTS[0], "threshold": 1.5}).json()
     assert answer["intent"] == "none"
-    assert "needed 1000000.00" in answer["reason"]
+    assert "where 1.5 are allowed" in answer["reason"]
 
 
 def test_unfolding_ends_in_the_prediction(client):
