@@ -1,4 +1,4 @@
-"""`python -m examples.intent [train | evaluate | predict | explain | serve | benchmark]`; alone it trains on the bundled corpus."""
+"""`python -m examples.intent COMMAND`, see `--help`; alone it trains on the bundled corpus."""
 
 from __future__ import annotations
 
