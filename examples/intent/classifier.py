@@ -23,6 +23,8 @@ BATCHES = (1, 16, 256)
 
 BOUNDARIES = (8, 16, 32, 64, 128, 512, 2048)
 """How many steps a prediction is padded to. With `BATCHES` that bounds what is compiled."""
+LONGEST = 1 << 15
+"""The characters that a text may have: a longer one is not even cut into tokens."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +133,9 @@ class Classifier:
         return answers
 
     def encode(self, text: str) -> np.ndarray:
-        """Give the ids (T, N) of a text; raises UserError for one without a token, or with more than 2048."""
+        """Give the ids (T, N) of a text; raises UserError for one of no token, or of more than can be answered."""
+        if len(text) > LONGEST:
+            raise UserError(f"a text must have {LONGEST} characters at most; got {len(text)}")
         ids = self.vocabulary.ids(text)
         if not 0 < len(ids) <= BOUNDARIES[-1]:
             raise UserError(f"a text must have 1 to {BOUNDARIES[-1]} tokens; got {len(ids)} in {text[:40]!r}")
