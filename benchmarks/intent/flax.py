@@ -35,15 +35,19 @@ class Model(nnx.Module):
         if noise:
             heard = jax.random.bernoulli(self.rngs.words(), 1 - self.word_dropout, ids.shape[:-1])
             ids = ids.at[..., 0].multiply(heard)
-        there = (ids != 0)[..., None]
-        total = jnp.where(there, self.embed(ids), 0.0).sum(axis=-2)
-        xs = total / jnp.maximum(there.sum(axis=-2), 1).astype(total.dtype)
+        xs = self._mean(ids[..., :1]) + self._mean(ids[..., 1:])
         xs = self.input_dropout(xs, deterministic=not noise)
         ys = self.layer(xs, seq_lengths=lengths, time_major=True)
         ys = self.output_dropout(ys, deterministic=not noise)
         valid = jnp.arange(len(ids))[:, None] < lengths
         highest = jnp.where(valid[..., None], ys, -jnp.inf).max(axis=0)
         return self.readout(jnp.where((lengths > 0)[:, None], highest, 0.0))
+
+    def _mean(self, ids: jax.Array) -> jax.Array:
+        """Give the mean of the vectors of a bag; id 0 is nothing."""
+        there = (ids != 0)[..., None]
+        total = jnp.where(there, self.embed(ids), 0.0).sum(axis=-2)
+        return total / jnp.maximum(there.sum(axis=-2), 1).astype(total.dtype)
 
 
 class Learner:

@@ -26,15 +26,18 @@ def model(task: Task) -> bytes:
     """Give the model from ids (T, N) to probabilities (1, K)."""
     node, hidden = helper.make_node, task.config.hidden
     mean = [
-        node("Gather", ["table", "ids"], ["vectors"]),  # row 0 is zero: nothing counts for nothing
+        node("Split", ["ids", "split"], ["word", "grams"], axis=1),
+        node("Gather", ["table", "word"], ["own"]),  # row 0 is zero: nothing counts for nothing
+        node("Gather", ["table", "grams"], ["vectors"]),
         node("ReduceSum", ["vectors", "one"], ["total"], keepdims=0),
-        node("Equal", ["ids", "nothing"], ["missing"]),
+        node("Equal", ["grams", "nothing"], ["missing"]),
         node("Not", ["missing"], ["there"]),
         node("Cast", ["there"], ["ones"], to=onnx.TensorProto.FLOAT),
         node("ReduceSum", ["ones", "one"], ["count"], keepdims=1),
         node("Max", ["count", "least"], ["divisor"]),
         node("Div", ["total", "divisor"], ["means"]),
-        node("Unsqueeze", ["means", "one"], ["xs"]),
+        node("Unsqueeze", ["means", "one"], ["of_grams"]),
+        node("Add", ["own", "of_grams"], ["xs"]),  # (T, 1, F)
     ]
     gru = {"hidden_size": hidden, "direction": "bidirectional", "linear_before_reset": 1}
     answer = [
@@ -64,6 +67,7 @@ def arrays(task: Task) -> dict[str, np.ndarray]:
         "v": params.readout.v,
         "c": params.readout.c,
         "one": np.array([1]),
+        "split": np.array([1, task.utterances[0].shape[1] - 1]),
         "nothing": np.array(0, np.int32),
         "least": np.array(1, np.float32),
         "flat": np.array([1, 2 * task.config.hidden]),

@@ -78,7 +78,8 @@ class Model(nn.Module):
 
     def forward(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Give the logits (B, K)."""
-        xs = self.embed(ids.flatten(0, 1)).unflatten(0, ids.shape[:2])
+        flat = ids.flatten(0, 1)
+        xs = (self.embed(flat[:, :1]) + self.embed(flat[:, 1:])).unflatten(0, ids.shape[:2])
         ys = self.layer(self.input_dropout(xs), lengths)
         ys = ys * self.output_dropout(torch.ones_like(ys[0]))  # one mask for all steps
         padding = torch.arange(len(ids), device=ids.device)[:, None] >= lengths

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrnn
-from jaxrnn.model import BagEmbedding, SequenceModel, maximum
+from jaxrnn.model import BagEmbedding, SequenceModel, maximum, readout
 from jaxrnn.train import LengthGroups, epoch_batches
 
 from .calibration import Calibration, doubt
@@ -36,22 +36,39 @@ class Config:
         hidden: H, of each direction.
         input_dropout: of the features of each token.
         output_dropout: of what the readout sees.
+        causal: whether to cross time forward only, so that tokens can be answered as they arrive.
     """
 
     features: int = 128
     hidden: int = 128
     input_dropout: float = 0.3
     output_dropout: float = 0.5
+    causal: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenEmbedding(BagEmbedding):
+    """A vector for every token: its word's own, plus the mean of its n-grams'.
+
+    ids (T, *batch, N) to (T, *batch, F); the first of the N is the word's, 0 where it is unknown. In one mean with its
+    n-grams a word would hardly be heard.
+    """
+
+    def __call__(self, table: jax.Array, ids: Any) -> jax.Array:
+        """Look up ids (T, *batch, N), integers."""
+        ids = jnp.asarray(ids)
+        return super().__call__(table, ids[..., :1]) + super().__call__(table, ids[..., 1:])
 
 
 def build(config: Config, vocabulary: int, labels: int) -> SequenceModel:
     """Define the model; what the last dropout keeps is one mask for all steps, so it may stand before the maximum."""
+    gru = jaxrnn.GRU(config.hidden)
     layers = (
         jaxrnn.Dropout(config.input_dropout),
-        jaxrnn.Bidirectional(jaxrnn.GRU(config.hidden), jaxrnn.GRU(config.hidden)),
+        gru if config.causal else jaxrnn.Bidirectional(gru, gru),
         jaxrnn.VariationalDropout(config.output_dropout),
     )
-    return SequenceModel(BagEmbedding(vocabulary, config.features), jaxrnn.Stack(layers), labels, read=maximum)
+    return SequenceModel(TokenEmbedding(vocabulary, config.features), jaxrnn.Stack(layers), labels, read=maximum)
 
 
 class Answer(NamedTuple):
@@ -145,6 +162,19 @@ class Classifier:
         """Give (T, K): what would be answered after each token, were the text to end there."""
         return self.calibration.probabilities(self.prefixes(text))
 
+    def stream(self, tokens: Iterable[str]) -> Iterator[Answer]:
+        """Answer after each token, as it arrives; the answer to `t` tokens is the one to a text of them.
+
+        Raises UserError for a classifier that crosses time both ways.
+        """
+        if not self.config.causal:
+            raise UserError("this classifier hears the end before it answers the beginning. Train one with --causal")
+        state, best = self.model.initial_state(self.params), jnp.full(self.config.hidden, -jnp.inf)
+        for token in tokens:
+            ids = np.array(self.vocabulary.bag(token), np.int32)
+            state, best, logits = _step(self.model, self.params, state, best, ids)
+            yield self.name(np.asarray(logits)[None])[0]
+
     def prefixes(self, text: str) -> np.ndarray:
         """Give the logits (T, K) of the text's beginnings, each of a token more."""
         ids = self.encode(text)
@@ -158,6 +188,13 @@ class Classifier:
 @jax.jit(static_argnums=0)
 def _logits(model: SequenceModel, params: Any, ids: Any, lengths: Any) -> jax.Array:
     return model(params, ids, lengths)
+
+
+@jax.jit(static_argnums=0)
+def _step(model: SequenceModel, params: Any, state: Any, best: jax.Array, ids: Any) -> tuple[Any, jax.Array, jax.Array]:
+    state, y = model.layers.step(params.layers, state, model.embed(params.embed, ids))
+    best = jnp.maximum(best, y)
+    return state, best, readout(params.readout, best)
 
 
 @jax.jit(static_argnums=0)

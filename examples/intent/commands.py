@@ -19,11 +19,12 @@ from tyro.conf import Positional, arg
 
 from . import baseline, bundle, data, scores
 from .calibration import calibration_error
-from .classifier import Classifier, Config
+from .classifier import Answer, Classifier, Config
 from .data import BUNDLED, Corpus
 from .errors import UserError
 from .explain import draw
 from .report import Report
+from .text import tokenize
 from .train import Recipe, train
 
 BUNDLE = Path("runs/intent")
@@ -66,7 +67,7 @@ class Train:
         picture = draw(classifier, EXAMPLE, self.bundle / "pictures" / "what-time-is-it.png")
         self._report(corpus, found, valid, seconds)
         console.print(f"bundle   {self.bundle}\npicture  {picture}")
-        console.print(f'"{EXAMPLE}" -> {_sentence(classifier, EXAMPLE)}', markup=False)
+        console.print(f'"{EXAMPLE}" -> {_sentence(*classifier.answers([EXAMPLE]))}', markup=False)
 
     def _report(self, corpus: Corpus, found: scores.Scores, valid: float, seconds: float) -> None:
         """Print the accuracy beside what it must beat."""
@@ -129,19 +130,28 @@ class Predict:
 
     texts: Positional[tuple[str, ...]] = ()
     bundle: Folder = BUNDLE
+    stream: Annotated[bool, arg(help="answer after each token; needs a classifier trained with --causal")] = False
     json: Annotated[bool, arg(help='write JSONL: {"text", "intent", "probability", "next", "reason"}')] = False
 
     def __call__(self) -> None:
         """Do it."""
         classifier, _ = bundle.load(self.bundle)
         for text in self.texts or _lines():
-            if not self.json:
-                print(f"{text}\t{_sentence(classifier, text)}" if not self.texts else _sentence(classifier, text))
-                continue
-            (answer,) = classifier.answers([text])
-            row = {"text": text, "intent": answer.intent, "probability": answer.probability}
-            row |= {"next": answer.best[answer.intent is not None :], "reason": answer.reason}
-            print(json.dumps(row, ensure_ascii=False), flush=True)
+            if self.stream:
+                tokens = tokenize(text)
+                for token, answer in zip(tokens, classifier.stream(tokens), strict=True):
+                    self._print(token, answer, alone=False)
+            else:
+                self._print(text, *classifier.answers([text]), alone=bool(self.texts))
+
+    def _print(self, text: str, answer: Answer, *, alone: bool) -> None:
+        """Print an answer, behind the text if that is not at hand."""
+        if not self.json:
+            print(_sentence(answer) if alone else f"{text}\t{_sentence(answer)}", flush=True)
+            return
+        row = {"text": text, "intent": answer.intent, "probability": answer.probability}
+        row |= {"next": answer.best[answer.intent is not None :], "reason": answer.reason}
+        print(json.dumps(row, ensure_ascii=False), flush=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +166,7 @@ class Explain:
         """Do it."""
         classifier, _ = bundle.load(self.bundle)
         print(draw(classifier, self.text, self.out))
-        print(_sentence(classifier, self.text))
+        print(_sentence(*classifier.answers([self.text])))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,9 +218,8 @@ def _tested(classifier: Classifier, corpus: Corpus) -> scores.Scores:
     return scores.score([example.label for example in corpus.test], [classifier.labels[i] for i in answers])
 
 
-def _sentence(classifier: Classifier, text: str) -> str:
+def _sentence(answer: Answer) -> str:
     """Say the intent, its probability, and the next two; or none, why, and what came nearest."""
-    (answer,) = classifier.answers([text])
     listed = [f"{name} {probability:.1%}" for name, probability in answer.best]
     if answer.intent is None:
         return f"none: {answer.reason}  (nearest: {', '.join(listed)})"

@@ -200,6 +200,18 @@ def test_unfolding_ends_in_the_prediction(trained):
     assert memory.diagonal().min() > 0
 
 
+def test_streaming_answers_each_beginning_as_the_whole_would(trained):
+    root, both_ways, _ = trained
+    classifier, _ = train(data.load(root), dataclasses.replace(SMALL, causal=True), TINY, seed=0, progress=False)
+    tokens = tokenize("what time is it ?")
+    for end, answer in enumerate(classifier.stream(iter(tokens)), start=1):
+        whole = classifier.answers([" ".join(tokens[:end])])[0]
+        assert [name for name, _ in answer.best] == [name for name, _ in whole.best]
+        assert np.allclose([p for _, p in answer.best], [p for _, p in whole.best], atol=2e-4)
+    with pytest.raises(UserError, match="--causal"):
+        next(both_ways.stream(tokens))
+
+
 def test_bundle_comes_back_and_tells_of_tampering(trained, tmp_path):
     _, classifier, _ = trained
     bundle.save(tmp_path / "b", classifier, {"note": 1})
@@ -241,6 +253,7 @@ def test_commands(trained, capsys, tmp_path):
 def test_train_command_repeats_and_reports_beside_the_baselines(trained, capsys, tmp_path):
     root, classifier, _ = trained
     options = {**dataclasses.asdict(TINY), **dataclasses.asdict(SMALL)}
+    del options["causal"]
     flags = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     assert main(["--data", str(root), "--bundle", str(tmp_path / "b"), "--no-progress", *flags]) == 0
     out = capsys.readouterr().out
