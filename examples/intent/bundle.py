@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -19,6 +20,7 @@ from .errors import UserError
 from .text import Vocabulary
 
 FORMAT = 2
+STORED = np.float16  # what weights are saved in, half the size of what is computed with
 FILES = ("weights.safetensors", "config.json", "vocabulary.json")
 
 
@@ -46,7 +48,12 @@ def save(folder: Path, classifier: Classifier, about: dict[str, Any]) -> None:
 
 def weights(classifier: Classifier) -> bytes:
     """Give the weights as safetensors."""
-    return safetensors.numpy.save(_named(classifier.params))
+    return safetensors.numpy.save({name: a.astype(STORED) for name, a in _named(classifier.params).items()})
+
+
+def rounded(params: Any) -> Any:
+    """Give the params that come back after saving and loading."""
+    return jax.tree.map(lambda a: jnp.asarray(np.asarray(a).astype(STORED), jnp.float32), params)
 
 
 def load(folder: Path) -> tuple[Classifier, dict[str, Any]]:
@@ -59,6 +66,7 @@ def load(folder: Path) -> tuple[Classifier, dict[str, Any]]:
         sizes, labels = Config(**config["model"]), tuple(config["labels"])
         calibration = Calibration(**config["calibration"])
         arrays = safetensors.numpy.load(contents["weights.safetensors"])
+        arrays = {name: a.astype(np.float32) for name, a in arrays.items()}
         params = _params(build(sizes, len(vocabulary), len(labels)), arrays)
     except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"{folder}: written by another version of this example? {error}. Train it anew.") from error
@@ -101,7 +109,7 @@ def _params(model: Any, arrays: dict[str, np.ndarray]) -> Any:
     for name, (_, leaf) in zip(names, leaves, strict=True):
         if arrays[name].shape != leaf.shape or arrays[name].dtype != leaf.dtype:
             raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, the model needs {leaf}")
-    return jax.tree.unflatten(structure, [arrays[name] for name in names])
+    return jax.tree.unflatten(structure, [jnp.asarray(arrays[name]) for name in names])
 
 
 def _json(value: Any) -> bytes:

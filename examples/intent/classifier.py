@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -105,7 +106,7 @@ class Classifier:
     params: Any
     calibration: Calibration = Calibration()
 
-    @property
+    @functools.cached_property
     def model(self) -> SequenceModel:
         """Give the definition."""
         return build(self.config, len(self.vocabulary), len(self.labels))
@@ -146,7 +147,7 @@ class Classifier:
         batch_size = next((size for size in BATCHES if len(sequences) <= size), BATCHES[-1])
         for batch in epoch_batches(sequences, groups=LengthGroups(BOUNDARIES), batch_size=batch_size):
             rows = batch.rows[batch.rows >= 0]
-            answers[rows] = _logits(self.model, self.params, batch.ids, batch.lengths)[: len(rows)]
+            answers[rows] = np.asarray(_logits(self.model, self.params, batch.ids, batch.lengths))[: len(rows)]
         return answers
 
     def encode(self, text: str) -> np.ndarray:

@@ -14,6 +14,7 @@ import optax
 from jaxrnn.model import SequenceModel
 from jaxrnn.train import Batch, Fit, LengthGroups, epoch_batches, evaluation, fit, length_groups
 
+from .bundle import rounded
 from .calibration import Calibration
 from .classifier import Classifier, Config, build
 from .data import Corpus
@@ -131,7 +132,7 @@ def train(
         mode="max",
         progress=progress,
     )
-    classifier = Classifier(config, vocabulary, labels, fitted.params)
+    classifier = Classifier(config, vocabulary, labels, rounded(fitted.params))
     logits = classifier.logits([example.text for example in corpus.valid])
     calibration = Calibration.fit(logits, holdout.answers, recipe.rejects)
     return dataclasses.replace(classifier, calibration=calibration), fitted
