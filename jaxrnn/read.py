@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .cell import before, where
+from .mesh import zeros_like
 
 Read = Callable[[jax.Array, Any], jax.Array]
 """From outputs (T, *batch, H), zero in the padding, and lengths (*batch) or None, to what the readout sees."""
@@ -100,7 +101,8 @@ def _greatest_and_count(ys: jax.Array) -> tuple[jax.Array, jax.Array]:
             count = jnp.where(y > greatest, 1, count + (y == greatest).astype(y.dtype))
             return (jnp.maximum(greatest, y), count), None
 
-        return jax.lax.scan(see, (ys[0], jnp.ones_like(ys[0])), ys[1:])[0]
+        none = zeros_like(ys[0])
+        return jax.lax.scan(see, (none - jnp.inf, none), ys)[0]
 
     return jax.lax.platform_dependent(ys, cpu=step_by_step, default=at_once)
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 
 from jaxrnn import GRU, Bidirectional, Dropout, Elman, Scan, Stack
 from jaxrnn.model import (
@@ -64,6 +65,16 @@ def test_gradient_of_a_read_is_finite_and_zero_in_the_padding(read):
     assert np.isfinite(grad).all()
     assert (grad[np.broadcast_to(padding, grad.shape)] == 0).all()
     assert (np.abs(grad[:, :2]).sum((0, 2)) > 0).all()
+
+
+@pytest.mark.parametrize("read", [mean, maximum])
+def test_reads_under_shard_map(read):
+    ys = jax.random.normal(KEY, (4, 8, 3))
+    loss = lambda ys: (read(ys, None) ** 2).sum()
+    with jax.set_mesh(jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))):
+        spec = PartitionSpec(None, "data")
+        each = jax.jit(jax.shard_map(jax.grad(loss), in_specs=spec, out_specs=spec))(ys)
+    np.testing.assert_allclose(each, jax.grad(loss)(ys), rtol=1e-6)
 
 
 def test_maximum_differentiates_as_numpys_both_ways_ties_shared():

@@ -7,8 +7,10 @@ import sys
 import tyro
 
 from .benchmark import Benchmark
-from .commands import Evaluate, Explain, Predict, Serve, Train
+from .commands import Evaluate, Explain, Export, Predict, Serve, Train
 from .errors import UserError
+
+COMMANDS = Train | Evaluate | Predict | Explain | Export | Serve | Benchmark
 
 
 def main(arguments: list[str]) -> int:
@@ -16,9 +18,7 @@ def main(arguments: list[str]) -> int:
     helps = arguments[:1] in (["-h"], ["--help"])
     if not arguments or (arguments[0].startswith("-") and not helps):
         arguments = ["train", *arguments]
-    command = tyro.cli(
-        Train | Evaluate | Predict | Explain | Serve | Benchmark, args=arguments, prog="python -m examples.intent"
-    )
+    command = tyro.cli(COMMANDS, args=arguments, prog="python -m examples.intent")
     try:
         command()
     except (UserError, OSError) as error:

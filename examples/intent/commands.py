@@ -170,6 +170,26 @@ class Explain:
 
 
 @dataclasses.dataclass(frozen=True)
+class Export:
+    """Write the classifier as ONNX and in JAX's portable form, each checked against it; the bundle is the archive."""
+
+    bundle: Folder = BUNDLE
+    out: Annotated[Path, arg(help="the folder to write to")] = Path("runs/export")
+
+    def __call__(self) -> None:
+        """Do it."""
+        from . import export  # only this command needs onnx
+
+        classifier, _ = bundle.load(self.bundle)
+        self.out.mkdir(parents=True, exist_ok=True)
+        for name, write, check in export.FORMS:
+            content = write(classifier)
+            (self.out / name).write_bytes(content)
+            size = f"{len(content) / 1e6:.1f} MB"
+            console.print(f"{self.out / name}  {size}, {check(classifier, content)}", markup=False)
+
+
+@dataclasses.dataclass(frozen=True)
 class Serve:
     """Answer over HTTP, and serve a page to try it; SIGINT or SIGTERM ends it when what has begun is answered."""
 

@@ -11,12 +11,13 @@ import unicodedata
 from collections import Counter
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from examples.intent import bundle, data, scores
 from examples.intent.__main__ import main
-from examples.intent.classifier import Config
+from examples.intent.classifier import Config, build
 from examples.intent.errors import UserError
 from examples.intent.explain import legible
 from examples.intent.text import Vocabulary, tokenize
@@ -198,6 +199,22 @@ def test_unfolding_ends_in_the_prediction(trained):
     assert memory.shape == (5, 5)
     assert (memory >= 0).all()
     assert memory.diagonal().min() > 0
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_exports_answer_as_the_classifier_does(trained, tmp_path, capsys, causal):
+    root, classifier, _ = trained
+    folder = root / "bundle"
+    if causal:
+        config = dataclasses.replace(SMALL, causal=True)
+        params = build(config, len(classifier.vocabulary), 3).init(jax.random.key(0))
+        folder = tmp_path / "causal"
+        bundle.save(folder, dataclasses.replace(classifier, config=config, params=params), {})
+    pytest.importorskip("onnxruntime")
+    assert main(["export", "--bundle", str(folder), "--out", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert out.count("its logits are") == 2
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"intent.onnx", "intent.jax"}
 
 
 def test_streaming_answers_each_beginning_as_the_whole_would(trained):

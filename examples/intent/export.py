@@ -1,0 +1,164 @@
+"""The classifier for other programs: ONNX with a native GRU node, and JAX's own portable form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import onnx
+from jax import export
+from onnx import helper, numpy_helper
+
+from jaxrnn import GatedParams, Scan
+
+from .classifier import Classifier
+from .errors import UserError
+
+OPSET, FORMAT = 17, 8  # of ONNX
+ORDER = (1, 0, 2)  # of the gates: ours are r, z, n, ONNX's z, r, h
+FAR = 1e-3  # what no rounding explains
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+# The nodes of the graph before the GRU, and after it: operator, inputs, outputs, attributes.
+EMBED: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
+    ("Split", ["ids", "split"], ["word", "grams"], {"axis": 2}),
+    ("Gather", ["table", "word"], ["words"], {}),  # row 0 is zero: nothing counts for nothing
+    ("ReduceSum", ["words", "two"], ["own"], {"keepdims": 0}),
+    ("Gather", ["table", "grams"], ["vectors"], {}),
+    ("ReduceSum", ["vectors", "two"], ["total"], {"keepdims": 0}),
+    ("Equal", ["grams", "nothing"], ["missing"], {}),
+    ("Not", ["missing"], ["there"], {}),
+    ("Cast", ["there"], ["ones"], {"to": onnx.TensorProto.FLOAT}),
+    ("ReduceSum", ["ones", "two"], ["count"], {"keepdims": 1}),
+    ("Max", ["count", "least"], ["divisor"], {}),
+    ("Div", ["total", "divisor"], ["mean"], {}),
+    ("Add", ["own", "mean"], ["xs"], {}),  # (T, B, F)
+]
+ANSWER: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
+    ("Transpose", ["by_direction"], ["by_row"], {"perm": [0, 2, 1, 3]}),
+    ("Reshape", ["by_row", "flat"], ["ys"], {}),  # (T, B, H of each direction)
+    ("Shape", ["ids"], ["length"], {"start": 0, "end": 1}),
+    ("Squeeze", ["length"], ["steps"], {}),
+    ("Range", ["zero", "steps", "step"], ["times"], {}),
+    ("Unsqueeze", ["times", "after"], ["column"], {}),
+    ("Cast", ["lengths"], ["long_lengths"], {"to": onnx.TensorProto.INT64}),
+    ("Less", ["column", "long_lengths"], ["in_time"], {}),
+    ("Unsqueeze", ["in_time", "two"], ["valid"], {}),
+    ("Where", ["valid", "ys", "lowest"], ["heard"], {}),
+    ("ReduceMax", ["heard"], ["features"], {"axes": [0], "keepdims": 0}),
+    ("Gemm", ["features", "v", "c"], ["logits"], {}),
+    ("Div", ["logits", "temperature"], ["sharpened"], {}),
+    ("Softmax", ["sharpened"], ["probabilities"], {"axis": -1}),
+]
+
+
+def to_jax(classifier: Classifier) -> bytes:
+    """Give what `jax.export.deserialize` takes: ids (T, B, N) and lengths (B,), int32, to logits (B, K).
+
+    Any T and B, on a CPU, on NVIDIA's GPUs and on TPUs; the weights are in it.
+    """
+    model, params = classifier.model, jax.tree.map(np.asarray, classifier.params)
+    run = jax.jit(lambda ids, lengths: model(params, ids, lengths, driver=Scan()))
+    shape = export.symbolic_shape("t, b", constraints=["t >= 1"])
+    ids = jax.ShapeDtypeStruct((*shape, classifier.vocabulary.width), np.int32)
+    lengths = jax.ShapeDtypeStruct(shape[1:], np.int32)
+    return bytes(export.export(run, platforms=PLATFORMS)(ids, lengths).serialize())
+
+
+def to_onnx(classifier: Classifier) -> bytes:
+    """Give a model of ONNX: ids (T, B, N) and lengths (B,), int32, to logits and calibrated probabilities (B, K)."""
+    params, temperature = classifier.params, classifier.calibration.temperature
+    return onnx_graph(params, classifier.config.hidden, classifier.vocabulary.width, temperature)
+
+
+def onnx_graph(params: Any, hidden: int, width: int, temperature: float) -> bytes:
+    """Give the model of these params: H hidden units, bags of N ids."""
+    node, layers = helper.make_node, params.layers[1]
+    directions = [layers] if isinstance(layers, GatedParams) else list(layers)
+    gru = {"hidden_size": hidden, "linear_before_reset": 1}
+    gru["direction"] = "forward" if len(directions) == 1 else "bidirectional"
+    nodes = [
+        *(node(*rest, **more) for *rest, more in EMBED),
+        node("GRU", ["xs", "w", "r", "b", "lengths"], ["by_direction"], **gru),
+        *(node(*rest, **more) for *rest, more in ANSWER),
+    ]
+    outputs = params.readout.c.shape[0]
+    ids = helper.make_tensor_value_info("ids", onnx.TensorProto.INT32, ("T", "B", width))
+    lengths = helper.make_tensor_value_info("lengths", onnx.TensorProto.INT32, ("B",))
+    out = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ("B", outputs))
+        for name in ("logits", "probabilities")
+    ]
+    arrays = _arrays(params, directions) | {
+        "split": np.array([1, width - 1]),
+        "flat": np.array([0, 0, hidden * len(directions)]),
+        "temperature": np.array(temperature, np.float32),
+    }
+    weights = [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in arrays.items()]
+    graph = helper.make_graph(nodes, "intent", [ids, lengths], out, weights)
+    opset = helper.make_opsetid("", OPSET)
+    return bytes(helper.make_model(graph, opset_imports=[opset], ir_version=FORMAT).SerializeToString())
+
+
+def _arrays(params: Any, directions: list[GatedParams]) -> dict[str, np.ndarray]:
+    """Give weights and constants under their names in the graph."""
+    table = np.array(params.embed)
+    table[0] = 0
+    made = [_direction(jax.tree.map(np.asarray, p)) for p in directions]
+    return {
+        "table": table,
+        **{name: np.stack([weights[name] for weights in made]) for name in ("w", "r", "b")},
+        "v": np.asarray(params.readout.v),
+        "c": np.asarray(params.readout.c),
+        "two": np.array([2]),
+        "after": np.array([1]),
+        "zero": np.array(0),
+        "step": np.array(1),
+        "nothing": np.array(0, np.int32),
+        "least": np.array(1, np.float32),
+        "lowest": np.array(-np.inf, np.float32),
+    }
+
+
+def _direction(params: GatedParams) -> dict[str, np.ndarray]:
+    """Give the weights of one direction, the gates in ONNX's order; its second bias is b_hn and zeros."""
+    order = np.array(ORDER)
+    second = np.zeros_like(params.b)
+    second[2] = params.local
+    w, r = (weights[:, order].transpose(1, 2, 0).reshape(-1, len(weights)) for weights in (params.w_x, params.w_h))
+    return {"w": w, "r": r, "b": np.concatenate([params.b[order].ravel(), second[order].ravel()])}
+
+
+def check_jax(classifier: Classifier, content: bytes) -> str:
+    """Say how far the exported program is from the classifier."""
+    call = export.deserialize(bytearray(content)).call
+    return _difference(classifier, lambda ids, lengths: np.asarray(call(ids, lengths)))
+
+
+def check_onnx(classifier: Classifier, content: bytes) -> str:
+    """Say how far the graph is from the classifier, if onnxruntime is here."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return "not checked: pip install onnxruntime"
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return _difference(classifier, lambda ids, lengths: session.run(["logits"], {"ids": ids, "lengths": lengths})[0])
+
+
+def _difference(classifier: Classifier, call: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> str:
+    texts = ["what time is it ?", "now", "现在几点了", "turn the lights in the kitchen on please and play some music"]
+    sequences = [classifier.encode(text) for text in texts]
+    lengths = np.array([len(ids) for ids in sequences], np.int32)
+    ids = np.zeros((max(lengths), len(texts), classifier.vocabulary.width), np.int32)
+    for row, sequence in enumerate(sequences):
+        ids[: len(sequence), row] = sequence
+    far = np.abs(call(ids, lengths) - classifier.logits(texts)).max()
+    if not far < FAR:
+        raise UserError(f"the exported program answers otherwise: its logits are {far:.1e} off")
+    return f"its logits are {far:.0e} off"
+
+
+FORMS = (("intent.onnx", to_onnx, check_onnx), ("intent.jax", to_jax, check_jax))
+"""The file, what writes it, and what checks it."""
