@@ -181,6 +181,13 @@ class Classifier:
         ids = self.encode(text)
         return self.logits_of([ids[:end] for end in range(1, len(ids) + 1)])
 
+    def without(self, text: str) -> np.ndarray:
+        """Give (T, K): what would be answered without each token, one at a time; of a single token a row of 1 / K."""
+        ids = self.encode(text)
+        if len(ids) == 1:
+            return np.full((1, len(self.labels)), 1 / len(self.labels))
+        return self.calibration.probabilities(self.logits_of([np.delete(ids, t, axis=0) for t in range(len(ids))]))
+
     def memory(self, text: str) -> np.ndarray:
         """Give (T, T): the norm of the Jacobian of h_t, what both directions put out, by x_s, the token's vector."""
         return np.asarray(_memory(self.model, self.params, self.vocabulary.ids(text)))

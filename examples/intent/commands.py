@@ -22,7 +22,7 @@ from .calibration import calibration_error
 from .classifier import Answer, Classifier, Config
 from .data import BUNDLED, Corpus
 from .errors import UserError
-from .explain import draw
+from .explain import Explanation, draw
 from .report import Report
 from .text import tokenize
 from .train import Recipe, train
@@ -64,7 +64,7 @@ class Train:
         about |= {"valid accuracy": valid, "test accuracy": found.accuracy, "jax": jax.__version__}
         about["history"] = fitted.history
         bundle.save(self.bundle, classifier, about)
-        picture = draw(classifier, EXAMPLE, self.bundle / "pictures" / "what-time-is-it.png")
+        picture = draw(Explanation.of(classifier, EXAMPLE), EXAMPLE, self.bundle / "pictures" / "what-time-is-it.png")
         self._report(corpus, found, valid, seconds)
         console.print(f"bundle   {self.bundle}\npicture  {picture}")
         console.print(f'"{EXAMPLE}" -> {_sentence(*classifier.answers([EXAMPLE]))}', markup=False)
@@ -161,11 +161,16 @@ class Explain:
     text: Positional[str] = EXAMPLE
     bundle: Folder = BUNDLE
     out: Annotated[Path, arg(help="the PNG")] = Path("runs/explain.png")
+    json: Annotated[bool, arg(help="print it as JSON, and draw nothing")] = False
 
     def __call__(self) -> None:
         """Do it."""
         classifier, _ = bundle.load(self.bundle)
-        print(draw(classifier, self.text, self.out))
+        explanation = Explanation.of(classifier, self.text)
+        if self.json:
+            print(json.dumps({"text": self.text, **explanation.as_json()}, ensure_ascii=False))
+            return
+        print(draw(explanation, self.text, self.out))
         print(_sentence(*classifier.answers([self.text])))
 
 

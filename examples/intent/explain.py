@@ -1,7 +1,8 @@
-"""A picture of how a prediction forms: the answer after each token, and which tokens each state still carries."""
+"""How a prediction forms: the answer after each token, what each token adds, and which tokens a state still carries."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,27 +25,65 @@ BOXES = "Last Resort"  # a font that has a box for everything
 REST = "#d6d6d6"
 
 
-def draw(classifier: Classifier, text: str, path: Path) -> Path:
-    """Write the PNG; raises UserError for a text of no token, or of more than can be drawn."""
-    tokens = tokenize(text)
-    if not 0 < len(tokens) <= MOST_TOKENS:
-        raise UserError(f"a picture has room for 1 to {MOST_TOKENS} tokens; got {len(tokens)}")
-    answers, memory = classifier.unfold(text), classifier.memory(text)
-    family, (*names, title) = legible([*tokens, " ".join(text.split())])
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """A prediction, token by token.
+
+    Args:
+        tokens: T of them.
+        labels: the names of the K intents.
+        answers: (T, K), after each token.
+        adds: (T,), by how much the answer's probability falls without each token.
+        memory: (T, T), the norm of the Jacobian of h_t, what the layers put out, by x_s, the token's vector.
+    """
+
+    tokens: list[str]
+    labels: tuple[str, ...]
+    answers: np.ndarray
+    adds: np.ndarray
+    memory: np.ndarray
+
+    @classmethod
+    def of(cls, classifier: Classifier, text: str) -> Explanation:
+        """Explain; raises UserError for a text of no token, or of more than can be drawn."""
+        tokens = tokenize(text)
+        if not 0 < len(tokens) <= MOST_TOKENS:
+            raise UserError(f"an explanation has room for 1 to {MOST_TOKENS} tokens; got {len(tokens)}")
+        answers = classifier.unfold(text)
+        best = answers[-1].argmax()
+        adds = answers[-1, best] - classifier.without(text)[:, best]
+        return cls(tokens, classifier.labels, answers, adds, classifier.memory(text))
+
+    def as_json(self) -> dict[str, Any]:
+        """Give what JSON can hold: of each token what it adds, the likeliest intents after it, and a row of memory."""
+        steps = []
+        for token, answer, added, row in zip(self.tokens, self.answers, self.adds, self.memory, strict=True):
+            best = {self.labels[i]: round(float(answer[i]), 4) for i in np.argsort(-answer)[:LEADING]}
+            memory = [round(float(norm), 4) for norm in row]
+            steps.append({"token": token, "adds": round(float(added), 4), "best": best, "memory": memory})
+        return {"intent": self.labels[self.answers[-1].argmax()], "steps": steps}
+
+
+def draw(explanation: Explanation, text: str, path: Path) -> Path:
+    """Write the PNG."""
+    answers, labels = explanation.answers, explanation.labels
+    family, (*names, title) = legible([*explanation.tokens, " ".join(text.split())])
     with matplotlib.rc_context({"font.family": family, "font.size": 10}):
         letter = 0.11 if len(names) <= ROOMY else 0.08  # inches
         width = max(9.5, 2.5 + len(names) * max(0.62, letter * max(len(_short(name)) for name in names)))
-        figure = Figure(figsize=(width, 9.2), layout="constrained", dpi=130)
-        (above, key), (below, scale) = figure.subplots(
-            2, 2, height_ratios=(1, 1.15), width_ratios=(1, 0.018 * 12 / width)
+        figure = Figure(figsize=(width, 11), layout="constrained", dpi=130)
+        (above, key), (middle, nothing), (below, scale) = figure.subplots(
+            3, 2, height_ratios=(1, 0.4, 1.15), width_ratios=(1, 0.018 * 12 / width)
         )
-        best = classifier.labels[answers[-1].argmax()]
+        best = labels[answers[-1].argmax()]
         heading = f"“{title if len(title) < 70 else title[:69] + '…'}”\n{best}  {answers[-1].max():.1%}"
         figure.suptitle(heading, fontsize=15, parse_math=False)
-        _draw_answers(above, answers, classifier.labels, names)
+        _draw_answers(above, answers, labels, names)
         key.legend(*above.get_legend_handles_labels(), loc="center left", bbox_to_anchor=(-1, 0.5), frameon=False)
-        key.set_axis_off()
-        figure.colorbar(_draw_memory(below, memory, names), cax=scale, label="norm of ∂hₜ / ∂xₛ")
+        _draw_adds(middle, explanation.adds, names)
+        for axes in (key, nothing):
+            axes.set_axis_off()
+        figure.colorbar(_draw_memory(below, explanation.memory, names), cax=scale, label="norm of ∂hₜ / ∂xₛ")
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
     return path
@@ -64,6 +103,16 @@ def _draw_answers(axes: Any, answers: np.ndarray, labels: tuple[str, ...], names
     _name_ticks(axes.xaxis, [f"{_short(name)}\no{_below(i)}" for i, name in enumerate(names, start=1)])
     axes.set(ylim=(0, 1.0), xlim=(-0.6, len(names) - 0.4), ylabel="probability")
     axes.set_title("The answer after each token (above the bar: the best so far)", pad=30, fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_adds(axes: Any, adds: np.ndarray, names: list[str]) -> None:
+    """Draw a bar a token: what the answer's probability loses without it."""
+    axes.bar(range(len(names)), adds, 0.7, color=[COLOURS[0] if added >= 0 else COLOURS[1] for added in adds])
+    axes.axhline(0, color="#9aa5b1", lw=0.8)
+    _name_ticks(axes.xaxis, [_short(name) for name in names])
+    axes.set(xlim=(-0.6, len(names) - 0.4), ylabel="probability")
+    axes.set_title("What the answer loses without each token", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
 
 

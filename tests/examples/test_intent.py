@@ -195,6 +195,8 @@ def test_unfolding_ends_in_the_prediction(trained):
     _, classifier, _ = trained
     assert np.allclose(classifier.unfold(text)[-1], classifier.probabilities([text])[0], atol=1e-5)
     assert np.allclose(classifier.unfold(text)[1], classifier.probabilities(["what time"])[0], atol=1e-5)
+    assert np.allclose(classifier.without(text)[0], classifier.probabilities(["time is it ?"])[0], atol=1e-5)
+    assert classifier.without("time").shape == (1, 3)
     memory = classifier.memory(text)
     assert memory.shape == (5, 5)
     assert (memory >= 0).all()
@@ -263,6 +265,10 @@ def test_commands(trained, capsys, tmp_path):
     assert main(["explain", "现在 $x$ 几点\u0378", "--bundle", folder, "--out", str(out)]) == 0
     assert "U+0378" in capsys.readouterr().err
     assert out.read_bytes().startswith(PNG)
+    assert main(["explain", "what time is it ?", "--bundle", folder, "--json"]) == 0
+    steps = json.loads(capsys.readouterr().out)["steps"]
+    assert [step["token"] for step in steps] == ["what", "time", "is", "it", "?"]
+    assert all(len(step["memory"]) == 5 and len(step["best"]) == 3 for step in steps)
     assert main(["predict", " ", "--bundle", folder]) == 2
     assert capsys.readouterr().err.startswith("error: a text must have 1 to")
 
