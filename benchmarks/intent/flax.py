@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from examples.intent.classifier import LOUDER
 from jaxrnn.interop.flax import to_nnx
 from jaxrnn.train import Batch
 
@@ -24,8 +25,8 @@ class Model(nnx.Module):
         self.embed = nnx.Embed(*params.embed.shape, rngs=rngs)
         self.embed.embedding[...] = params.embed
         self.input_dropout = nnx.Dropout(config.input_dropout, rngs=rngs)
-        self.layer = to_nnx(task.model.layers.layers[1], params.layers[1], rngs=rngs)
-        self.output_dropout = nnx.Dropout(config.output_dropout, broadcast_dims=(0,), rngs=rngs)
+        self.layer = to_nnx(task.layer, jax.tree.map(jnp.asarray, task.layer_params), rngs=rngs)
+        self.output_dropout = nnx.Dropout(config.output_dropout, rngs=rngs)
         self.readout = nnx.Linear(*params.readout.v.shape, rngs=rngs)
         self.readout.kernel[...], self.readout.bias[...] = params.readout
         self.word_dropout, self.rngs = task.recipe.word_dropout, rngs
@@ -36,12 +37,12 @@ class Model(nnx.Module):
             heard = jax.random.bernoulli(self.rngs.words(), 1 - self.word_dropout, ids.shape[:-1])
             ids = ids.at[..., 0].multiply(heard)
         xs = self._mean(ids[..., :1]) + self._mean(ids[..., 1:])
-        xs = self.input_dropout(xs, deterministic=not noise)
-        ys = self.layer(xs, seq_lengths=lengths, time_major=True)
-        ys = self.output_dropout(ys, deterministic=not noise)
-        valid = jnp.arange(len(ids))[:, None] < lengths
-        highest = jnp.where(valid[..., None], ys, -jnp.inf).max(axis=0)
-        return self.readout(jnp.where((lengths > 0)[:, None], highest, 0.0))
+        ys = self.layer(self.input_dropout(xs, deterministic=not noise), seq_lengths=lengths, time_major=True)
+        valid = (jnp.arange(len(ids))[:, None] < lengths)[..., None]
+        highest = jnp.where((lengths > 0)[:, None], jnp.where(valid, ys, -jnp.inf).max(axis=0), 0.0)
+        mean = jnp.where(valid, xs, 0.0).sum(axis=0) / jnp.maximum(lengths, 1)[:, None].astype(xs.dtype)
+        features = jnp.concatenate([highest, LOUDER * mean], axis=-1)
+        return self.readout(self.output_dropout(features, deterministic=not noise))
 
     def _mean(self, ids: jax.Array) -> jax.Array:
         """Give the mean of the vectors of a bag; id 0 is nothing."""

@@ -86,6 +86,16 @@ class Task:
         return self.params.embed.shape[0]
 
     @property
+    def layer(self) -> Any:
+        """The GRU in both directions."""
+        return self.model.layers.layers[0].layers.layers[1]
+
+    @property
+    def layer_params(self) -> Any:
+        """Its params."""
+        return self.params.layers[0][1]
+
+    @property
     def samples(self) -> int:
         """How many rows of the batches count."""
         return int(sum(batch.weights.sum() for batch in self.batches))
@@ -112,6 +122,6 @@ class Task:
 def first_params(model: SequenceModel) -> ModelParams:
     """Draw params, and set b_hn to zero."""
     params = jax.tree.map(np.asarray, model.init(jax.random.key(SEED)))
-    below, both, above = params.layers
+    (below, both), above = params.layers
     both = type(both)(*(p._replace(local=np.zeros_like(p.local)) for p in both))
-    return params._replace(layers=(below, both, above))
+    return params._replace(layers=((below, both), above))

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from examples.intent.classifier import LOUDER
 from jaxrnn.interop.torch import to_torch
 from jaxrnn.interop.torch_weights import to_tensor
 from jaxrnn.train import Batch
@@ -26,7 +27,7 @@ class Packed(nn.Module):
 
     def __init__(self, task: Task) -> None:
         super().__init__()
-        self.gru = to_torch(task.model.layers.layers[1], task.params.layers[1])
+        self.gru = to_torch(task.layer, task.layer_params)
 
     def forward(self, xs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Give (T, B, 2 H); torch packs no row of length 0, so such a row counts as one of length 1."""
@@ -39,9 +40,8 @@ class Padded(nn.Module):
 
     def __init__(self, task: Task) -> None:
         super().__init__()
-        layer = task.model.layers.layers[1]
-        self.there = to_torch(layer.forward, task.params.layers[1].forward)
-        self.back = to_torch(layer.backward, task.params.layers[1].backward)
+        self.there = to_torch(task.layer.forward, task.layer_params.forward)
+        self.back = to_torch(task.layer.backward, task.layer_params.backward)
 
     def forward(self, xs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Give (T, B, 2 H)."""
@@ -57,7 +57,7 @@ class Whole(nn.Module):
 
     def __init__(self, task: Task) -> None:
         super().__init__()
-        self.gru = to_torch(task.model.layers.layers[1], task.params.layers[1])
+        self.gru = to_torch(task.layer, task.layer_params)
 
     def forward(self, xs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Give (T, B, 2 H)."""
@@ -81,10 +81,10 @@ class Model(nn.Module):
         flat = ids.flatten(0, 1)
         xs = (self.embed(flat[:, :1]) + self.embed(flat[:, 1:])).unflatten(0, ids.shape[:2])
         ys = self.layer(self.input_dropout(xs), lengths)
-        ys = ys * self.output_dropout(torch.ones_like(ys[0]))  # one mask for all steps
-        padding = torch.arange(len(ids), device=ids.device)[:, None] >= lengths
-        highest = ys.masked_fill(padding[..., None], -torch.inf).amax(dim=0)
-        return self.readout(highest.masked_fill((lengths == 0)[:, None], 0.0))
+        padding = (torch.arange(len(ids), device=ids.device)[:, None] >= lengths)[..., None]
+        highest = ys.masked_fill(padding, -torch.inf).amax(dim=0).masked_fill((lengths == 0)[:, None], 0.0)
+        mean = xs.masked_fill(padding, 0.0).sum(dim=0) / lengths.clamp(min=1)[:, None]
+        return self.readout(self.output_dropout(torch.cat([highest, LOUDER * mean], dim=-1)))
 
 
 class Learner:

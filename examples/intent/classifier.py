@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrnn
-from jaxrnn.model import BagEmbedding, SequenceModel, maximum, readout
+from jaxrnn.model import BagEmbedding, SequenceModel, maximum, mean, readout
 from jaxrnn.train import LengthGroups, epoch_batches
 
 from .calibration import Calibration, doubt
@@ -26,6 +26,10 @@ BOUNDARIES = (8, 16, 32, 64, 128, 512, 2048)
 """How many steps a prediction is padded to. With `BATCHES` that bounds what is compiled."""
 LONGEST = 1 << 15
 """The characters that a text may have: a longer one is not even cut into tokens."""
+
+
+LOUDER = 4.0
+"""What the mean of token vectors is multiplied by, to be as large as states are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,15 +65,61 @@ class TokenEmbedding(BagEmbedding):
         return super().__call__(table, ids[..., :1]) + super().__call__(table, ids[..., 1:])
 
 
+@dataclasses.dataclass(frozen=True)
+class Beside(jaxrnn.Composite):
+    """Layers whose inputs are put out too, behind their outputs: (T, *batch, D) to (T, *batch, H + D)."""
+
+    layers: Any
+
+    def init(self, key: jax.Array, in_dim: int) -> Any:
+        """Draw the params of the layers."""
+        return self.layers.init(key, in_dim)
+
+    def initial_state(self, params: Any, batch: tuple[int, ...] = ()) -> Any:
+        """Give the layers' state."""
+        return self.layers.initial_state(params, batch)
+
+    def out_dim(self, in_dim: int) -> int:
+        """H + D."""
+        return jaxrnn.out_dim(self.layers, in_dim) + in_dim
+
+    def cross(self, run: Any, params: Any, state: Any, initial: Any, xs: Any, key: Any) -> tuple[Any, jax.Array]:
+        """Cross time with the layers."""
+        state, ys = run(self.layers, params, state, initial, xs, key)
+        return state, jnp.concatenate([ys, xs], axis=-1)
+
+    def step(self, params: Any, state: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+        """Take one step."""
+        state, y = self.layers.step(params, state, x)
+        return state, jnp.concatenate([y, x], axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class HighestAndMean:
+    """Read the maximum over time of all features but the last D, and the mean of these, made louder.
+
+    Args:
+        inputs: D.
+    """
+
+    inputs: int
+
+    def __call__(self, ys: jax.Array, lengths: Any = None) -> jax.Array:
+        """(T, *batch, H + D) to (*batch, H + D)."""
+        return jnp.concatenate(
+            [maximum(ys[..., : -self.inputs], lengths), LOUDER * mean(ys[..., -self.inputs :], lengths)], axis=-1
+        )
+
+
 def build(config: Config, vocabulary: int, labels: int) -> SequenceModel:
-    """Define the model; what the last dropout keeps is one mask for all steps, so it may stand before the maximum."""
+    """Define the model; what the last dropout keeps is one mask for all steps, so it may stand before the reading."""
     gru = jaxrnn.GRU(config.hidden)
-    layers = (
-        jaxrnn.Dropout(config.input_dropout),
-        gru if config.causal else jaxrnn.Bidirectional(gru, gru),
-        jaxrnn.VariationalDropout(config.output_dropout),
+    layers = jaxrnn.Stack(
+        (jaxrnn.Dropout(config.input_dropout), gru if config.causal else jaxrnn.Bidirectional(gru, gru))
     )
-    return SequenceModel(TokenEmbedding(vocabulary, config.features), jaxrnn.Stack(layers), labels, read=maximum)
+    layers = jaxrnn.Stack((Beside(layers), jaxrnn.VariationalDropout(config.output_dropout)))
+    embed, read = TokenEmbedding(vocabulary, config.features), HighestAndMean(config.features)
+    return SequenceModel(embed, layers, labels, read)
 
 
 class Answer(NamedTuple):
@@ -170,10 +220,11 @@ class Classifier:
         """
         if not self.config.causal:
             raise UserError("this classifier hears the end before it answers the beginning. Train one with --causal")
-        state, best = self.model.initial_state(self.params), jnp.full(self.config.hidden, -jnp.inf)
-        for token in tokens:
+        state = self.model.initial_state(self.params)
+        heard = jnp.full(self.config.hidden, -jnp.inf), jnp.zeros(self.config.features)
+        for count, token in enumerate(tokens, start=1):
             ids = np.array(self.vocabulary.bag(token), np.int32)
-            state, best, logits = _step(self.model, self.params, state, best, ids)
+            state, heard, logits = _step(self.model, self.params, state, heard, ids, count)
             yield self.name(np.asarray(logits)[None])[0]
 
     def prefixes(self, text: str) -> np.ndarray:
@@ -199,10 +250,14 @@ def _logits(model: SequenceModel, params: Any, ids: Any, lengths: Any) -> jax.Ar
 
 
 @jax.jit(static_argnums=0)
-def _step(model: SequenceModel, params: Any, state: Any, best: jax.Array, ids: Any) -> tuple[Any, jax.Array, jax.Array]:
+def _step(
+    model: SequenceModel, params: Any, state: Any, heard: Any, ids: Any, count: Any
+) -> tuple[Any, Any, jax.Array]:
+    """Hear one token more: `heard` is what `HighestAndMean` reads, the maximum and the sum so far."""
     state, y = model.layers.step(params.layers, state, model.embed(params.embed, ids))
-    best = jnp.maximum(best, y)
-    return state, best, readout(params.readout, best)
+    highest, total = heard
+    heard = jnp.maximum(highest, y[: len(highest)]), total + y[len(highest) :]
+    return state, heard, readout(params.readout, jnp.concatenate([heard[0], LOUDER * heard[1] / count]))
 
 
 @jax.jit(static_argnums=0)

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from jaxrnn import GatedParams, Scan
 
-from .classifier import Classifier
+from .classifier import LOUDER, Classifier
 from .errors import UserError
 
 OPSET, FORMAT = 17, 8  # of ONNX
@@ -47,7 +47,14 @@ ANSWER: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
     ("Less", ["column", "long_lengths"], ["in_time"], {}),
     ("Unsqueeze", ["in_time", "two"], ["valid"], {}),
     ("Where", ["valid", "ys", "lowest"], ["heard"], {}),
-    ("ReduceMax", ["heard"], ["features"], {"axes": [0], "keepdims": 0}),
+    ("ReduceMax", ["heard"], ["highest"], {"axes": [0], "keepdims": 0}),
+    ("Where", ["valid", "xs", "silence"], ["tokens"], {}),
+    ("ReduceSum", ["tokens", "first"], ["sum"], {"keepdims": 0}),
+    ("Cast", ["lengths"], ["float_lengths"], {"to": onnx.TensorProto.FLOAT}),
+    ("Unsqueeze", ["float_lengths", "after"], ["counts"], {}),
+    ("Div", ["sum", "counts"], ["mean_token"], {}),
+    ("Mul", ["mean_token", "louder"], ["loud"], {}),
+    ("Concat", ["highest", "loud"], ["features"], {"axis": 1}),
     ("Gemm", ["features", "v", "c"], ["logits"], {}),
     ("Div", ["logits", "temperature"], ["sharpened"], {}),
     ("Softmax", ["sharpened"], ["probabilities"], {"axis": -1}),
@@ -75,7 +82,7 @@ def to_onnx(classifier: Classifier) -> bytes:
 
 def onnx_graph(params: Any, hidden: int, width: int, temperature: float) -> bytes:
     """Give the model of these params: H hidden units, bags of N ids."""
-    node, layers = helper.make_node, params.layers[1]
+    node, layers = helper.make_node, params.layers[0][1]
     directions = [layers] if isinstance(layers, GatedParams) else list(layers)
     gru = {"hidden_size": hidden, "linear_before_reset": 1}
     gru["direction"] = "forward" if len(directions) == 1 else "bidirectional"
@@ -114,6 +121,9 @@ def _arrays(params: Any, directions: list[GatedParams]) -> dict[str, np.ndarray]
         "c": np.asarray(params.readout.c),
         "two": np.array([2]),
         "after": np.array([1]),
+        "first": np.array([0]),
+        "silence": np.array(0, np.float32),
+        "louder": np.array(LOUDER, np.float32),
         "zero": np.array(0),
         "step": np.array(1),
         "nothing": np.array(0, np.int32),
