@@ -92,8 +92,12 @@ class BagEmbedding:
             raise ValueError(
                 "BagEmbedding takes bags of ids (*batch, N); got one id. Use Embedding, or ids[..., None]."
             )
+        return _sum_of_bag(table, ids, self.weights(ids).astype(table.dtype))
+
+    def weights(self, ids: jax.Array) -> jax.Array:
+        """Say what each id of a bag counts, ids (*batch, N) to (*batch, N); what id 0 counts does not matter."""
         count = jnp.maximum((ids != 0).sum(axis=-1, keepdims=True), 1)
-        return _sum_of_bag(table, ids) / count.astype(table.dtype)
+        return jnp.broadcast_to(1 / count, ids.shape)
 
 
 def _integers(ids: Any) -> jax.Array:
@@ -104,38 +108,42 @@ def _integers(ids: Any) -> jax.Array:
 
 
 @jax.custom_vjp
-def _sum_of_bag(table: jax.Array, ids: jax.Array) -> jax.Array:
-    """Add up the rows (V, F) that ids (*batch, N) name, 0 naming none.
+def _sum_of_bag(table: jax.Array, ids: jax.Array, weights: jax.Array) -> jax.Array:
+    """Add up the rows (V, F) that ids (*batch, N) name, 0 naming none, each times its weight (*batch, N).
 
     One id of every bag after the other: the rows of all ids, (*batch, N, F), would be written and read again, and a
     scatter of them all takes two to four times as long (B=128, N=8, V=19,550; a trial that left no file).
     """
-
     if all(isinstance(n, int) for n in ids.shape) and ids.size < FEW:
-        rows = _rows(table, ids)
-        return where(ids != 0, rows, jnp.zeros_like(rows)).sum(axis=-2)
+        return _weighted(table, ids, weights).sum(axis=-2)
 
-    def add(total: jax.Array, ids: jax.Array) -> tuple[jax.Array, None]:
-        rows = _rows(table, ids)
-        return total + where(ids != 0, rows, jnp.zeros_like(rows)), None
+    def add(total: jax.Array, one: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        return total + _weighted(table, *one), None
 
-    first, rest = ids[..., 0], jnp.moveaxis(ids[..., 1:], -1, 0)
-    rows = _rows(table, first)
-    return jax.lax.scan(add, where(first != 0, rows, jnp.zeros_like(rows)), rest)[0]
+    first = _weighted(table, ids[..., 0], weights[..., 0])
+    rest = jnp.moveaxis(ids[..., 1:], -1, 0), jnp.moveaxis(weights[..., 1:], -1, 0)
+    return jax.lax.scan(add, first, rest)[0]
 
 
-def _sum_forward(table: jax.Array, ids: jax.Array) -> tuple[jax.Array, Any]:
-    return _sum_of_bag(table, ids), (table, ids)
+def _weighted(table: jax.Array, ids: jax.Array, weights: jax.Array) -> jax.Array:
+    rows = _rows(table, ids) * weights[..., None]
+    return where(ids != 0, rows, jnp.zeros_like(rows))
 
 
-def _sum_backward(residuals: Any, dsum: jax.Array) -> tuple[jax.Array, None]:
-    table, ids = residuals
+def _sum_forward(table: jax.Array, ids: jax.Array, weights: jax.Array) -> tuple[jax.Array, Any]:
+    return _sum_of_bag(table, ids, weights), (table, ids, weights)
+
+
+def _sum_backward(residuals: Any, dsum: jax.Array) -> tuple[jax.Array, None, jax.Array]:
+    table, ids, weights = residuals
     outside = jnp.where(ids == 0, len(table), ids)  # where nothing is added
 
-    def add(dtable: jax.Array, ids: jax.Array) -> tuple[jax.Array, None]:
-        return dtable.at[ids].add(dsum, mode="drop", wrap_negative_indices=False), None
+    def add(dtable: jax.Array, one: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        ids, weights = one
+        return dtable.at[ids].add(dsum * weights[..., None], mode="drop", wrap_negative_indices=False), None
 
-    return jax.lax.scan(add, zeros_like(table), jnp.moveaxis(outside, -1, 0))[0], None
+    each = jnp.moveaxis(outside, -1, 0), jnp.moveaxis(weights, -1, 0)
+    return jax.lax.scan(add, zeros_like(table), each)[0], None, jnp.zeros_like(weights)  # weights follow from ids
 
 
 _sum_of_bag.defvjp(_sum_forward, _sum_backward)

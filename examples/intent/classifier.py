@@ -1,4 +1,4 @@
-"""The classifier: bags of ids, a recurrent layer in each direction, the maximum of every feature names the intent."""
+"""The classifier: tokens become vectors, a GRU crosses time, and what is read of both names the intent."""
 
 from __future__ import annotations
 
@@ -59,10 +59,9 @@ class TokenEmbedding(BagEmbedding):
     n-grams a word would hardly be heard.
     """
 
-    def __call__(self, table: jax.Array, ids: Any) -> jax.Array:
-        """Look up ids (T, *batch, N), integers."""
-        ids = jnp.asarray(ids)
-        return super().__call__(table, ids[..., :1]) + super().__call__(table, ids[..., 1:])
+    def weights(self, ids: jax.Array) -> jax.Array:
+        """A word counts 1, its n-grams count 1 together."""
+        return super().weights(ids.at[..., 0].set(0)).at[..., 0].set(1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,7 +264,7 @@ def _memory(model: SequenceModel, params: Any, ids: Any) -> jax.Array:
     xs = model.embed(params.embed, ids)
 
     def row(t: jax.Array) -> jax.Array:
-        jacobian = jax.jacrev(lambda xs: jaxrnn.unroll(model.layers, params.layers, xs)[1][t])(xs)
+        jacobian = jax.jacrev(lambda xs: jaxrnn.unroll(model.layers, params.layers, xs)[1][t, : -xs.shape[-1]])(xs)
         return jnp.sqrt((jacobian**2).sum(axis=(0, 2)))
 
     return jax.lax.map(row, jnp.arange(len(ids)))

@@ -146,11 +146,11 @@ def application(classifier: Classifier) -> Starlette:
 
     async def unfold(request: Request) -> Response:
         question = Question.of(await body_of(request))
-        text = question.texts[0]
-        tokens = tokenize(text)
-        if not question.single or not 0 < len(tokens) <= MOST_TOKENS:
-            raise Refusal(422, f"needs one text of 1 to {MOST_TOKENS} tokens; got {len(tokens)} tokens")
-        prefixes = await asyncio.to_thread(classifier.prefixes, text)
+        ids = encode(classifier, question.texts[0], "text")
+        if not question.single or len(ids) > MOST_TOKENS:
+            raise Refusal(422, f"needs one text of 1 to {MOST_TOKENS} tokens; got {len(ids)} tokens")
+        tokens = tokenize(question.texts[0])
+        prefixes = await batcher([ids[:end] for end in range(1, len(ids) + 1)])
         steps = classifier.name(prefixes, most=question.top_k, threshold=question.threshold)
         return JSONResponse({"steps": [{"token": t, **_json(a)} for t, a in zip(tokens, steps, strict=True)]})
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+REMEMBERED = 40  # the longest token whose bag is kept, so that what is kept stays small
 ZERO_WIDTH_JOINER = "\u200d"
 
 
@@ -96,7 +97,7 @@ class Vocabulary:
 
     def bag(self, token: str) -> list[int]:
         """Give the ids of a token, N of them: the word's own first (0 if unknown), then its n-grams, then 0."""
-        return self._remembered(token)
+        return self._remembered(token) if len(token) <= REMEMBERED else self._bag(token)
 
     @functools.cached_property
     def _remembered(self) -> Callable[[str], list[int]]:
@@ -104,9 +105,12 @@ class Vocabulary:
 
     def _bag(self, token: str) -> list[int]:
         marked, lengths = f"<{token}>", range(self.shortest, self.longest + 1)
-        spans = [marked[i : i + n] for n in lengths for i in range(len(marked) - n + 1)]
-        grams = [1 + len(self.words) + zlib.crc32(span.encode()) % self.buckets for span in spans]
-        ids = [self._number.get(token, 0), *dict.fromkeys(grams)][: self.width]
+        grams: dict[int, None] = {}
+        for span in (marked[i : i + n] for n in lengths for i in range(len(marked) - n + 1)):
+            if len(grams) == self.width - 1:
+                break
+            grams[1 + len(self.words) + zlib.crc32(span.encode()) % self.buckets] = None
+        ids = [self._number.get(token, 0), *grams]
         return ids + [0] * (self.width - len(ids))
 
     def ids(self, text: str) -> np.ndarray:

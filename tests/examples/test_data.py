@@ -1,0 +1,152 @@
+"""The intent classifier's corpus, readers and tokens."""
+
+import csv
+import io
+import json
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from examples.intent import data
+from examples.intent.errors import UserError
+from examples.intent.text import Vocabulary, tokenize
+
+LINES = {
+    "time": ["what time is it", "tell me the time", "time please", "现在几点了", "几点啦", "the time now"],
+    "lights": ["turn on the lights", "lights on", "switch the lamp on", "开灯", "把灯打开", "light up the room"],
+    "music": ["play some music", "play a song", "put on some jazz", "放首歌", "来点音乐", "play the next song"],
+}
+
+
+def write_tsv(path: Path, rows) -> Path:
+    path.write_text("".join(f"{text}\t{label}\n" for label, texts in rows for text in texts), encoding="utf-8")
+    return path
+
+
+# The bundled corpus.
+
+
+def normal(text: str) -> str:
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(c for c in folded if unicodedata.category(c)[0] in "LNMS")
+
+
+def test_bundled_corpus_keeps_its_promises():
+    corpus = data.load()
+    splits = (corpus.train, corpus.valid, corpus.test)
+    counts = Counter(e.label for split in splits for e in split)
+    assert len(counts) >= 24
+    assert min(counts.values()) >= 60
+    texts = [normal(e.text) for split in splits for e in split]
+    assert len(texts) == len(set(texts))
+    assert [e.label for e in corpus.test if e.text == "what time is it ?"] == ["get_time"]
+    assert corpus.notes == []
+
+
+# Readers.
+
+BAD = {
+    "train.tsv:2: needs text<TAB>label": ("train.tsv", "hello\tgreet\nhello greet\n"),
+    "train.tsv:1: the text is empty": ("train.tsv", " \u200b\tgreet\n"),
+    "train.tsv:2: the label is empty": ("train.tsv", "hi\tgreet\nhello\t\n"),
+    "train.tsv:2: not UTF-8": ("train.tsv", b"hello\tgreet\n\xff\tgreet\n"),
+    "train.csv:1: needs a header with text": ("train.csv", "words,label\nhi,greet\n"),
+    "train.csv:4: needs 2 fields": ("train.csv", 'text,label\n"two\nlines",greet\nhi\n'),
+    "train.csv:2: no CSV": ("train.csv", 'text,label\n"hi"x,greet\n'),
+    "train.jsonl:2: no JSON": ("train.jsonl", '{"text": "hi", "label": "greet"}\n{"text"\n'),
+    'train.jsonl:1: needs {"text": ..., "label": ...}': ("train.jsonl", '{"text": "hi"}\n'),
+    "train.jsonl:1: text and label must be strings": ("train.jsonl", '{"text": 3, "label": "greet"}\n'),
+    "train has no examples": ("train.tsv", ""),
+    "no train file in it; it holds other.txt": ("other.txt", "hi"),
+    "data_full.json:1: no JSON": ("data_full.json", "{"),
+    "needs a list 'train' of": ("data_full.json", "{}"),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_data_is_named_with_file_and_line(tmp_path, message):
+    name, content = BAD[message]
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as error:
+        data.load(tmp_path)
+    assert message in str(error.value)
+
+
+def test_no_such_folder_and_unknown_label(tmp_path):
+    with pytest.raises(UserError, match="nowhere: no such file or folder"):
+        data.load(tmp_path / "nowhere")
+    write_tsv(tmp_path / "train.tsv", LINES.items())
+    (tmp_path / "test.tsv").write_text("hi\tgreet\nlights on\tlights\n")
+    with pytest.raises(UserError, match=r"test\.tsv:1: unknown label 'greet'"):
+        data.load(tmp_path)
+    corpus = data.load(tmp_path, skip_bad_lines=True)
+    assert [e.label for e in corpus.test] == ["lights"]
+    assert any("skipped" in note and "test.tsv:1" in note for note in corpus.notes)
+
+
+def as_csv(rows):
+    out = io.StringIO()
+    csv.writer(out).writerows([("text", "category"), *((text, label) for label, texts in rows for text in texts)])
+    return out.getvalue()
+
+
+def as_jsonl(rows):
+    return "".join(json.dumps({"text": text, "label": label}) + "\n" for label, texts in rows for text in texts)
+
+
+@pytest.mark.parametrize(("name", "form"), [("own.csv", as_csv), ("own.jsonl", as_jsonl)])
+def test_one_file_is_split_stratified(tmp_path, name, form):
+    (tmp_path / name).write_text(form(LINES.items()), encoding="utf-8")
+    corpus = data.load(tmp_path / name)
+    assert Counter(e.label for e in corpus.test) == dict.fromkeys(LINES, 1)
+    assert Counter(e.label for e in corpus.valid) == dict.fromkeys(LINES, 1)
+    texts = [e.text for part in (corpus.train, corpus.valid, corpus.test) for e in part]
+    assert sorted(texts) == sorted(text for texts in LINES.values() for text in texts)
+    assert data.load(tmp_path / name) == corpus
+
+
+def test_clinc_and_snips_layouts(tmp_path):
+    pairs = [[text, label] for label, texts in LINES.items() for text in texts]
+    document = {"train": pairs, "val": pairs[:3], "test": pairs[3:6], "oos_test": [["why is the sky blue", "oos"]]}
+    (tmp_path / "data_full.json").write_text(json.dumps(document))
+    corpus = data.load(tmp_path)
+    assert (len(corpus.train), len(corpus.valid), len(corpus.test), len(corpus.outside)) == (18, 3, 3, 1)
+    for split in ("train", "valid", "test"):
+        (tmp_path / "snips" / split).mkdir(parents=True)
+        for file, column in (("seq.in", 0), ("label", 1)):
+            (tmp_path / "snips" / split / file).write_text("".join(pair[column] + "\n" for pair in pairs))
+    assert len(data.load(tmp_path / "snips").test) == 18
+
+
+# Tokens.
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("what time is it ?", ["what", "time", "is", "it", "?"]),
+        ("WHAT'S the Time", ["what", "'s", "the", "time"]),
+        ("现在几点了？", ["现", "在", "几", "点", "了", "?"]),
+        ("7:30am ﬁne", ["7", ":", "30", "am", "fine"]),
+        ("cafe\u0301 CAFÉ", ["café", "café"]),
+        ("नमस्ते दुनिया", ["नमस्ते", "दुनिया"]),
+        ("ok👍🏽❤️👩‍👩‍👧🇫🇷", ["ok", "👍🏽", "❤️", "👩‍👩‍👧", "🇫🇷"]),
+        ("\ufeffa\u200b b\x00", ["a", "b"]),
+        ("\ud800 \u200d", []),
+    ],
+)
+def test_tokens(text, tokens):
+    assert tokenize(text) == tokens
+
+
+def test_unknown_words_fall_back_to_ngrams_that_are_stable():
+    vocabulary = Vocabulary.of(["what time is it"])
+    known, unknown = (vocabulary.bag(word) for word in ("time", "times"))
+    assert known[0] > 0
+    assert unknown[0] == 0
+    assert set(known[1:]) & set(unknown[1:]) - {0}
+    assert max(unknown) < len(vocabulary)
+    assert vocabulary.ids("").shape == (0, vocabulary.width)
+    assert Vocabulary(()).bag("it")[:4] == [0, 8238, 2277, 2548]
