@@ -55,7 +55,7 @@ class Recipe:
         return max(self.least_epochs, min(self.most_epochs, round(self.steps * self.batch_size / examples)))
 
     def optimizer(self, steps: int) -> optax.GradientTransformation:
-        """Give AdamW with one cycle of the learning rate; vectors (biases) do not decay."""
+        """Give AdamW with one cycle of the learning rate; arrays of one axis do not decay."""
         rate = optax.cosine_onecycle_schedule(steps, self.learning_rate, pct_start=0.15, div_factor=10)
         return optax.adamw(rate, weight_decay=self.weight_decay, mask=_matrices)
 
