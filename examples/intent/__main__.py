@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+import jax
 import tyro
 
 from .benchmark import Benchmark
@@ -28,4 +30,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    if jax.config.jax_compilation_cache_dir is None:  # what is compiled once is there at the next start
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "jaxrnn-intent"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     sys.exit(main(sys.argv[1:]))

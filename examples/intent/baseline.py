@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.pipeline import make_pipeline, make_union
-from sklearn.svm import LinearSVC
-
 from .data import Corpus
 
 
 def linear_svm(corpus: Corpus) -> float:
     """Fit it to train, and give the accuracy on test."""
+    from sklearn.feature_extraction.text import TfidfVectorizer  # takes half a second, which predictions need not wait
+    from sklearn.pipeline import make_pipeline, make_union
+    from sklearn.svm import LinearSVC
+
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
     characters = TfidfVectorizer(analyzer="char", ngram_range=(1, 4), sublinear_tf=True)
     pipeline = make_pipeline(make_union(words, characters), LinearSVC())

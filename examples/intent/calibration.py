@@ -6,7 +6,6 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 BINS = 15
 
@@ -31,6 +30,8 @@ class Calibration:
     @classmethod
     def fit(cls, logits: np.ndarray, answers: np.ndarray, rejects: float) -> Calibration:
         """Fit both to logits (n, K) of texts whose intents are `answers` (n,); `rejects` is the share to turn away."""
+        from scipy.optimize import minimize_scalar  # takes a quarter of a second, which predictions need not wait
+
         rows = np.arange(len(answers))
 
         def surprise(log_temperature: float) -> float:

@@ -22,8 +22,6 @@ from .calibration import calibration_error
 from .classifier import Answer, Classifier, Config
 from .data import BUNDLED, Corpus
 from .errors import UserError
-from .explain import Explanation, draw
-from .report import Report
 from .text import tokenize
 from .train import Recipe, train
 
@@ -51,6 +49,8 @@ class Train:
 
     def __call__(self) -> None:
         """Do it."""
+        from .explain import Explanation, draw  # with matplotlib, which predictions need not wait for
+
         began = time.perf_counter()
         corpus = data.load(self.data, skip_bad_lines=self.skip_bad_lines, seed=self.seed)
         epochs = self.recipe.epochs(len(corpus.train))
@@ -93,6 +93,8 @@ class Evaluate:
 
     def __call__(self) -> None:
         """Do it."""
+        from .report import Report
+
         classifier, about = bundle.load(self.bundle)
         corpus = data.load(self.data, skip_bad_lines=self.skip_bad_lines, seed=self.seed)
         if unknown := sorted(set(corpus.labels) - set(classifier.labels)):
@@ -165,6 +167,8 @@ class Explain:
 
     def __call__(self) -> None:
         """Do it."""
+        from .explain import Explanation, draw
+
         classifier, _ = bundle.load(self.bundle)
         explanation = Explanation.of(classifier, self.text)
         if self.json:
