@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
-import json as json_
+import json
 import pathlib
 import random
 import signal
@@ -33,7 +33,7 @@ BAD = {"malformed": 0.02, "wrong": 0.01, "oversized": 0.01, "slow": 0.01}
 EXPECTED = {"good": {200}, "malformed": {422}, "wrong": {422}, "oversized": {413}, "slow": {200, 408}}
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Load:
     """Ask the server of `examples/intent` many times at once, 5 % of it malformed, oversized or slow.
 
@@ -111,7 +111,7 @@ class Load:
 
     async def _ask(self, reader: Any, writer: Any, kind: str, text: str) -> tuple[int, bool]:
         """Send one request, and give its status, and whether the connection was closed."""
-        body = json_.dumps({"text": text}).encode()
+        body = json.dumps({"text": text}).encode()
         if kind == "malformed":
             body = body[: len(body) // 2]
         elif kind == "wrong":

@@ -88,7 +88,7 @@ class Task:
     @property
     def layer(self) -> Any:
         """The GRU in both directions."""
-        return self.model.layers.layers[0].layers.layers[1]
+        return self.model.layers.layers[0].cell.layers[1]
 
     @property
     def layer_params(self) -> Any:

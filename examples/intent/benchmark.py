@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -18,7 +17,7 @@ from tyro.conf import arg
 
 from . import bundle, data, scores
 from .baseline import linear_svm
-from .calibration import calibration_error, doubt, reliability
+from .calibration import calibration_error
 from .classifier import Classifier, Config
 from .data import Corpus
 from .errors import UserError
@@ -90,23 +89,17 @@ class Benchmark:
 
 def tested(classifier: Classifier, corpus: Corpus) -> Row:
     """Test: accuracy, macro F1 and calibration error in percent, the size of the weights, the median latency."""
-    texts, labels = zip(*((e.text, e.label) for e in corpus.test), strict=True)
-    logits = classifier.logits(texts)
-    probabilities = classifier.calibration.probabilities(logits)
-    answers = [classifier.labels[i] for i in probabilities.argmax(axis=-1)]
-    found = scores.score(labels, answers)
-    right = np.array(answers) == np.array(labels)
-    row = {
-        "accuracy": 100 * found.accuracy,
-        "macro_f1": 100 * found.macro_f1,
-        "ece": 100 * calibration_error(reliability(probabilities.max(axis=-1), right)),
+    from .report import Report  # with matplotlib, which other commands need not wait for
+
+    found = Report.of(classifier, corpus)
+    return {
+        "accuracy": 100 * found.scores.accuracy,
+        "macro_f1": 100 * found.scores.macro_f1,
+        "ece": 100 * calibration_error(found.bins),
         "model_bytes": len(bundle.weights(classifier)),
-        "latency_ms": 1e3 * latency(classifier, texts[:ANSWERED]),
+        "latency_ms": 1e3 * latency(classifier, [example.text for example in corpus.test[:ANSWERED]]),
+        **(found.detection or {}),
     }
-    if corpus.outside:
-        outside = classifier.logits([example.text for example in corpus.outside])
-        row |= scores.detection(doubt(logits), doubt(outside), classifier.calibration.threshold)
-    return row
 
 
 def latency(classifier: Classifier, texts: Sequence[str]) -> float:

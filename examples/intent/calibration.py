@@ -17,7 +17,6 @@ class Calibration:
     Args:
         temperature: what logits are divided by before they become probabilities.
         threshold: of the doubt about a text, above which the answer is none; None never says none.
-        rejects: the share of validation texts that lie above it, though they have an intent.
 
     Reference: Guo et al., "On calibration of modern neural networks", 2017, section 4.2
     (https://arxiv.org/abs/1706.04599).
@@ -25,7 +24,6 @@ class Calibration:
 
     temperature: float = 1.0
     threshold: float | None = None
-    rejects: float = 0.0
 
     @classmethod
     def fit(cls, logits: np.ndarray, answers: np.ndarray, rejects: float) -> Calibration:
@@ -38,7 +36,7 @@ class Calibration:
             return -float(log_softmax(logits / np.exp(log_temperature))[rows, answers].mean())
 
         temperature = float(np.exp(minimize_scalar(surprise, bounds=(-3, 3), method="bounded").x))
-        return cls(temperature, float(np.quantile(doubt(logits), 1 - rejects)), rejects)
+        return cls(temperature, float(np.quantile(doubt(logits), 1 - rejects)))
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Give (n, K)."""

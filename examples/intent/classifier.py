@@ -24,9 +24,9 @@ BATCHES = (1, 16, 256)
 
 BOUNDARIES = (8, 16, 32, 64, 128, 512, 2048)
 """How many steps a prediction is padded to. With `BATCHES` that bounds what is compiled."""
+
 LONGEST = 1 << 15
 """The characters that a text may have: a longer one is not even cut into tokens."""
-
 
 LOUDER = 4.0
 """What the mean of token vectors is multiplied by, to be as large as states are."""
@@ -65,31 +65,21 @@ class TokenEmbedding(BagEmbedding):
 
 
 @dataclasses.dataclass(frozen=True)
-class Beside(jaxrnn.Composite):
+class Beside(jaxrnn.Residual):
     """Layers whose inputs are put out too, behind their outputs: (T, *batch, D) to (T, *batch, H + D)."""
-
-    layers: Any
-
-    def init(self, key: jax.Array, in_dim: int) -> Any:
-        """Draw the params of the layers."""
-        return self.layers.init(key, in_dim)
-
-    def initial_state(self, params: Any, batch: tuple[int, ...] = ()) -> Any:
-        """Give the layers' state."""
-        return self.layers.initial_state(params, batch)
 
     def out_dim(self, in_dim: int) -> int:
         """H + D."""
-        return jaxrnn.out_dim(self.layers, in_dim) + in_dim
+        return jaxrnn.out_dim(self.cell, in_dim) + in_dim
 
     def cross(self, run: Any, params: Any, state: Any, initial: Any, xs: Any, key: Any) -> tuple[Any, jax.Array]:
         """Cross time with the layers."""
-        state, ys = run(self.layers, params, state, initial, xs, key)
+        state, ys = run(self.cell, params, state, initial, xs, key)
         return state, jnp.concatenate([ys, xs], axis=-1)
 
     def step(self, params: Any, state: Any, x: jax.Array) -> tuple[Any, jax.Array]:
         """Take one step."""
-        state, y = self.layers.step(params, state, x)
+        state, y = self.cell.step(params, state, x)
         return state, jnp.concatenate([y, x], axis=-1)
 
 
@@ -105,18 +95,16 @@ class HighestAndMean:
 
     def __call__(self, ys: jax.Array, lengths: Any = None) -> jax.Array:
         """(T, *batch, H + D) to (*batch, H + D)."""
-        return jnp.concatenate(
-            [maximum(ys[..., : -self.inputs], lengths), LOUDER * mean(ys[..., -self.inputs :], lengths)], axis=-1
-        )
+        states, inputs = ys[..., : -self.inputs], ys[..., -self.inputs :]
+        return jnp.concatenate([maximum(states, lengths), LOUDER * mean(inputs, lengths)], axis=-1)
 
 
 def build(config: Config, vocabulary: int, labels: int) -> SequenceModel:
     """Define the model; what the last dropout keeps is one mask for all steps, so it may stand before the reading."""
     gru = jaxrnn.GRU(config.hidden)
-    layers = jaxrnn.Stack(
-        (jaxrnn.Dropout(config.input_dropout), gru if config.causal else jaxrnn.Bidirectional(gru, gru))
-    )
-    layers = jaxrnn.Stack((Beside(layers), jaxrnn.VariationalDropout(config.output_dropout)))
+    recurrent = gru if config.causal else jaxrnn.Bidirectional(gru, gru)
+    heard = Beside(jaxrnn.Stack((jaxrnn.Dropout(config.input_dropout), recurrent)))
+    layers = jaxrnn.Stack((heard, jaxrnn.VariationalDropout(config.output_dropout)))
     embed, read = TokenEmbedding(vocabulary, config.features), HighestAndMean(config.features)
     return SequenceModel(embed, layers, labels, read)
 

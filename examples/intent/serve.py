@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from .classifier import Answer, Classifier
+from .classifier import BATCHES, BOUNDARIES, Answer, Classifier
 from .errors import UserError
 from .text import tokenize
 
@@ -146,10 +146,11 @@ def application(classifier: Classifier) -> Starlette:
 
     async def unfold(request: Request) -> Response:
         question = Question.of(await body_of(request))
-        ids = encode(classifier, question.texts[0], "text")
-        if not question.single or len(ids) > MOST_TOKENS:
-            raise Refusal(422, f"needs one text of 1 to {MOST_TOKENS} tokens; got {len(ids)} tokens")
-        tokens = tokenize(question.texts[0])
+        if not question.single:
+            raise Refusal(422, 'needs {"text": "..."}')
+        ids, tokens = encode(classifier, question.texts[0], "text"), tokenize(question.texts[0])
+        if len(ids) > MOST_TOKENS:
+            raise Refusal(422, f"text: has room for {MOST_TOKENS} tokens; got {len(ids)}")
         prefixes = await batcher([ids[:end] for end in range(1, len(ids) + 1)])
         steps = classifier.name(prefixes, most=question.top_k, threshold=question.threshold)
         return JSONResponse({"steps": [{"token": t, **_json(a)} for t, a in zip(tokens, steps, strict=True)]})
@@ -175,8 +176,8 @@ def application(classifier: Classifier) -> Starlette:
 
 def warm(classifier: Classifier) -> None:
     """Compile what utterances of common lengths need, before the first one asks."""
-    for rows in (1, 16, 256):
-        for steps in (8, 16):
+    for rows in BATCHES:
+        for steps in BOUNDARIES[:2]:
             classifier.logits(["word " * steps] * rows)
 
 

@@ -80,7 +80,8 @@ class ForwardLoop {
 
   void cross() const {
     const Shape& shape = job_.shape;
-    const Index hidden = shape.hidden, size = shape.batch * hidden, last = shape.step(shape.time - 1), panels = P::count(hidden);
+    const Index hidden = shape.hidden, size = shape.batch * hidden, last = shape.step(shape.time - 1);
+    const Index panels = P::count(hidden);
     const std::size_t bytes = static_cast<std::size_t>(hidden) * sizeof(float);
     if (Cell::STATES > 1) {
       std::memset(own_.memory, 0, static_cast<std::size_t>(rows_.count() * own_.width) * sizeof(float));

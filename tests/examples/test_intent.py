@@ -70,7 +70,7 @@ def test_exports_answer_as_the_classifier_does(trained, tmp_path, capsys, causal
         params = build(config, len(classifier.vocabulary), 3).init(jax.random.key(0))
         folder = tmp_path / "causal"
         bundle.save(folder, dataclasses.replace(classifier, config=config, params=params), {})
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is an optional peer: pip install jaxrnn[peers]")
     assert main(["export", "--bundle", str(folder), "--out", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
     assert out.count("its logits are") == 2

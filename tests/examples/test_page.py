@@ -7,13 +7,13 @@ import time
 
 import pytest
 import uvicorn
+from playwright.sync_api import sync_playwright
 
 from examples.intent.serve import application
 
 from .test_serve import classifier  # noqa: F401
 
 CHROMIUM = shutil.which("chromium")
-playwright = pytest.importorskip("playwright.sync_api")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
 
@@ -35,7 +35,7 @@ def address(classifier):  # noqa: F811
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
 def test_the_intent_forms_token_by_token_as_one_types(address):
-    with playwright.sync_playwright() as play:
+    with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page()
         failures = []

@@ -11,7 +11,11 @@
 
 #include "library.h"
 
-#define LEFT_OUT(isa) namespace jaxrnn::isa { extern const Kernel kernels[CELLS] = {}; void affine(const Affine&, Rows) {} }
+#define LEFT_OUT(isa)                          \
+  namespace jaxrnn::isa {                      \
+  extern const Kernel kernels[CELLS] = {};     \
+  void affine(const Affine&, Rows) {}          \
+  }
 LEFT_OUT(LACKS_A)
 LEFT_OUT(LACKS_B)
 #define NAME(isa) TEXT(isa)
