@@ -42,7 +42,7 @@ class Train:
         utterances: of the test that are answered at most, one at a time.
         json: the result file; by default `train.json` in the folder of this hardware.
         config: the sizes of the model, and its noise.
-        recipe: how it is trained.
+        recipe: how it is trained, here without an adversary: a step is one pass, as the other libraries' is.
     """
 
     data: pathlib.Path = BUNDLED
@@ -51,7 +51,7 @@ class Train:
     utterances: int = 200
     json: pathlib.Path | None = None
     config: Config = Config()
-    recipe: Recipe = Recipe()
+    recipe: Recipe = Recipe(adversary=0)
 
     def __call__(self) -> None:
         """Measure, print two tables, write the file."""

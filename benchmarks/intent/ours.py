@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+import functools
 
 import jax
 import numpy as np
 
-from examples.intent.classifier import BOUNDARIES
+from examples.intent.classifier import BOUNDARIES, Params
 from examples.intent.train import Loss
 from jaxrnn import Driver
-from jaxrnn.model import SequenceModel
 from jaxrnn.train import Batch, LengthGroups, init, make_step
 
 from .task import SEED, Answer, Task
-
-
-@dataclasses.dataclass(frozen=True)
-class Driven:
-    """A model under one driver; None is `select`'s choice."""
-
-    model: SequenceModel
-    driver: Driver | None
-
-    def __call__(self, params: Any, ids: Any, lengths: Any, key: Any = None) -> jax.Array:
-        """Give the logits."""
-        return self.model(params, ids, lengths, key=key, driver=self.driver)
 
 
 class Learner:
     """The example's loss and optimizer under `make_step`."""
 
     def __init__(self, task: Task, driver: Driver | None) -> None:
-        model, optimizer = Driven(task.model, driver), task.recipe.optimizer(task.recipe.steps)
-        self._step = make_step(Loss(model, task.recipe), optimizer)  # type: ignore[arg-type]
-        self._state = init(task.params, optimizer, jax.random.key(SEED))
-        self._logits = jax.jit(model)
+        optimizer = task.recipe.optimizer(task.recipe.steps)
+        self._step = make_step(Loss(task.model, task.recipe, driver=driver), optimizer)
+        self._state = init(Params(task.params), optimizer, jax.random.key(SEED))
+        self._logits = jax.jit(functools.partial(task.model, driver=driver))
 
     def logits(self, batch: Batch) -> np.ndarray:
         """Give (B, K), without noise."""
-        return np.asarray(self._logits(self._state.params, batch.ids, batch.lengths))
+        return np.asarray(self._logits(self._state.params.model, batch.ids, batch.lengths))
 
     def step(self, batch: Batch) -> jax.Array:
         """Train on a batch, and give the loss."""

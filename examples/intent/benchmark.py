@@ -99,6 +99,7 @@ def tested(classifier: Classifier, corpus: Corpus) -> Row:
         "model_bytes": len(bundle.weights(classifier)),
         "latency_ms": 1e3 * latency(classifier, [example.text for example in corpus.test[:ANSWERED]]),
         **(found.detection or {}),
+        **({} if found.slot_f1 is None else {"slot_f1": 100 * found.slot_f1}),
     }
 
 

@@ -14,12 +14,15 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from jaxrnn.model import SequenceModel
+
 from .calibration import Calibration
-from .classifier import Classifier, Config, build
+from .classifier import Classifier, Config, Params, build, init
 from .errors import UserError
+from .slots import Tagger
 from .text import Vocabulary
 
-FORMAT = 2
+FORMAT = 3
 STORED = np.float16  # what weights are saved in, half the size of what is computed with
 FILES = ("weights.safetensors", "config.json", "vocabulary.json")
 
@@ -32,6 +35,7 @@ def save(folder: Path, classifier: Classifier, about: dict[str, Any]) -> None:
     config = {
         "model": dataclasses.asdict(classifier.config),
         "labels": classifier.labels,
+        "tags": classifier.tagger and classifier.tagger.tags,
         "calibration": dataclasses.asdict(classifier.calibration),
         "about": about,
     }
@@ -65,12 +69,13 @@ def load(folder: Path) -> tuple[Classifier, dict[str, Any]]:
         vocabulary = Vocabulary(**{**vocabulary, "words": tuple(vocabulary["words"])})
         sizes, labels = Config(**config["model"]), tuple(config["labels"])
         calibration = Calibration(**config["calibration"])
+        tagger = config["tags"] and Tagger(tuple(config["tags"]))
         arrays = safetensors.numpy.load(contents["weights.safetensors"])
         arrays = {name: a.astype(np.float32) for name, a in arrays.items()}
-        params = _params(build(sizes, len(vocabulary), len(labels)), arrays)
+        params = _params(build(sizes, len(vocabulary), len(labels)), tagger, arrays)
     except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"{folder}: written by another version of this example? {error}. Train it anew.") from error
-    return Classifier(sizes, vocabulary, labels, params, calibration), config["about"]
+    return Classifier(sizes, vocabulary, labels, params, calibration, tagger), config["about"]
 
 
 def _verified(folder: Path) -> dict[str, bytes]:
@@ -99,9 +104,9 @@ def _named(params: Any) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
 
 
-def _params(model: Any, arrays: dict[str, np.ndarray]) -> Any:
+def _params(model: SequenceModel, tagger: Tagger | None, arrays: dict[str, np.ndarray]) -> Params:
     """Put arrays back in their places; raises ValueError where names or shapes are not the model's."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: init(key, model, tagger), jax.random.key(0))
     leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
     if set(names) != set(arrays):

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrnn
-from jaxrnn.model import BagEmbedding, SequenceModel, maximum, mean, readout
+from jaxrnn.model import BagEmbedding, ModelParams, SequenceModel, maximum, mean, readout
 from jaxrnn.train import LengthGroups, epoch_batches
 
 from .calibration import Calibration, doubt
 from .errors import UserError
+from .slots import Slot, Tagger, TaggerParams, fill
 from .text import Vocabulary
 
 BATCHES = (1, 16, 256)
@@ -109,6 +110,20 @@ def build(config: Config, vocabulary: int, labels: int) -> SequenceModel:
     return SequenceModel(embed, layers, labels, read)
 
 
+class Params(NamedTuple):
+    """What is learned: the model's params, and the tagger's, None where the corpus has no slots."""
+
+    model: ModelParams
+    tagger: TaggerParams | None = None
+
+
+def init(key: jax.Array, model: SequenceModel, tagger: Tagger | None) -> Params:
+    """Draw the params; the tagger reads each step of what the model's layers put out."""
+    params = model.init(key)
+    features = jaxrnn.out_dim(model.layers, model.embed.features)
+    return Params(params, tagger and tagger.init(jax.random.fold_in(key, 0), features))
+
+
 class Answer(NamedTuple):
     """What is answered to a text: an intent, or none, in which case `reason` says why.
 
@@ -117,12 +132,19 @@ class Answer(NamedTuple):
         probability: of the likeliest intent.
         best: the likeliest intents and their probabilities, the likeliest first.
         reason: a sentence where the answer is none, else None.
+        slots: what else the text says, where slots were learned.
     """
 
     intent: str | None
     probability: float
     best: tuple[tuple[str, float], ...]
     reason: str | None
+    slots: tuple[Slot, ...] = ()
+
+
+def with_slots(answers: list[Answer], texts: Sequence[str], tags: Sequence[Sequence[str]]) -> list[Answer]:
+    """Add what the tags of the tokens say of the texts."""
+    return [answer._replace(slots=fill(*row)) for answer, *row in zip(answers, texts, tags, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,15 +155,17 @@ class Classifier:
         config: the sizes.
         vocabulary: text to ids.
         labels: the names of the K intents.
-        params: the model's.
+        params: what was learned.
         calibration: what was fitted on validation texts.
+        tagger: of the slots, None where there are none.
     """
 
     config: Config
     vocabulary: Vocabulary
     labels: tuple[str, ...]
-    params: Any
+    params: Params
     calibration: Calibration = Calibration()
+    tagger: Tagger | None = None
 
     @functools.cached_property
     def model(self) -> SequenceModel:
@@ -150,7 +174,8 @@ class Classifier:
 
     def answers(self, texts: Sequence[str], *, most: int = 3, threshold: float | None = None) -> list[Answer]:
         """Answer each text. Raises UserError as `logits` does."""
-        return self.name(self.logits(texts), most=most, threshold=threshold)
+        logits, tags = self.hear([self.encode(text) for text in texts])
+        return with_slots(self.name(logits, most=most, threshold=threshold), texts, tags)
 
     def name(self, logits: np.ndarray, *, most: int = 3, threshold: float | None = None) -> list[Answer]:
         """Name the intents of logits (n, K); `threshold` takes the place of the calibration's."""
@@ -178,14 +203,22 @@ class Classifier:
 
     def logits_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
         """Give (n, K) for what `encode` gave."""
-        answers = np.zeros((len(sequences), len(self.labels)), np.float32)
+        return self.hear(sequences)[0]
+
+    def hear(self, sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, list[list[str]]]:
+        """Give (n, K) and each token's tag for what `encode` gave; lists of none where there are no slots."""
+        logits, tags = np.zeros((len(sequences), len(self.labels)), np.float32), [[] for _ in sequences]
         if not sequences:
-            return answers
+            return logits, tags
         batch_size = next((size for size in BATCHES if len(sequences) <= size), BATCHES[-1])
         for batch in epoch_batches(sequences, groups=LengthGroups(BOUNDARIES), batch_size=batch_size):
             rows = batch.rows[batch.rows >= 0]
-            answers[rows] = np.asarray(_logits(self.model, self.params, batch.ids, batch.lengths))[: len(rows)]
-        return answers
+            heard, path = _hear(self.model, self.tagger, self.params, batch.ids, batch.lengths)
+            logits[rows] = np.asarray(heard)[: len(rows)]
+            if self.tagger is not None:
+                for row, length, tag in zip(rows, batch.lengths, np.asarray(path).T, strict=False):
+                    tags[row] = [self.tagger.tags[i] for i in tag[:length]]
+        return logits, tags
 
     def encode(self, text: str) -> np.ndarray:
         """Give the ids (T, N) of a text; raises UserError for one of no token, or of more than can be answered."""
@@ -207,11 +240,11 @@ class Classifier:
         """
         if not self.config.causal:
             raise UserError("this classifier hears the end before it answers the beginning. Train one with --causal")
-        state = self.model.initial_state(self.params)
+        state = self.model.initial_state(self.params.model)
         heard = jnp.full(self.config.hidden, -jnp.inf), jnp.zeros(self.config.features)
         for count, token in enumerate(tokens, start=1):
             ids = np.array(self.vocabulary.bag(token), np.int32)
-            state, heard, logits = _step(self.model, self.params, state, heard, ids, count)
+            state, heard, logits = _step(self.model, self.params.model, state, heard, ids, count)
             yield self.name(np.asarray(logits)[None])[0]
 
     def prefixes(self, text: str) -> np.ndarray:
@@ -228,17 +261,20 @@ class Classifier:
 
     def memory(self, text: str) -> np.ndarray:
         """Give (T, T): the norm of the Jacobian of h_t, what both directions put out, by x_s, the token's vector."""
-        return np.asarray(_memory(self.model, self.params, self.vocabulary.ids(text)))
+        return np.asarray(_memory(self.model, self.params.model, self.vocabulary.ids(text)))
 
 
-@jax.jit(static_argnums=0)
-def _logits(model: SequenceModel, params: Any, ids: Any, lengths: Any) -> jax.Array:
-    return model(params, ids, lengths)
+@jax.jit(static_argnums=(0, 1))
+def _hear(model: SequenceModel, tagger: Tagger | None, params: Params, ids: Any, lengths: Any) -> Any:
+    """Give the logits (B, K) and the path of tags (T, B), None without a tagger."""
+    _, ys = model.hidden(params.model, ids, lengths)
+    logits = readout(params.model.readout, model.read(ys, lengths))
+    return logits, tagger and tagger.path(params.tagger, ys, lengths)
 
 
 @jax.jit(static_argnums=0)
 def _step(
-    model: SequenceModel, params: Any, state: Any, heard: Any, ids: Any, count: Any
+    model: SequenceModel, params: ModelParams, state: Any, heard: Any, ids: Any, count: Any
 ) -> tuple[Any, Any, jax.Array]:
     """Hear one token more: `heard` is what `HighestAndMean` reads, the maximum and the sum so far."""
     state, y = model.layers.step(params.layers, state, model.embed(params.embed, ids))
@@ -248,7 +284,7 @@ def _step(
 
 
 @jax.jit(static_argnums=0)
-def _memory(model: SequenceModel, params: Any, ids: Any) -> jax.Array:
+def _memory(model: SequenceModel, params: ModelParams, ids: Any) -> jax.Array:
     xs = model.embed(params.embed, ids)
 
     def row(t: jax.Array) -> jax.Array:

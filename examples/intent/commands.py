@@ -58,7 +58,7 @@ class Train:
         console.print(f"{epochs} epochs; the first compiles")
         classifier, fitted = train(corpus, self.config, self.recipe, seed=self.seed, progress=self.progress)
         seconds = time.perf_counter() - began
-        valid = max(record["accuracy"] for record in fitted.history)
+        valid = min(fitted.history, key=lambda record: record["loss"])["accuracy"]
         found = _tested(classifier, corpus)
         about = {"data": str(self.data), "seed": self.seed, "epochs": epochs, "seconds": round(seconds, 1)}
         about |= {"valid accuracy": valid, "test accuracy": found.accuracy, "jax": jax.__version__}
@@ -115,6 +115,8 @@ class Evaluate:
         console.print(
             f"accuracy {found.scores.accuracy:.2%}, macro F1 {found.scores.macro_f1:.2%}, calibration error {error:.2%}"
         )
+        if found.slot_f1 is not None:
+            console.print(f"slots: F1 {found.slot_f1:.2%} over spans")
         if found.detection:
             shares = {name: f"{value:.1f} %" for name, value in found.detection.items()}
             console.print(
@@ -133,7 +135,7 @@ class Predict:
     texts: Positional[tuple[str, ...]] = ()
     bundle: Folder = BUNDLE
     stream: Annotated[bool, arg(help="answer after each token; needs a classifier trained with --causal")] = False
-    json: Annotated[bool, arg(help='write JSONL: {"text", "intent", "probability", "next", "reason"}')] = False
+    json: Annotated[bool, arg(help='write JSONL: {"text", "intent", "probability", "next", "reason", "slots"}')] = False
 
     def __call__(self) -> None:
         """Do it."""
@@ -153,6 +155,7 @@ class Predict:
             return
         row = {"text": text, "intent": answer.intent, "probability": answer.probability}
         row |= {"next": answer.best[answer.intent is not None :], "reason": answer.reason}
+        row |= {"slots": [slot._asdict() for slot in answer.slots]}
         print(json.dumps(row, ensure_ascii=False), flush=True)
 
 
@@ -250,6 +253,7 @@ def _tested(classifier: Classifier, corpus: Corpus) -> scores.Scores:
 def _sentence(answer: Answer) -> str:
     """Say the intent, its probability, and the next two; or none, why, and what came nearest."""
     listed = [f"{name} {probability:.1%}" for name, probability in answer.best]
+    slots = "".join(f"  {name}={value!r}" for name, value in answer.slots)
     if answer.intent is None:
-        return f"none: {answer.reason}  (nearest: {', '.join(listed)})"
-    return f"{listed[0]}  (next: {', '.join(listed[1:])})"
+        return f"none: {answer.reason}  (nearest: {', '.join(listed)}){slots}"
+    return f"{listed[0]}{slots}  (next: {', '.join(listed[1:])})"

@@ -53,7 +53,7 @@ def load(path: Path = BUNDLED, *, skip_bad_lines: bool = False, seed: int = 0) -
             raise UserError(f"{message}\nTo leave bad lines out and count them: --skip-bad-lines")
         skipped.append(message)
 
-    splits = _splits(path, report)
+    splits = _alike(_splits(path, report), report)
     corpus = Corpus(str(path), splits["train"], splits.get("valid", []), splits.get("test", []), splits.get("oos", []))
     if not corpus.train:
         raise UserError(f"{path}: train has no examples")
@@ -129,6 +129,18 @@ def _file(folder: Path, stems: tuple[str, ...]) -> Path | None:
     if len(found) > 1:
         raise UserError(f"{folder}: which one is it, {' or '.join(file.name for file in found)}? Leave one.")
     return found[0] if found else None
+
+
+def _alike(splits: dict[str, list[Example]], report: Report) -> dict[str, list[Example]]:
+    """Where a text of train has tags, report those of train, valid and test that have none."""
+    if not any(example.tags for example in splits["train"]):
+        return splits
+    for name in SPLITS.keys() & splits.keys():
+        for example in splits[name]:
+            if not example.tags:
+                report(f"{example.where}: has no tags, as others have")
+        splits[name] = [example for example in splits[name] if example.tags]
+    return splits
 
 
 def _known(examples: Iterable[Example], labels: tuple[str, ...], report: Report) -> list[Example]:

@@ -66,7 +66,7 @@ def to_jax(classifier: Classifier) -> bytes:
 
     Any T and B, on a CPU, on NVIDIA's GPUs and on TPUs; the weights are in it.
     """
-    model, params = classifier.model, jax.tree.map(np.asarray, classifier.params)
+    model, params = classifier.model, jax.tree.map(np.asarray, classifier.params.model)
     run = jax.jit(lambda ids, lengths: model(params, ids, lengths, driver=Scan()))
     shape = export.symbolic_shape("t, b", constraints=["t >= 1"])
     ids = jax.ShapeDtypeStruct((*shape, classifier.vocabulary.width), np.int32)
@@ -76,7 +76,7 @@ def to_jax(classifier: Classifier) -> bytes:
 
 def to_onnx(classifier: Classifier) -> bytes:
     """Give a model of ONNX: ids (T, B, N) and lengths (B,), int32, to logits and calibrated probabilities (B, K)."""
-    params, temperature = classifier.params, classifier.calibration.temperature
+    params, temperature = classifier.params.model, classifier.calibration.temperature
     return onnx_graph(params, classifier.config.hidden, classifier.vocabulary.width, temperature)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,13 +16,24 @@ from .text import tokenize
 LABELS = ("label", "category", "intent")
 """What the column or the field of the label may be called."""
 
+TAG = re.compile(r"O|[BI]-\S+")
+"""A word's tag."""
+
 
 class Example(NamedTuple):
-    """An utterance, its intent, and where it was read."""
+    """An utterance, its intent, and where it was read.
+
+    Attributes:
+        text: with one space between words.
+        label: the intent.
+        where: file and line.
+        tags: of each word, O, B-x or I-x; () where the corpus has no slots.
+    """
 
     text: str
     label: str
     where: str
+    tags: tuple[str, ...] = ()
 
 
 Report = Callable[[str], None]
@@ -66,7 +78,7 @@ def read_csv(path: Path, report: Report) -> Iterator[Example]:
 
 
 def read_jsonl(path: Path, report: Report) -> Iterator[Example]:
-    """Read a JSON object a line, with `text` and one of the label."""
+    """Read an object a line, with `text`, one of the label, and `tags`, a list of one a word, where there are slots."""
     for number, line in enumerate(read_lines(path), start=1):
         where = f"{path}:{number}"
         if not line.strip():
@@ -80,7 +92,7 @@ def read_jsonl(path: Path, report: Report) -> Iterator[Example]:
         if label is None or "text" not in row:
             report(f'{where}: needs {{"text": ..., "label": ...}}; got {line[:80]}')
             continue
-        yield from _checked(row["text"], label, where, report)
+        yield from _checked(row["text"], label, where, report, row.get("tags"))
 
 
 def read_pairs(path: Path, document: Any, key: str, report: Report) -> Iterator[Example]:
@@ -108,12 +120,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_snips(folder: Path, report: Report) -> Iterator[Example]:
-    """Read `seq.in` and `label` line by line, as SNIPS has them."""
+    """Read `seq.in`, `label` and, if it is there, `seq.out` line by line, as SNIPS has them."""
     texts, labels = read_lines(folder / "seq.in"), read_lines(folder / "label")
-    if len(texts) != len(labels):
-        raise UserError(f"{folder}: seq.in has {len(texts)} lines, label has {len(labels)}")
-    for number, (text, label) in enumerate(zip(texts, labels, strict=True), start=1):
-        yield from _checked(text, label, f"{folder / 'seq.in'}:{number}", report)
+    slots = folder / "seq.out"
+    tags = [line.split() for line in read_lines(slots)] if slots.exists() else [None] * len(texts)
+    if not len(texts) == len(labels) == len(tags):
+        counts = f"seq.in has {len(texts)} lines, label has {len(labels)}, seq.out {len(tags)}"
+        raise UserError(f"{folder}: {counts}; they must be as many")
+    for number, row in enumerate(zip(texts, labels, tags, strict=True), start=1):
+        yield from _checked(*row[:2], f"{folder / 'seq.in'}:{number}", report, row[2])
 
 
 READERS = {".tsv": read_tsv, ".csv": read_csv, ".jsonl": read_jsonl}
@@ -131,7 +146,7 @@ def _decoded(path: Path) -> str:
         raise UserError(f"{path}:{line}: not UTF-8: byte {data[error.start]:#04x}") from error
 
 
-def _checked(text: Any, label: Any, where: str, report: Report) -> Iterator[Example]:
+def _checked(text: Any, label: Any, where: str, report: Report, tags: Any = None) -> Iterator[Example]:
     """Give the example if it is one."""
     if not isinstance(text, str) or not isinstance(label, str):
         report(f"{where}: text and label must be strings; got {text!r:.60} and {label!r:.60}")
@@ -139,5 +154,12 @@ def _checked(text: Any, label: Any, where: str, report: Report) -> Iterator[Exam
         report(f"{where}: the text is empty")
     elif not label.strip():
         report(f"{where}: the label is empty")
+    elif tags is not None and not _fits(tags, text.split()):
+        report(f"{where}: needs a tag a word, each O, B-x or I-x; got {len(text.split())} words, tags {tags!s:.80}")
     else:
-        yield Example(" ".join(text.split()), label.strip(), where)
+        yield Example(" ".join(text.split()), label.strip(), where, tuple(tags or ()))
+
+
+def _fits(tags: Any, words: list[str]) -> bool:
+    """Say whether these are the tags of the words."""
+    return isinstance(tags, list) and len(tags) == len(words) and all(TAG.fullmatch(str(tag)) for tag in tags)

@@ -16,6 +16,7 @@ from . import scores
 from .calibration import Bin, calibration_error, doubt, reliability
 from .classifier import Classifier
 from .data import Corpus
+from .slots import gathered, span_f1
 
 MOST_CONFUSED = 24  # intents that a matrix has room for
 
@@ -40,6 +41,7 @@ class Report:
         mistakes: the wrong answers, the surest first.
         detection: how queries out of scope are told apart, where there are some.
         pairs: how often an intent (the first) was taken for another (the second).
+        slot_f1: over the spans of all slots, where slots were learned.
     """
 
     scores: scores.Scores
@@ -47,12 +49,13 @@ class Report:
     mistakes: list[Mistake]
     detection: dict[str, float] | None
     pairs: Counter[tuple[str, str]]
+    slot_f1: float | None = None
 
     @classmethod
     def of(cls, classifier: Classifier, corpus: Corpus) -> Report:
         """Answer the test split, and the queries out of scope where there are some."""
         texts, labels = zip(*((e.text, e.label) for e in corpus.test), strict=True)
-        logits = classifier.logits(texts)
+        logits, tags = classifier.hear([classifier.encode(text) for text in texts])
         probabilities = classifier.calibration.probabilities(logits)
         answers, sure = [classifier.labels[i] for i in probabilities.argmax(axis=-1)], probabilities.max(axis=-1)
         wrong = [
@@ -70,6 +73,7 @@ class Report:
             sorted(wrong, key=lambda mistake: -mistake.probability),
             detection,
             Counter((mistake.label, mistake.answer) for mistake in wrong),
+            _slot_f1(corpus, tags) if classifier.tagger else None,
         )
 
     def save(self, folder: Path, about: dict[str, Any]) -> None:
@@ -80,6 +84,7 @@ class Report:
             "macro_f1": self.scores.macro_f1,
             "expected_calibration_error": calibration_error(self.bins),
             "out_of_scope": self.detection,
+            "slot_f1": self.slot_f1,
             "intents": [dataclasses.asdict(row) for row in self.scores.rows],
             "reliability": [b._asdict() for b in self.bins],
             "mistakes": [dataclasses.asdict(mistake) for mistake in self.mistakes],
@@ -103,6 +108,14 @@ def confused(report: Report, most: int = MOST_CONFUSED) -> list[str]:
     while left := [label for label in chosen if label not in order]:
         order.append(max(left, key=lambda label: (both(order[-1], label), times[label])))
     return order
+
+
+def _slot_f1(corpus: Corpus, tags: list[list[str]]) -> float | None:
+    """Score the slots, where the test split says what they are."""
+    if not all(example.tags for example in corpus.test):
+        return None
+    found = [gathered(example.text, row) for example, row in zip(corpus.test, tags, strict=True)]
+    return span_f1([example.tags for example in corpus.test], found)
 
 
 def draw_confusion(report: Report, path: Path) -> None:

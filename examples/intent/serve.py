@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from .classifier import BATCHES, BOUNDARIES, Answer, Classifier
+from .classifier import BATCHES, BOUNDARIES, Answer, Classifier, with_slots
 from .errors import UserError
 from .text import tokenize
 
@@ -128,7 +128,7 @@ class Question:
 
 def application(classifier: Classifier) -> Starlette:
     """Make the application."""
-    batcher = Batcher(classifier.logits_of)
+    batcher = Batcher(lambda sequences: list(zip(*classifier.hear(sequences), strict=True)))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -140,8 +140,10 @@ def application(classifier: Classifier) -> Starlette:
     async def predict(request: Request) -> Response:
         question = Question.of(await body_of(request))
         names = ["text"] if question.single else [f"texts[{i}]" for i in range(len(question.texts))]
-        logits = await batcher([encode(classifier, *pair) for pair in zip(question.texts, names, strict=True)])
-        answers = [_json(a) for a in classifier.name(logits, most=question.top_k, threshold=question.threshold)]
+        heard = await batcher([encode(classifier, *pair) for pair in zip(question.texts, names, strict=True)])
+        logits, tags = zip(*heard, strict=True)
+        answers = classifier.name(np.stack(logits), most=question.top_k, threshold=question.threshold)
+        answers = [_json(answer) for answer in with_slots(answers, question.texts, tags)]
         return JSONResponse(answers[0] if question.single else {"answers": answers})
 
     async def unfold(request: Request) -> Response:
@@ -152,8 +154,10 @@ def application(classifier: Classifier) -> Starlette:
         if len(ids) > MOST_TOKENS:
             raise Refusal(422, f"text: has room for {MOST_TOKENS} tokens; got {len(ids)}")
         prefixes = await batcher([ids[:end] for end in range(1, len(ids) + 1)])
-        steps = classifier.name(prefixes, most=question.top_k, threshold=question.threshold)
-        return JSONResponse({"steps": [{"token": t, **_json(a)} for t, a in zip(tokens, steps, strict=True)]})
+        logits, tags = zip(*prefixes, strict=True)
+        answers = classifier.name(np.stack(logits), most=question.top_k, threshold=question.threshold)
+        answers[-1:] = with_slots(answers[-1:], question.texts, tags[-1:])
+        return JSONResponse({"steps": [{"token": t, **_json(a)} for t, a in zip(tokens, answers, strict=True)]})
 
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "ok", "intents": len(classifier.labels)})
@@ -210,7 +214,8 @@ async def body_of(request: Request) -> Any:
 
 def _json(answer: Answer) -> dict[str, Any]:
     best = [{"intent": name, "probability": probability} for name, probability in answer.best]
-    return {"intent": answer.intent or "none", "probability": answer.probability, "reason": answer.reason, "best": best}
+    found = {"intent": answer.intent or "none", "probability": answer.probability, "reason": answer.reason}
+    return {**found, "best": best, "slots": [slot._asdict() for slot in answer.slots]}
 
 
 async def _refused(request: Request, refusal: Exception) -> Response:

@@ -4,8 +4,10 @@ import os
 import random
 import time
 
+from examples.intent.classifier import with_slots
 from examples.intent.data import load
 from examples.intent.errors import UserError
+from examples.intent.text import tokenize
 
 from .test_serve import classifier  # noqa: F401
 
@@ -43,15 +45,18 @@ def test_every_text_has_one_answer_or_one_refusal(classifier):  # noqa: F811
     draw = random.Random(0)
     texts = [example.text for example in load().train[:500]]
     tried = [*PIECES, "x" * 10_000_000, "词 " * 5_000_000, *(mutated(draw, texts) for _ in range(COUNT))]
-    encoded, refused, slowest = [], 0, 0.0
+    encoded, known, refused, slowest = [], [], 0, 0.0
     for text in tried:
         began = time.perf_counter()
         try:
             encoded.append(classifier.encode(text))
+            known.append(text)
         except UserError:
             refused += 1
         slowest = max(slowest, time.perf_counter() - began)
-    answers = classifier.name(classifier.logits_of(encoded))
+    logits, tags = classifier.hear(encoded)
+    answers = with_slots(classifier.name(logits), known, tags)
+    assert all([t for word in text.split() for t in tokenize(word)] == tokenize(text) for text in known)
     assert len(answers) + refused == len(tried)
     assert all((answer.intent is None) == (answer.reason is not None) for answer in answers)
     assert all(0 <= answer.probability <= 1 for answer in answers)

@@ -13,7 +13,7 @@ import pytest
 
 from examples.intent import bundle, data, scores
 from examples.intent.__main__ import main
-from examples.intent.classifier import Config, build
+from examples.intent.classifier import Config, build, init
 from examples.intent.errors import UserError
 from examples.intent.explain import legible
 from examples.intent.text import tokenize
@@ -24,7 +24,7 @@ from .test_data import LINES, write_tsv
 ROOT = Path(__file__).parents[2]
 PNG = b"\x89PNG\r\n\x1a\n"
 SMALL = Config(16, 16, 0.1, 0.1)
-TINY = Recipe(steps=30, least_epochs=12, batch_size=8, groups=1, learning_rate=3e-2, word_dropout=0.1)
+TINY = Recipe(30, 12, batch_size=8, groups=1, learning_rate=3e-2, rejects=0, word_dropout=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_exports_answer_as_the_classifier_does(trained, tmp_path, capsys, causal
     folder = root / "bundle"
     if causal:
         config = dataclasses.replace(SMALL, causal=True)
-        params = build(config, len(classifier.vocabulary), 3).init(jax.random.key(0))
+        params = init(jax.random.key(0), build(config, len(classifier.vocabulary), 3), None)
         folder = tmp_path / "causal"
         bundle.save(folder, dataclasses.replace(classifier, config=config, params=params), {})
     pytest.importorskip("onnxruntime", reason="onnxruntime is an optional peer: pip install jaxrnn[peers]")
@@ -162,7 +162,7 @@ def test_command_line_in_a_process_of_its_own(trained):
     )
     rows = [json.loads(line) for line in ran.stdout.splitlines()]
     assert [row["text"] for row in rows] == ["lights on", "放首歌"]
-    assert set(rows[0]) == {"text", "intent", "probability", "next", "reason"}
+    assert set(rows[0]) == {"text", "intent", "probability", "next", "reason", "slots"}
     assert ran.returncode == 2
     assert ran.stderr.startswith('error: stdin:4: needs {"text": ...}')
     assert "Traceback" not in ran.stderr

@@ -41,8 +41,14 @@ class Wrong:
         def probabilities(logits):
             return np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
 
+    tagger = None
+    encode = staticmethod(len)
+
+    def hear(self, lengths):
+        return np.array([[0.0, length / 4] for length in lengths]), [[] for _ in lengths]
+
     def logits(self, texts):
-        return np.array([[0.0, len(text) / 4] for text in texts])
+        return self.hear([len(text) for text in texts])[0]
 
 
 def write(folder):

@@ -10,7 +10,8 @@ from starlette.testclient import TestClient
 
 from examples.intent import serve
 from examples.intent.calibration import Calibration
-from examples.intent.classifier import Classifier, Config, build
+from examples.intent.classifier import Classifier, Config, build, init
+from examples.intent.slots import Tagger
 from examples.intent.text import Vocabulary
 
 TEXTS = ["what time is it ?", "turn on the lights", "几点了"]
@@ -20,8 +21,9 @@ TEXTS = ["what time is it ?", "turn on the lights", "几点了"]
 def classifier():
     vocabulary, labels = Vocabulary(("it", "time"), buckets=64, width=4), ("lights", "music", "time")
     config = Config(8, 8)
-    params = build(config, len(vocabulary), len(labels)).init(jax.random.key(0))
-    return Classifier(config, vocabulary, labels, params, Calibration(0.5, threshold=100.0))
+    tagger = Tagger(("O", "B-room", "I-room"))
+    params = init(jax.random.key(0), build(config, len(vocabulary), len(labels)), tagger)
+    return Classifier(config, vocabulary, labels, params, Calibration(0.5, threshold=100.0), tagger)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,7 @@ def test_one_text_and_many_are_answered_as_in_process(client, classifier):
         assert answer["intent"] == want.intent
         assert [best["intent"] for best in answer["best"]] == [name for name, _ in want.best[:2]]
         assert answer["probability"] == pytest.approx(want.probability, abs=1e-3)
+        assert answer["slots"] == [slot._asdict() for slot in want.slots]
         assert client.post("/predict", json={"text": text}).json()["intent"] == want.intent
 
 
@@ -50,6 +53,7 @@ def test_unfolding_ends_in_the_prediction(client):
     assert [step["token"] for step in steps] == ["what", "time", "is", "it", "?"]
     answer = client.post("/predict", json={"text": TEXTS[0]}).json()
     assert steps[-1]["intent"] == answer["intent"]
+    assert steps[-1]["slots"] == answer["slots"]
     assert steps[-1]["probability"] == pytest.approx(answer["probability"], abs=1e-3)
 
 
