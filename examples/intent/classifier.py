@@ -13,7 +13,6 @@ import numpy as np
 
 import jaxrnn
 from jaxrnn.model import BagEmbedding, ModelParams, SequenceModel, maximum, mean, readout
-from jaxrnn.train import LengthGroups, epoch_batches
 
 from .calibration import Calibration, doubt
 from .errors import UserError
@@ -23,7 +22,7 @@ from .text import Vocabulary
 BATCHES = (1, 16, 256)
 """How many rows a prediction is padded to."""
 
-BOUNDARIES = (8, 16, 32, 64, 128, 512, 2048)
+BOUNDARIES = (4, 8, 12, 16, 24, 32, 64, 128, 512, 2048)
 """How many steps a prediction is padded to. With `BATCHES` that bounds what is compiled."""
 
 LONGEST = 1 << 15
@@ -207,16 +206,13 @@ class Classifier:
 
     def hear(self, sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, list[list[str]]]:
         """Give (n, K) and each token's tag for what `encode` gave; lists of none where there are no slots."""
-        logits, tags = np.zeros((len(sequences), len(self.labels)), np.float32), [[] for _ in sequences]
-        if not sequences:
-            return logits, tags
-        batch_size = next((size for size in BATCHES if len(sequences) <= size), BATCHES[-1])
-        for batch in epoch_batches(sequences, groups=LengthGroups(BOUNDARIES), batch_size=batch_size):
-            rows = batch.rows[batch.rows >= 0]
-            heard, path = _hear(self.model, self.tagger, self.params, batch.ids, batch.lengths)
+        logits = np.zeros((len(sequences), len(self.labels)), np.float32)
+        tags: list[list[str]] = [[] for _ in sequences]
+        for rows, ids, lengths in _batches(sequences):
+            heard, path = _hear(self.model, self.tagger, self.params, ids, lengths)
             logits[rows] = np.asarray(heard)[: len(rows)]
             if self.tagger is not None:
-                for row, length, tag in zip(rows, batch.lengths, np.asarray(path).T, strict=False):
+                for row, length, tag in zip(rows, lengths, np.asarray(path).T, strict=False):
                     tags[row] = [self.tagger.tags[i] for i in tag[:length]]
         return logits, tags
 
@@ -262,6 +258,19 @@ class Classifier:
     def memory(self, text: str) -> np.ndarray:
         """Give (T, T): the norm of the Jacobian of h_t, what both directions put out, by x_s, the token's vector."""
         return np.asarray(_memory(self.model, self.params.model, self.vocabulary.ids(text)))
+
+
+def _batches(sequences: Sequence[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+    """Give rows, ids (T, B, N) and lengths (B,), those of like length together, padded to few shapes."""
+    size = next((size for size in BATCHES if len(sequences) <= size), BATCHES[-1])
+    order = sorted(range(len(sequences)), key=lambda row: len(sequences[row]))
+    for rows in (order[i : i + size] for i in range(0, len(order), size)):
+        chosen = [sequences[row] for row in rows]
+        steps = next(steps for steps in BOUNDARIES if steps >= len(chosen[-1]))
+        ids, lengths = np.zeros((steps, size, *chosen[0].shape[1:]), np.int32), np.zeros(size, np.int32)
+        for place, sequence in enumerate(chosen):
+            ids[: len(sequence), place], lengths[place] = sequence, len(sequence)
+        yield rows, ids, lengths
 
 
 @jax.jit(static_argnums=(0, 1))
