@@ -132,7 +132,7 @@ def _sum_of_bag(table: jax.Array, ids: jax.Array, weights: jax.Array) -> jax.Arr
 def _one_by_one(table: jax.Array, ids: jax.Array, weights: jax.Array) -> jax.Array:
     """Do the same, up to the last id of each bag that is not 0."""
     width, features = ids.shape[-1], table.shape[1]
-    ends = ((ids != 0) * jnp.arange(1, width + 1)).max(axis=-1)
+    ends = jnp.where(ids != 0, jnp.arange(1, width + 1), 0).max(axis=-1)
     none = vary(jnp.zeros(features, table.dtype), varying((table, ids, weights)))
 
     def bag(_: None, one: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[None, jax.Array]:
