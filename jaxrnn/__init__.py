@@ -6,11 +6,15 @@ from .cell import GatedCell as GatedCell
 from .cell import GatedParams as GatedParams
 from .cell import Marks as Marks
 from .cells import GRU as GRU
+from .cells import LRU as LRU
 from .cells import LSTM as LSTM
+from .cells import RGLRU as RGLRU
 from .cells import Elman as Elman
+from .cells import IndRNN as IndRNN
 from .cells import LayerNormLSTM as LayerNormLSTM
 from .cells import LSTMState as LSTMState
 from .cells import MinGRU as MinGRU
+from .cells import MinLSTM as MinLSTM
 from .cells import PeepholeLSTM as PeepholeLSTM
 from .cells import ProjectedLSTM as ProjectedLSTM
 from .cells import ResetBeforeGRU as ResetBeforeGRU
@@ -20,6 +24,7 @@ from .compose import Residual as Residual
 from .compose import Stack as Stack
 from .compose import out_dim as out_dim
 from .drivers import BPTT as BPTT
+from .drivers import Associative as Associative
 from .drivers import Driver as Driver
 from .drivers import Loop as Loop
 from .drivers import Native as Native

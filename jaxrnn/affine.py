@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .cell import Marks, Output, Params, State, cast, float_dtype, where
-
-Solve = Callable[[jax.Array, jax.Array, jax.Array, bool], jax.Array]
-"""(a (T, ...), b (T, ...), state (...), reverse) -> s_t = a_t s_{t-1} + b_t for every t, (T, ...)."""
+from .mesh import zeros_like
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +59,54 @@ class AffineCell(abc.ABC):
         return state, self.output(params, state, x)
 
 
+class Solver(abc.ABC):
+    """A way to solve s_t = a_t s_{t-1} + b_t, a frozen value."""
+
+    @abc.abstractmethod
+    def __call__(self, a: jax.Array, b: jax.Array, state: jax.Array, reverse: bool) -> jax.Array:
+        """Give s_t for every t, (T, ...), from a and b (T, ...) and the state (...) before the first step.
+
+        Where a_t is zero, s_t is b_t, even if s_{t-1} is not finite. It needs no gradient.
+        """
+
+    def shift(self, rows: jax.Array, first: jax.Array, reverse: bool) -> jax.Array:
+        """Put `first` (...) before the rows (T, ...) as they are crossed, and leave the last one out."""
+        parts = [rows[1:], first[None]] if reverse else [first[None], rows[:-1]]
+        return jnp.concatenate(parts)[: len(rows)]
+
+    def enters(self, dstate: jax.Array, reverse: bool) -> jax.Array:
+        """Give what of a gradient (...) for the state before the first step is this device's."""
+        return dstate
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 4))
+def solved(solver: Solver, a: jax.Array, b: jax.Array, state: jax.Array, reverse: bool) -> jax.Array:
+    """Do as the solver does, with a gradient: the same recurrence the other way, so that it has one of its own.
+
+    It keeps a and s, two arrays of (T, ...). Reverse mode only.
+    """
+    return solver(a, b, state, reverse)
+
+
+def _forward(solver: Solver, a: jax.Array, b: jax.Array, state: jax.Array, reverse: bool) -> tuple[jax.Array, Any]:
+    states = solved(solver, a, b, state, reverse)
+    return states, (a, state, states)
+
+
+def _backward(solver: Solver, reverse: bool, residuals: Any, dstates: jax.Array) -> tuple[jax.Array, ...]:
+    a, state, states = residuals
+    none = zeros_like(state)
+    db = solved(solver, solver.shift(a, none, not reverse), dstates, none, not reverse)
+    before = solver.shift(states, state, reverse)
+    first = -1 if reverse else 0
+    return db * before, db, solver.enters(a[first] * db[first], reverse) if len(a) else none
+
+
+solved.defvjp(_forward, _backward)
+
+
 def cross(
-    solve: Solve, cell: AffineCell, params: Params, state: State, xs: Any, marks: Marks, reverse: bool
+    solver: Solver, cell: AffineCell, params: Params, state: State, xs: Any, marks: Marks, *, reverse: bool
 ) -> tuple[State, Output]:
     """Cross time with a solver of the recurrence: a_t and b_t of all steps are made at once, the marks put in them."""
     a, b = cell.affine(params, xs)
@@ -73,6 +117,6 @@ def cross(
     if marks.valid is not None:
         a = where(marks.valid, a, jax.tree.map(jnp.ones_like, a))
         b = where(marks.valid, b, jax.tree.map(jnp.zeros_like, b))
-    states = jax.tree.map(lambda a, b, s: solve(a, b, s, reverse), a, b, state)
+    states = jax.tree.map(lambda a, b, s: solved(solver, a, b, s, reverse), a, b, state)
     final = jax.tree.map(lambda s, states: states[0 if reverse else -1] if len(states) else s, state, states)
     return final, cell.output(params, states, xs)

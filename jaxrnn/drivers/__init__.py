@@ -1,6 +1,7 @@
 """How time is crossed, a file each."""
 
 from ..native import library
+from .associative import Associative as Associative
 from .bptt import BPTT as BPTT
 from .driver import Driver as Driver
 from .loop import Loop as Loop
@@ -15,4 +16,4 @@ def available() -> dict[str, str | None]:
     >>> available()["Scan"] is None
     True
     """
-    return {"Loop": None, "Scan": None, "BPTT": None, "Native": library.why_not()}
+    return {"Loop": None, "Scan": None, "BPTT": None, "Associative": None, "Native": library.why_not()}

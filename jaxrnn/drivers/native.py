@@ -16,7 +16,7 @@ from ..affine import cross as cross_affine
 from ..cell import Cell, GatedCell, GatedParams, Marks, Output, Params, State
 from ..mesh import on_each_device, vary, varying
 from ..native import library
-from ..native.affine import affine
+from ..native.affine import Kernel
 from ..native.calls import Backward, Cotangents, Crossed, Forward, Gradients, Operands, Weights
 from ..recurrence import Dense, check_features
 from .bptt import BPTT
@@ -51,7 +51,7 @@ class Native:
         if refusal := refuses(cell, {a.dtype for a in jax.tree.leaves((params, state))}):
             raise ValueError(f"{self} {refusal}. Use BPTT(), or Scan(), which takes any cell.")
         if isinstance(cell, AffineCell):
-            across = functools.partial(cross_affine, affine, cell, reverse=reverse)
+            across = functools.partial(cross_affine, Kernel(), cell, reverse=reverse)
             return on_each_device(across, params, state, xs, marks)
         assert isinstance(cell, GatedCell)
         check_features(xs, params.w_x)

@@ -1,7 +1,8 @@
-"""The affine recurrence in C++ as a JAX function, with its gradient and its rules for `vmap` and a sharded batch."""
+"""The affine recurrence in C++ as a JAX function, with its rules for `vmap` and a sharded batch."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -12,49 +13,17 @@ from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
+from ..affine import Solver
 from ..mesh import vary, varying
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def affine(a: jax.Array, b: jax.Array, state: jax.Array, reverse: bool) -> jax.Array:
-    """Give s_t = a_t s_{t-1} + b_t, elementwise, for every t.
+@dataclasses.dataclass(frozen=True)
+class Kernel(Solver):
+    """The solver in C++: a and b (T, ...) in float32, on a CPU."""
 
-    Where a_t is zero, s_t is b_t, even if s_{t-1} is not finite. The gradient is the same recurrence the other way, so
-    that it has one of its own. Reverse mode only.
-
-    Args:
-        a: (T, ...), float32.
-        b: as a.
-        state: (...), before the first step.
-        reverse: whether from the last step to the first.
-
-    Returns:
-        (T, ...).
-    """
-    return _ruled(reverse)(a, b, state)
-
-
-def _forward(a: jax.Array, b: jax.Array, state: jax.Array, reverse: bool) -> tuple[jax.Array, Any]:
-    states = affine(a, b, state, reverse)
-    return states, (a, state, states)
-
-
-def _backward(reverse: bool, residuals: Any, dstates: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    a, state, states = residuals
-    first = -1 if reverse else 0
-    before = _shifted(states, state, reverse)
-    db = affine(_shifted(a, jnp.zeros_like(state), not reverse), dstates, jnp.zeros_like(state), not reverse)
-    dstate = a[first] * db[first] if len(a) else jnp.zeros_like(state)
-    return db * before, db, dstate
-
-
-affine.defvjp(_forward, _backward)
-
-
-def _shifted(rows: jax.Array, first: jax.Array, reverse: bool) -> jax.Array:
-    """Put `first` before the rows (T, ...) as they are crossed, and leave the last one out."""
-    parts = [rows[1:], first[None]] if reverse else [first[None], rows[:-1]]
-    return jnp.concatenate(parts)[: len(rows)]
+    def __call__(self, a: jax.Array, b: jax.Array, state: jax.Array, reverse: bool) -> jax.Array:
+        """Solve."""
+        return _ruled(reverse)(a, b, state)
 
 
 def _direct(reverse: bool, a: jax.Array, b: jax.Array, state: jax.Array) -> jax.Array:

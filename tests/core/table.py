@@ -11,16 +11,22 @@ import jaxrnn
 from jaxrnn import (
     BPTT,
     GRU,
+    LRU,
     LSTM,
+    RGLRU,
+    AffineCell,
+    Associative,
     Bidirectional,
     Diagonal,
     Elman,
     GatedCell,
     Heads,
+    IndRNN,
     LayerNormLSTM,
     LearnedState,
     Loop,
     MinGRU,
+    MinLSTM,
     PeepholeLSTM,
     ProjectedLSTM,
     Remat,
@@ -67,6 +73,10 @@ CELLS = {
     "projected": ProjectedLSTM(H, 4),
     "reset_before": ResetBeforeGRU(H),
     "min_gru": MinGRU(H),
+    "min_lstm": MinLSTM(H),
+    "lru": LRU(H, states=5),
+    "rg_lru": RGLRU(D),
+    "ind_rnn": IndRNN(H),
 }
 COMPOSITES = {
     "stack": Stack((LSTM(H), GRU(5))),
@@ -75,6 +85,7 @@ COMPOSITES = {
     "deep": Stack((Bidirectional(LSTM(H)), Residual(GRU(2 * H)), Zoneout(LSTM(5), 0.3), States(LSTM(H)))),
 }
 GATED = {name: cell for name, cell in CELLS.items() if isinstance(cell, GatedCell)}
+AFFINE = {name: cell for name, cell in CELLS.items() if isinstance(cell, AffineCell)}
 EVERY = CELLS | COMPOSITES
 
 # Each driver with what its numbers may differ by from `Scan()`'s: (float32, float64).
@@ -88,11 +99,14 @@ DRIVERS = {
     "bptt": (BPTT(), (2e-5, 1e-12)),
     "bptt_chunks": (BPTT(2), (2e-5, 1e-12)),
     "bptt_gates": (BPTT(2, keep_gates=True, hoist=2), (2e-5, 1e-12)),
+    "associative": (Associative(), (2e-5, 1e-12)),
+    "associative_chunks": (Associative(2), (2e-5, 1e-12)),
 }
 NEEDS_GATED = ("scan_hoist", "bptt", "bptt_chunks", "bptt_gates")
 PAIRS = [
     (c, d) for c in CELLS for d in ("scan_hoist", "scan_chunks", "bptt_chunks") if c in GATED or d not in NEEDS_GATED
 ] + [(c, d) for c in ("lstm", "mine") for d in ("scan_unroll", "scan_remat", "bptt")]
+PAIRS += [(c, d) for c in AFFINE for d in ("associative", "associative_chunks")]
 
 
 def draw(cell, seed=0, time=T, batch=(B,)):
@@ -116,7 +130,7 @@ def marks(seed=0, time=T, batch=(B,)):
 
 def total(state, ys):
     """A number that all of them move."""
-    leaves = jax.tree.leaves((state, ys))
+    leaves = [part for leaf in jax.tree.leaves((state, ys)) for part in (leaf.real, leaf.imag)]
     return sum(jnp.sin(a * (1 + i)).sum() for i, a in enumerate(leaves))
 
 

@@ -1,0 +1,45 @@
+"""The independently recurrent network: each unit hears itself alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+
+from ..init import GlorotOrthogonal, Initializer, Shape
+from ..recurrence import Diagonal, Recurrence
+from .elman import Elman
+
+
+@dataclasses.dataclass(frozen=True)
+class Remembering(GlorotOrthogonal):
+    """`GlorotOrthogonal`, but for a diagonal recurrence U(0, 1): with relu no unit explodes, and some remember long."""
+
+    def diagonal(self, key: jax.Array, shape: Shape) -> jax.Array:
+        """U(0, 1)."""
+        return jax.random.uniform(key, shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class IndRNN(Elman):
+    """h_t = f(x_t U + w * h_{t-1} + b): an `Elman` whose recurrence is `Diagonal()`.
+
+    Args:
+        hidden: H, the number of units.
+        activation: f, elementwise.
+
+    The state is h (*batch, H).
+
+    >>> cell = IndRNN(4)
+    >>> params = cell.init(jax.random.key(0), in_dim=3)
+    >>> params.w_h.shape
+    (1, 4)
+
+    Reference: Li et al., "Independently Recurrent Neural Network (IndRNN)", CVPR 2018, eq. 4 and section 3.2
+    (https://arxiv.org/abs/1803.04831).
+    """
+
+    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu
+    recurrence: Recurrence = dataclasses.field(default=Diagonal(), kw_only=True)
+    initializer: Initializer = dataclasses.field(default=Remembering(), kw_only=True)

@@ -1,0 +1,86 @@
+"""The parallel scan: long sequences, what overflows, and time split over devices."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+import jaxrnn
+from jaxrnn import GRU, LRU, Associative, MinGRU, Scan
+
+from .table import draw, far, marks, run, total
+
+CELLS = {"min_gru": MinGRU(6), "lru": LRU(6)}
+LONG = 8 * 37
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_chunks_of_any_length_equal_scan(x64, name, reverse):
+    cell, kw = CELLS[name], marks(time=LONG)
+    arguments = draw(cell, time=LONG)
+    want = run(cell, *arguments, kw, Scan(), reverse)
+    for driver in (Associative(), Associative(1), Associative(7), Associative(LONG - 1)):
+        assert far(run(cell, *arguments, kw, driver, reverse), want) <= 1e-10
+
+
+def test_a_second_order_equals_scan(x64):
+    cell = MinGRU(6)
+    params, state, xs = draw(cell, time=9)
+
+    def slope(driver, xs):
+        f = lambda xs: total(*jaxrnn.unroll(cell, params, xs, state, driver=driver))
+        return jnp.sin(jax.grad(f)(xs)).sum()
+
+    got, want = (jax.grad(functools.partial(slope, driver))(xs) for driver in (Associative(2), Scan()))
+    assert far(got, want) <= 1e-10
+
+
+def test_products_that_overflow_within_a_chunk_lose_nothing():
+    a = jnp.full((200, 2), 1e4).at[120].set(0.0)
+    b = jnp.zeros((200, 2)).at[195, 0].set(1.0)
+    solve = jaxrnn.drivers.associative.Chunks(20)
+    got = solve(a, b, jnp.zeros(2), False)
+    assert (got[:195] == 0).all()
+    np.testing.assert_allclose(got[195:, 0], 1e4 ** np.arange(5), rtol=1e-6)
+    assert (got[:, 1] == 0).all()
+    assert (solve(a, b, jnp.full(2, jnp.inf), False)[120:195] == 0).all()
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_time_split_over_devices_equals_one_device(name, reverse):
+    cell = CELLS[name]
+    params, state, xs = draw(cell, time=LONG, batch=(2,))
+    resets = None if reverse else marks(3, LONG, (2,))["resets"] & (jnp.arange(LONG)[:, None] % 5 == 0)
+    mesh = jax.make_mesh((8,), ("time",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def part(driver, params, state, xs, resets):
+        return jaxrnn.unroll(cell, params, xs, state, resets=resets, reverse=reverse, driver=driver)[1]
+
+    along = P("time")
+    split = jax.shard_map(
+        functools.partial(part, Associative(axis="time")),
+        mesh=mesh,
+        in_specs=(P(), P(), along, None if reverse else along),
+        out_specs=along,
+    )
+    loss = lambda f, *arguments: jnp.sin(f(*arguments)).sum()
+    both = jax.jit(jax.value_and_grad(functools.partial(loss, split), (0, 1, 2)))
+    want = jax.value_and_grad(functools.partial(loss, functools.partial(part, Scan())), (0, 1, 2))
+    laid = jax.device_put((xs, resets), jax.NamedSharding(mesh, along))  # resets may be None
+    assert far(both(params, state, *laid), want(params, state, xs, resets)) <= 2e-4
+    program = both.lower(params, state, *laid).compile().as_text()
+    assert "all-gather" not in program
+    assert "collective-permute" in program
+
+
+def test_other_cells_are_refused():
+    params, _, xs = draw(GRU(6))
+    with pytest.raises(ValueError, match="takes an AffineCell"):
+        jaxrnn.unroll(GRU(6), params, xs, driver=Associative())
+    with pytest.raises(ValueError, match="1 or more"):
+        Associative(0)
