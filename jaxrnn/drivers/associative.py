@@ -14,9 +14,8 @@ from ..affine import cross as cross_affine
 from ..cell import Cell, Marks, Output, Params, State
 from ..mesh import zeros_like
 
-ENOUGH = {"cpu": 1 << 14}
-"""Numbers that a step should have at least to be worth its loop; elsewhere than on a CPU `PLENTY`."""
-PLENTY = 1 << 20
+ENOUGH = 1 << 20
+"""Numbers that a step should have on an accelerator to be worth its loop (unmeasured)."""
 SHORT = 64
 """Fewer steps than these are crossed one after the other."""
 
@@ -32,7 +31,8 @@ class Associative:
     way; it keeps two arrays of (T, *batch, H).
 
     Args:
-        chunk: the steps of a chunk; None chooses by T, the width of a step, and the backend.
+        chunk: the steps of a chunk; None chooses by T and the width of a step. On a CPU that is all of T: two cores
+            are busy with one step as it is, and memory is read once (benchmarks/results/cpu-2-cores/long.json).
         axis: the axis of a mesh that time is split over, inside a `jax.shard_map` that hands each device its part of
             xs, lengths (counted from the beginning of the part) and resets. The `state` counts where time begins; the
             state that comes back is the one at the end of each part. Each part is folded, the pairs of all devices go
@@ -77,7 +77,7 @@ class Chunks(Solver):
         time = len(b)
         steps = self.chunk or chosen(time, state.size)
         if steps >= time:
-            return _crossed(a[None], b[None], state[None], reverse)[0] if time else b
+            return _scanned(a, b, state, reverse)
         a, b = _cut(a, steps, 1), _cut(b, steps, 0)
         products, sums = _folded(a, b, reverse)
         ends = Chunks(None)(products, sums, state, reverse)
@@ -136,8 +136,18 @@ class Parts(Solver):
 
 def chosen(time: int, width: int) -> int:
     """Give the steps of a chunk for so many steps of so many numbers: T for no chunks."""
-    count = min(math.isqrt(time), ENOUGH.get(jax.default_backend(), PLENTY) // max(width, 1))
-    return time if time < SHORT or count < 2 else -(-time // count)
+    count = min(math.isqrt(time), ENOUGH // max(width, 1))
+    return time if jax.default_backend() == "cpu" or time < SHORT or count < 2 else -(-time // count)
+
+
+def _scanned(a: jax.Array, b: jax.Array, state: jax.Array, reverse: bool) -> jax.Array:
+    """Cross rows (T, ...) one after the other."""
+
+    def step(state: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        state = _times(row[0], state) + row[1]
+        return state, state
+
+    return lax.scan(step, state, (a, b), reverse=reverse)[1]
 
 
 def _cut(rows: jax.Array, steps: int, fill: int) -> jax.Array:
