@@ -28,6 +28,7 @@ from .drivers import Associative as Associative
 from .drivers import Driver as Driver
 from .drivers import Loop as Loop
 from .drivers import Native as Native
+from .drivers import Newton as Newton
 from .drivers import Remat as Remat
 from .drivers import Scan as Scan
 from .dropout import Dropout as Dropout

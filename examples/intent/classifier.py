@@ -44,7 +44,7 @@ class Config:
         causal: whether to cross time forward only, so that tokens can be answered as they arrive.
     """
 
-    features: int = 128
+    features: int = 192
     hidden: int = 128
     input_dropout: float = 0.3
     output_dropout: float = 0.5

@@ -77,7 +77,7 @@ class Vocabulary:
     """
 
     words: tuple[str, ...]
-    buckets: int = 16384
+    buckets: int = 12288
     shortest: int = 3
     longest: int = 4
     width: int = 16

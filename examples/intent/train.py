@@ -56,7 +56,7 @@ class Recipe:
     smoothing: float = 0.1
     rejects: float = 0.05
     word_dropout: float = 0.2
-    adversary: float = 0.5
+    adversary: float = 1.0
 
     def epochs(self, examples: int) -> int:
         """Give how often to go through the examples."""

@@ -6,6 +6,7 @@ from .bptt import BPTT as BPTT
 from .driver import Driver as Driver
 from .loop import Loop as Loop
 from .native import Native as Native
+from .newton import Newton as Newton
 from .scan import Remat as Remat
 from .scan import Scan as Scan
 
@@ -16,4 +17,4 @@ def available() -> dict[str, str | None]:
     >>> available()["Scan"] is None
     True
     """
-    return {"Loop": None, "Scan": None, "BPTT": None, "Associative": None, "Native": library.why_not()}
+    return {"Loop": None, "Scan": None, "BPTT": None, "Associative": None, "Newton": None, "Native": library.why_not()}

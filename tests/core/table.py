@@ -27,6 +27,7 @@ from jaxrnn import (
     Loop,
     MinGRU,
     MinLSTM,
+    Newton,
     PeepholeLSTM,
     ProjectedLSTM,
     Remat,
@@ -101,12 +102,16 @@ DRIVERS = {
     "bptt_gates": (BPTT(2, keep_gates=True, hoist=2), (2e-5, 1e-12)),
     "associative": (Associative(), (2e-5, 1e-12)),
     "associative_chunks": (Associative(2), (2e-5, 1e-12)),
+    "newton": (Newton(otherwise="nan"), (2e-5, 1e-11)),
+    "newton_diagonal": (Newton("diagonal", otherwise="nan"), (2e-5, 1e-11)),
 }
 NEEDS_GATED = ("scan_hoist", "bptt", "bptt_chunks", "bptt_gates")
 PAIRS = [
     (c, d) for c in CELLS for d in ("scan_hoist", "scan_chunks", "bptt_chunks") if c in GATED or d not in NEEDS_GATED
 ] + [(c, d) for c in ("lstm", "mine") for d in ("scan_unroll", "scan_remat", "bptt")]
 PAIRS += [(c, d) for c in AFFINE for d in ("associative", "associative_chunks")]
+PAIRS += [(c, "newton") for c in ("elman", "lstm", "mine", "min_gru", "reset_before")]
+PAIRS += [(c, "newton_diagonal") for c in ("gru_heads", "layer_norm", "lstm_diagonal")]
 
 
 def draw(cell, seed=0, time=T, batch=(B,)):

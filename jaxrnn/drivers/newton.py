@@ -1,0 +1,225 @@
+"""Newton's method for a whole trajectory: every step is linearised at once, and the linear recurrence is solved.
+
+Reference: Lim, Zhu, Selfridge and Kasim, "Parallelizing non-linear sequential models over the sequence length" (DEER),
+ICLR 2024 (https://arxiv.org/abs/2309.12252); Gonzalez et al., "Towards scalable and stable parallelization of nonlinear
+RNNs" (quasi-DEER, damping), NeurIPS 2024 (https://arxiv.org/abs/2407.19115).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ..cell import Cell, Marks, Output, Params, State
+from ..mesh import zeros_like
+from .linearise import Steps
+
+TOLERANCE = {2: 1e-2, 4: 1e-6, 8: 1e-12}
+"""By the bytes of a number."""
+
+
+class Convergence(NamedTuple):
+    """How Newton's method went.
+
+    Attributes:
+        states: the trajectory found, each leaf (T, *batch, features).
+        iterations: how many times all steps were linearised, int32.
+        residual: max |s_t - f(s_{t-1}, x_t)| over all steps, as a share of max(1, max |s_t|).
+        converged: whether the residual came down to the tolerance.
+    """
+
+    states: State
+    iterations: jax.Array
+    residual: jax.Array
+    converged: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Newton:
+    """Any cell in parallel over time: s = f(shift(s), x) is solved for all of s at once.
+
+    s^{k+1}_t = f(s^k_{t-1}) + J_t (s^{k+1}_{t-1} - s^k_{t-1}), a linear recurrence, by a parallel scan. The gradient is
+    that of the solution (the implicit function theorem): one reverse linear recurrence, whatever the iterations were,
+    and no memory for them. For an accelerator that a step of `lax.scan` leaves idle, long T and few units; on a CPU it
+    is slower than `Scan()`. Over a batch it goes on until every row has converged.
+
+    Args:
+        jacobian: "full", J (N, N) for all N numbers of the state: T * batch * N^2 numbers, for N up to about 64; or
+            "diagonal", what each unit hears of itself (for a state of S arrays S x S numbers a unit), of a `GatedCell`:
+            exact for a `Diagonal()` recurrence, and else (quasi-DEER) more iterations, each much cheaper.
+        tolerance: the residual that is small enough; None follows the dtype: 1e-6 in float32, 1e-12 in float64.
+        iterations: the most there may be.
+        damping: what J is made smaller by, 0 to 1, where plain iterations diverge; the solution stays the same.
+        otherwise: what is given if it does not converge: "scan" crosses one step after the other (under `vmap` it
+            always does, beside), "nan" gives NaN.
+
+    Reverse mode only, first order only.
+
+    Raises:
+        ValueError: for a field that is none of these, a state that is not all of one floating dtype, or "diagonal" with
+            a cell that is no `GatedCell`.
+    """
+
+    jacobian: str = "full"
+    tolerance: float | None = None
+    iterations: int = 64
+    damping: float = 0.0
+    otherwise: str = "scan"
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        if self.jacobian not in ("full", "diagonal"):
+            raise ValueError(f"Newton's jacobian is 'full' or 'diagonal'; got {self.jacobian!r}")
+        if self.otherwise not in ("scan", "nan"):
+            raise ValueError(f"Newton's otherwise is 'scan' or 'nan'; got {self.otherwise!r}")
+        if self.iterations < 1 or not 0 <= self.damping <= 1:
+            raise ValueError(
+                f"Newton needs iterations >= 1 and a damping from 0 to 1; got {self.iterations}, {self.damping}"
+            )
+
+    def __call__(
+        self, cell: Cell, params: Params, state: State, xs: Any, marks: Marks, *, reverse: bool = False
+    ) -> tuple[State, Output]:
+        """Cross time."""
+        steps = Steps.of(cell, state, self.jacobian, self)
+        row = marks._replace(initial=None)
+        states = _trajectory(self, steps, reverse, params, steps.flat(state), xs, row, marks.initial)
+        before = _shifted(states, steps.flat(state), reverse)
+        _, ys = steps.all(params, before, xs, marks)
+        final = steps.flat(state) if len(states) == 0 else states[0 if reverse else -1]
+        return steps.tree(final), ys
+
+    def converge(
+        self,
+        cell: Cell,
+        params: Params,
+        xs: Any,
+        state: State = None,
+        *,
+        marks: Marks | None = None,
+        guess: State = None,
+        reverse: bool = False,
+    ) -> Convergence:
+        """Say how it goes for a leaf cell; no gradient.
+
+        Args:
+            cell: the cell.
+            params: its params.
+            xs: inputs (T, *batch, D).
+            state: before the first step; None takes the cell's own.
+            marks: what is known of every step besides; None is nothing.
+            guess: a trajectory to begin with, each leaf (T, *batch, features), such as the `states` found for params
+                nearby; None begins with the state before the first step.
+            reverse: cross from the last step to the first.
+        """
+        state = cell.initial_state(params, xs.shape[1:-1]) if state is None else state
+        steps = Steps.of(cell, state, self.jacobian, self)
+        start = None if guess is None else steps.flat(guess)
+        states, *how = self.solve(steps, reverse, params, steps.flat(state), xs, marks or Marks(), start)
+        return Convergence(steps.tree(states), *how)
+
+    def solve(
+        self, steps: Steps, reverse: bool, params: Params, state: jax.Array, xs: Any, marks: Marks, guess: Any = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        """Iterate: states (T, *batch, N), how many iterations, the residual, and whether that is small enough."""
+        tolerance = TOLERANCE[state.dtype.itemsize] if self.tolerance is None else self.tolerance
+        if guess is None:
+            time = jax.tree.leaves(xs)[0].shape[0]
+            guess = jnp.broadcast_to(state, (time, *state.shape))
+
+        def improve(carry: Any) -> Any:
+            states, count, _ = carry
+            before = _shifted(states, state, reverse)
+            after, jacobian = steps.linearised(params, before, xs, marks)
+            residual = _largest(states - after) / jnp.maximum(1, _largest(states))
+            jacobian = jacobian.scaled(1 - self.damping)
+            better = jacobian.solve(after - jacobian(before), state, reverse)
+            return jnp.where(jnp.isfinite(better), better, after), count + 1, residual
+
+        def goes_on(carry: Any) -> jax.Array:
+            _, count, residual = carry
+            return ~(residual <= tolerance) & (count < self.iterations)
+
+        worst = _largest(state - state) + jnp.inf
+        states, count, residual = lax.while_loop(goes_on, improve, (guess, jnp.zeros((), jnp.int32), worst))
+        return states, count, residual, residual <= tolerance
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _trajectory(
+    how: Newton, steps: Steps, reverse: bool, params: Params, state: jax.Array, xs: Any, row: Marks, initial: State
+) -> jax.Array:
+    """Give the state after every step, (T, *batch, N), or what is given otherwise."""
+    marks = row._replace(initial=initial)
+    states, _, _, converged = how.solve(steps, reverse, params, state, xs, marks)
+    if how.otherwise == "nan":
+        return jnp.where(converged, states, jnp.nan)
+    return lax.cond(converged, lambda: states, lambda: steps.one_by_one(params, state, xs, marks, reverse))
+
+
+def _forward(how: Newton, steps: Steps, reverse: bool, *arguments: Any) -> tuple[jax.Array, Any]:
+    states = _trajectory(how, steps, reverse, *arguments)
+    return states, (arguments, states)
+
+
+def _backward(how: Newton, steps: Steps, reverse: bool, residuals: Any, dstates: jax.Array) -> tuple[Any, ...]:
+    (params, state, xs, row, initial), states = residuals
+    before = _shifted(states, state, reverse)
+    marks = row._replace(initial=initial)
+    _, jacobian = steps.linearised(params, before, xs, marks)
+
+    def after(params: Params, before: jax.Array, xs: Any, initial: State) -> jax.Array:
+        return steps.all(params, before, xs, row._replace(initial=initial))[0]
+
+    _, pull = jax.vjp(after, params, before, xs, initial)
+    none = zeros_like(state)
+    solve = lambda rest: jacobian.transposed(reverse).solve(rest, none, not reverse)
+    rest = lambda adjoint: dstates + _shifted(pull(adjoint)[1], none, not reverse) - adjoint
+    otherwise = lambda: steps.back_one_by_one(params, before, xs, marks, dstates, reverse)
+    adjoint = _refined(how, solve(dstates), rest, solve, otherwise)
+    dparams, dbefore, dxs, dinitial = pull(adjoint)
+    first = dbefore[-1 if reverse else 0] if len(dbefore) else none
+    return dparams, first, dxs, jax.tree.map(lambda m: None, row), dinitial
+
+
+_trajectory.defvjp(_forward, _backward)
+
+
+def _refined(how: Newton, adjoint: jax.Array, rest: Any, solve: Any, otherwise: Any) -> jax.Array:
+    """Correct what rounding or an approximate Jacobian left, until it is small; or give what is given otherwise.
+
+    What the full Jacobian gave is seldom to be corrected: that is the one linear recurrence.
+    """
+    tolerance = 4 * (TOLERANCE[adjoint.dtype.itemsize] if how.tolerance is None else how.tolerance)
+
+    def small(adjoint: jax.Array, left: jax.Array) -> jax.Array:
+        return _largest(left) <= tolerance * jnp.maximum(_largest(adjoint), jnp.finfo(adjoint.dtype).tiny)
+
+    def goes_on(carry: Any) -> jax.Array:
+        adjoint, left, count = carry
+        return ~small(adjoint, left) & (count < how.iterations)
+
+    def improve(carry: Any) -> Any:
+        adjoint, left, count = carry
+        adjoint = adjoint + solve(left)
+        return adjoint, rest(adjoint), count + 1
+
+    adjoint, left, _ = lax.while_loop(goes_on, improve, (adjoint, rest(adjoint), jnp.zeros((), jnp.int32)))
+    if how.otherwise == "nan":
+        return jnp.where(small(adjoint, left), adjoint, jnp.nan)
+    return lax.cond(small(adjoint, left), lambda: adjoint, otherwise)
+
+
+def _shifted(rows: jax.Array, first: jax.Array, reverse: bool) -> jax.Array:
+    """Put `first` before the rows (T, ...) as they are crossed, and leave the last one out."""
+    parts = [rows[1:], first[None]] if reverse else [first[None], rows[:-1]]
+    return jnp.concatenate(parts)[: len(rows)]
+
+
+def _largest(array: jax.Array) -> jax.Array:
+    return jnp.max(jnp.abs(array), initial=0)

@@ -1,0 +1,109 @@
+"""Newton's method over time: how it converges, and what is given where it does not."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import GRU, LRU, LSTM, Diagonal, Elman, IndRNN, Marks, Newton, ProjectedLSTM, Scan
+
+from .table import D, Mine, draw, far, marks, run
+
+CELLS = {
+    "elman": (Elman(6), "full"),
+    "lstm": (LSTM(6), "full"),
+    "gru_quasi": (GRU(6), "diagonal"),
+    "lstm_diagonal": (LSTM(6, recurrence=Diagonal()), "diagonal"),
+    "ind_rnn": (IndRNN(6), "diagonal"),
+}
+LONG = 300
+
+
+def chaotic(factor=4.0):
+    """An Elman net whose recurrent weights are scaled until trajectories part."""
+    cell = Elman(16)
+    params = cell.init(jax.random.key(0), D)
+    return cell, params._replace(w_h=params.w_h * factor), jax.random.normal(jax.random.key(1), (LONG, 2, D))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_long_sequences_in_float32_equal_scan(name):
+    cell, jacobian = CELLS[name]
+    kw = marks(time=LONG)
+    arguments = draw(cell, time=LONG)
+    (value, (state, ys)), grads = run(cell, *arguments, kw, Newton(jacobian, otherwise="nan"))
+    (want, (want_state, want_ys)), want_grads = run(cell, *arguments, kw, Scan())
+    assert far((state, ys), (want_state, want_ys)) <= 1e-5
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(want_grads))
+    assert far(grads, want_grads) <= 1e-5 * scale
+    assert value == pytest.approx(float(want), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["elman", "lstm_diagonal"])
+def test_convergence_is_visible_and_a_guess_saves_iterations(name):
+    cell, jacobian = CELLS[name]
+    params, state, xs = draw(cell, time=LONG)
+    newton = Newton(jacobian)
+    found = newton.converge(cell, params, xs, state)
+    assert found.converged
+    assert found.residual <= 1e-6
+    assert 2 < found.iterations < 20
+    nearby = jax.tree.map(lambda p: p * 1.001, params)
+    again = newton.converge(cell, nearby, xs, state, guess=found.states)
+    assert again.converged
+    assert again.iterations < found.iterations
+    few = Newton(jacobian, iterations=2).converge(cell, params, xs, state, marks=Marks())
+    assert not few.converged
+    assert few.iterations == 2
+
+
+@pytest.mark.parametrize("jacobian", ["full", "diagonal"])
+def test_a_chaotic_cell_ends_in_the_scan_or_in_nan(jacobian):
+    cell, params, xs = chaotic()
+    newton = functools.partial(Newton, jacobian, iterations=10)
+    assert not newton().converge(cell, params, xs).converged
+    loss = lambda driver, params: jaxrnn.unroll(cell, params, xs, driver=driver)[1][:40].sum()
+    grad = lambda driver: jax.value_and_grad(functools.partial(loss, driver))(params)
+    want = grad(Scan())
+    assert far(grad(newton()), want) <= 1e-3 * float(jnp.abs(want[1].w_h).max())
+    value, slope = grad(newton(otherwise="nan"))
+    assert np.isnan(value)
+    assert np.isnan(slope.w_h).all()
+
+
+def test_damping_keeps_the_solution():
+    cell, params, xs = chaotic(1.0)
+    want = jaxrnn.unroll(cell, params, xs, driver=Scan())
+    got = jaxrnn.unroll(cell, params, xs, driver=Newton(damping=0.2, otherwise="nan"))
+    assert far(got, want) <= 1e-5
+
+
+def test_under_vmap_each_has_its_own_trajectory():
+    cell, params, xs = chaotic(1.0)
+    one = lambda xs: jaxrnn.unroll(cell, params, xs, driver=Newton(otherwise="nan"))[1]
+    want = jaxrnn.unroll(cell, params, xs, driver=Scan())[1]
+    assert far(jax.vmap(one, 1, 1)(xs), want) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Newton("half"), "'full' or 'diagonal'"),
+        (lambda: Newton(otherwise="guess"), "'scan' or 'nan'"),
+        (lambda: Newton(iterations=0), "iterations >= 1"),
+        (lambda: cross(LRU(6), Newton()), "one floating dtype"),
+        (lambda: cross(Mine(6), Newton("diagonal")), "as many units"),
+        (lambda: cross(ProjectedLSTM(6, 4), Newton("diagonal")), "as many units"),
+    ],
+)
+def test_what_it_cannot_take_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def cross(cell, driver):
+    params, _, xs = draw(cell)
+    return jaxrnn.unroll(cell, params, xs, driver=driver)
