@@ -14,12 +14,13 @@ def main() -> None:
     from .compare import Peers
     from .limit import Limit
     from .load import Load
+    from .long import Long
     from .memory import Memory
     from .report import Report
     from .scaling import Scaling
     from .train import Train
 
-    tyro.cli(Peers | Agree | Scaling | Memory | Train | Limit | Load | Report, prog="python -m benchmarks")()
+    tyro.cli(Peers | Agree | Scaling | Memory | Train | Limit | Long | Load | Report, prog="python -m benchmarks")()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import jax
 
 from .compare import Peers
 from .limit import Limit
+from .long import Long
 from .memory import Memory
 from .scaling import Scaling
 from .timing import keep_memory
@@ -59,13 +60,27 @@ def limit() -> None:
     Limit(workloads=chosen, names=("jaxrnn select", "torch TF32", "jax.experimental.rnn"), budget=0.5)()
 
 
+def long() -> None:
+    """Run `long`: affine cells at Griffin's sizes, and Newton's method at those of DEER."""
+    affine = tuple((time, 8, 1536) for time in (128, 1024, 8192, 65_536))
+    newton = {"units": (1, 4, 16, 64), "batches": (1, 16), "times": (1000, 10_000, 100_000)}
+    Long(cells=("rg_lru", "min_gru"), shapes=affine, **newton, error_times=(1000, 100_000), budget=0.3)()
+
+
 TINY = (4, 2, 3, 5)
-PARTS: dict[str, Callable[[], None]] = {"peers": peers, "scaling": scaling, "memory": memory, "limit": limit}
+PARTS: dict[str, Callable[[], None]] = {
+    "peers": peers,
+    "scaling": scaling,
+    "memory": memory,
+    "limit": limit,
+    "long": long,
+}
 DRY: dict[str, Callable[[], None]] = {
     "peers": lambda: Peers(workloads=tuple(both("lstm", TINY)), budget=0.01, names=("jaxrnn select", "torch"))(),
     "scaling": lambda: Scaling(names=OWN, times=(2, 4), batches=(1,), hiddens=(2,), loop=(), budget=0.01)(),
     "memory": lambda: Memory(("lstm",), ("BPTT()",), time=4, batch=2, inputs=3, hidden=5, budget=0.01)(),
     "limit": lambda: Limit(workloads=tuple(both("lstm", TINY)), names=("jaxrnn select",), budget=0.01)(),
+    "long": lambda: Long(cells=("lru",), shapes=((8, 1, 4),), units=(2,), times=(8,), error_times=(8,), budget=0.01)(),
 }
 """What runs on an accelerator, and what runs without one."""
 

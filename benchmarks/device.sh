@@ -3,6 +3,7 @@
 # installed. Results go to $OUT, else to benchmarks/results/<hardware>/.
 #
 #     bash benchmarks/device.sh
+#     bash benchmarks/device.sh long    # long sequences alone, in under 9 minutes more
 #
 # PYTHON names another python3. JAXRNN_DEVICE_CPU=1 makes it a dry run at tiny sizes on the CPU.
 set -uo pipefail
@@ -53,6 +54,11 @@ part() { # part NAME SECONDS COMMAND...: a part that fails or runs out of time s
 [ -n "${OUT:-}" ] && mkdir -p "$OUT"
 workers=()
 if [ "$JAX_PLATFORMS" != cpu ] && "$python" -c 'import xdist' 2>/dev/null; then workers=(-p xdist -n 8); fi
+if [ "${1:-}" = long ]; then
+  part tests 120 env JAX_DEFAULT_MATMUL_PRECISION=highest "$python" -m pytest -p no:cacheprovider "${workers[@]}" \
+    tests/core/test_associative.py tests/core/test_newton.py -q -k "not devices"
+  part long 400 "$python" -m benchmarks.device long
+else
 # float32 tests are of float32 products, where an accelerator would take TF32. A Python loop compiles every operation.
 part tests 120 env JAX_DEFAULT_MATMUL_PRECISION=highest "$python" -m pytest -p no:cacheprovider "${workers[@]}" \
   "${tests[@]}" -q -m "not optimised" -k "not python_loop"
@@ -60,6 +66,7 @@ part peers 230 "$python" -m benchmarks.device peers
 part scaling 75 "$python" -m benchmarks.device scaling
 part memory 50 "$python" -m benchmarks.device memory
 part limit 45 "$python" -m benchmarks.device limit
+fi
 
 [ ${#failed[@]} -eq 0 ] && echo "all parts done in $SECONDS s" && exit 0
 printf 'benchmarks/device.sh: %s\n' "${failed[@]}" >&2

@@ -24,6 +24,8 @@ def pictures(result: Result) -> dict[str, Draw]:
     stem = f"{result.hardware}-{result.name}"
     if result.benchmark == "peers" and any(row.get("over_select") for row in result.timed):
         found[f"{stem}.png"] = functools.partial(ratios, result)
+    if result.benchmark == "long":
+        found[f"{stem}-error.png"] = functools.partial(errors, [row for row in result.rows if row["part"] == "error"])
     if result.benchmark == "scaling":
         for axis, field in AXES.items():
             if rows := [row for row in result.timed if row["axis"] == axis]:
@@ -77,6 +79,18 @@ def lines(rows: Sequence[Row], axis: str, field: str, what: str, label: str, sca
         else:
             panel.set_yscale("log")
             plain(panel.yaxis)
+        panel.legend(fontsize=6)
+
+
+def errors(rows: Sequence[Row], picture: Any) -> None:
+    """Draw the error of each driver over T, a panel a cell."""
+    cells = distinct(row["cell"] for row in rows)
+    for panel, cell in zip(panels(picture, [(cell, "float32") for cell in cells]), cells, strict=True):
+        for at, name in enumerate(distinct(row["name"] for row in rows)):
+            own = [row for row in rows if (row["cell"], row["name"]) == (cell, name)]
+            xs, ys = [row["time"] for row in own], [row["error"] for row in own]
+            panel.plot(xs, ys, f"C{at}", marker=MARKERS[at], ms=4, lw=1.2, label=name)
+        panel.set(xscale="log", yscale="log", xlabel="T", ylabel="error, as a share of the largest output")
         panel.legend(fontsize=6)
 
 

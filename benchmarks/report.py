@@ -17,6 +17,7 @@ TITLES = {
     "scaling": ("Over the sequence, the batch and the width", tables.scaling),
     "memory": ("Memory of a gradient", tables.memory),
     "train": ("Training and latency", tables.train),
+    "long": ("Long sequences", tables.long),
     "limit": ("Beside what the machine allows", tables.limit),
 }
 """What is shown, in this order."""

@@ -161,3 +161,36 @@ def bounded(workload: Workload, found: dict[str, Row], names: Sequence[str]) -> 
     write = lambda row: "" if row is None else f"{figure(median(row['seconds']), 1e3)} ({figure(row['percent'])} %)"
     about = f"{workload.cell} {workload.kind} ({shape(workload)})"
     return [about, figure(first["bound_seconds"], 1e3), first["step_limited_by"], *(write(found.get(n)) for n in names)]
+
+
+def long(result: Result) -> str:
+    """Write the times of long sequences beside `Scan()`'s, how Newton's method went, and how errors grow with T."""
+    affine, newton, error = ([row for row in result.rows if row["part"] == p] for p in ("affine", "newton", "error"))
+    parts = ["Milliseconds; in parentheses the time over `Scan()`'s, and temporary megabytes."]
+    for rows in (affine, newton):
+        names = distinct(row["name"] for row in rows)
+        lines = []
+        for about in distinct(_about(row) for row in rows):
+            found = {row["name"]: row for row in rows if _about(row) == about}
+            lines.append([about, *(_long_cell(found.get(name)) for name in names)])
+        parts.append(grid(["T, B, H", *names], lines))
+    times = distinct(row["time"] for row in error)
+    lines = [
+        [f"{cell}, {name}", *(f"{row['error']:.0e}" for row in error if (row["cell"], row["name"]) == (cell, name))]
+        for cell, name in distinct((row["cell"], row["name"]) for row in error)
+    ]
+    parts += ["Errors in float32.", grid(["", *(f"T={n:,}" for n in times)], lines)]
+    return "\n\n".join([*parts, result.head["method"]])
+
+
+def _about(row: Row) -> str:
+    kind = "forward+backward" if row["gradient"] else "forward"
+    return f"{row['cell']} ({row['time']:,}, {row['batch']}, {row['hidden']}) {kind}"
+
+
+def _long_cell(row: Row | None) -> str:
+    if row is None:
+        return ""
+    often = f"; {row['iterations']} iterations" if "iterations" in row else ""
+    memory = "" if row["temporary_bytes"] is None else f", {figure(row['temporary_bytes'], 1e-6)} MB"
+    return f"{figure(median(row['seconds']), 1e3)} ({figure(median(row['over_scan']))}{memory}{often})"

@@ -8,7 +8,7 @@ import re
 
 def test_the_program_runs_and_learns():
     text = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
-    program, own_cell, _ = re.findall(r"```python\n(.*?)```", text, re.S)
+    program, own_cell, _, long = re.findall(r"```python\n(.*?)```", text, re.S)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         names = {}
@@ -17,4 +17,10 @@ def test_the_program_runs_and_learns():
     assert float(printed.getvalue().split()[-1]) < 0.01
     cell = names["Leaky"](4)
     xs = names["jnp"].ones((3, 2))
-    assert names["jaxrnn"].unroll(cell, cell.init(names["jax"].random.key(0), 2), xs)[1].shape == (3, 4)
+    key = names["jax"].random.key(0)
+    assert names["jaxrnn"].unroll(cell, cell.init(key, 2), xs)[1].shape == (3, 4)
+    gru, xs = names["jaxrnn"].GRU(4), names["jax"].random.normal(key, (80, 2))
+    names |= {"gru": gru, "params": gru.init(key, 2), "xs": xs}
+    exec(long, names)
+    assert names["found"].converged
+    assert names["split"](names["cell"].init(key, 2), xs).shape == (80, 64)

@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 MOST_CANDIDATES = 512  # lengths that the search for groups looks at; the search is quadratic in it
 
@@ -27,6 +29,41 @@ class Batch(NamedTuple):
     labels: np.ndarray | None
     weights: np.ndarray
     rows: np.ndarray
+
+
+def over(batch: Batch, mesh: Mesh, axis: str = "batch") -> Batch:
+    """Split the rows of a batch over an axis of a mesh, as global arrays: `map(partial(over, mesh=mesh), batches)`.
+
+    Of several processes each hands in its own share, as many rows as every other; the batch is all of them together.
+
+    Args:
+        batch: as `epoch_batches` gives it; its rows are divided by the devices of this process along the axis.
+        mesh: of the devices of all processes, its axes automatic (an embedding takes no others).
+        axis: its name.
+
+    >>> from jax.sharding import AxisType
+    >>> mesh = jax.make_mesh((len(jax.devices()),), ("batch",), axis_types=(AxisType.Auto,))
+    >>> batch = next(epoch_batches([[1, 2]] * 8, [0] * 8, groups=LengthGroups((4,)), batch_size=8))
+    >>> over(batch, mesh).ids.shape
+    (4, 8)
+    """
+    rows = len(batch.lengths)
+
+    def one(array: np.ndarray | None, each_step: bool) -> Any:
+        if array is None:
+            return None
+        spec = PartitionSpec(None, axis) if each_step else PartitionSpec(axis)
+        return jax.make_array_from_process_local_data(NamedSharding(mesh, spec), array)
+
+    labels = batch.labels
+    each_step = labels is not None and labels.shape[:2] == (len(batch.ids), rows) and labels.ndim > 1
+    return Batch(
+        one(batch.ids, True),
+        one(batch.lengths, False),
+        one(labels, each_step),
+        one(batch.weights, False),
+        one(batch.rows, False),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +150,7 @@ def epoch_batches(
     groups: LengthGroups,
     batch_size: int,
     rng: np.random.Generator | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Go once through the sequences, in batches each of which holds one length group.
 
@@ -123,6 +161,8 @@ def epoch_batches(
         batch_size: B, of every batch.
         rng: shuffles rows within their groups, and the batches; None keeps the order. For training that can be taken
             up again make it from the epoch: `np.random.default_rng((seed, epoch))`.
+        share: (i, n) gives only the rows of the i-th of n equal parts of every batch, for the i-th of n processes:
+            `(jax.process_index(), jax.process_count())`. All must ask with the same rng.
 
     Raises:
         ValueError: if sequences, labels and groups do not fit.
@@ -133,6 +173,8 @@ def epoch_batches(
     """
     arrays = [np.asarray(sequence) for sequence in sequences]
     answers, each_step = _answers(arrays, labels)
+    if batch_size % share[1]:
+        raise ValueError(f"batch_size must be a multiple of the {share[1]} shares; got {batch_size}")
     if len({(a.shape[1:], a.dtype) for a in arrays}) != 1 or arrays[0].ndim == 0 or batch_size < 1:
         kinds = sorted({f"{a.dtype} {('T', *a.shape[1:])}" for a in arrays})
         raise ValueError(
@@ -140,7 +182,9 @@ def epoch_batches(
         )
     lengths = np.array([len(a) for a in arrays])
     plan = _plan(groups.of(lengths), batch_size, rng)
-    return (_batch(arrays, answers, each_step, rows, groups.boundaries[group], batch_size) for group, rows in plan)
+    size = batch_size // share[1]
+    mine = slice(share[0] * size, (share[0] + 1) * size)
+    return (_batch(arrays, answers, each_step, rows[mine], groups.boundaries[group], size) for group, rows in plan)
 
 
 def _answers(arrays: list[np.ndarray], labels: Any) -> tuple[list[np.ndarray] | None, bool]:
@@ -183,9 +227,12 @@ def _batch(
     labels = None
     if answers is not None:
         chosen = [answers[row] for row in rows]
-        labels = _beside(chosen, length, batch_size) if each_step else _filled(np.stack(chosen), empty)
+        if each_step:
+            labels = _beside(chosen, answers[0], length, batch_size)
+        else:
+            labels = _filled(np.array(chosen, answers[0].dtype).reshape(-1, *answers[0].shape), empty)
     return Batch(
-        _beside([arrays[row] for row in rows], length, batch_size),
+        _beside([arrays[row] for row in rows], arrays[0], length, batch_size),
         lengths,
         labels,
         _filled(np.ones(len(rows), np.float32), empty),
@@ -193,9 +240,9 @@ def _batch(
     )
 
 
-def _beside(arrays: list[np.ndarray], length: int, batch_size: int) -> np.ndarray:
-    """Pad arrays (T_b, ...) to (length, batch_size, ...)."""
-    padded = np.zeros((length, batch_size, *arrays[0].shape[1:]), arrays[0].dtype)
+def _beside(arrays: list[np.ndarray], like: np.ndarray, length: int, batch_size: int) -> np.ndarray:
+    """Pad arrays (T_b, ...), of the kind of `like`, to (length, batch_size, ...)."""
+    padded = np.zeros((length, batch_size, *like.shape[1:]), like.dtype)
     for b, array in enumerate(arrays):
         padded[: len(array), b] = array
     return padded

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from . import manifest
 
@@ -25,6 +26,9 @@ class Checkpoints:
 
     A checkpoint is written under another name, given its manifest, and renamed last: a save that is interrupted
     leaves nothing that is taken for a checkpoint. No pickle is written or read.
+
+    Of several processes (`jax.distributed`) each writes its own parts of the arrays, and the first all else; the
+    directory must be one that all of them see. What is restored is laid out as asked, on however many devices.
 
     Args:
         directory: made if it is not there.
@@ -66,17 +70,22 @@ class Checkpoints:
         target = self._path(epoch)
         if target.exists():
             raise ValueError(f"{target} is there already. Choose another directory, or take it away.")
-        self._sweep()
+        _together("begin")  # everybody has looked
         draft = self._root() / f"{UNFINISHED}{target.name}"
-        draft.mkdir(parents=True)
         arrays = {name: _plain(leaf) for name, leaf in _named(tree).items()}
+        if jax.process_index() == 0:
+            self._sweep()
+            draft.mkdir(parents=True)
+        _together("draft")
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(draft / "arrays", arrays)
-        kinds = {name: _kind(array) for name, array in arrays.items()}
-        (draft / "record.json").write_text(json.dumps({"arrays": kinds, "record": dict(record or {})}))
-        manifest.write(draft)
-        draft.rename(target)
-        self._forget()
+        if jax.process_index() == 0:
+            kinds = {name: _kind(array) for name, array in arrays.items()}
+            (draft / "record.json").write_text(json.dumps({"arrays": kinds, "record": dict(record or {})}))
+            manifest.write(draft)
+            draft.rename(target)
+            self._forget()
+        _together("end")
         return target
 
     def restore(self, like: Any, epoch: int | None = None) -> tuple[Any, dict[str, Any]]:
@@ -125,6 +134,14 @@ class Checkpoints:
             shutil.rmtree(path)
 
 
+def _together(name: str) -> None:
+    """Wait for the other processes, if there are any."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(f"jaxrnn checkpoint {name}")
+
+
 def _named(tree: Any) -> dict[str, Any]:
     """Give every leaf under the path to it."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
@@ -138,7 +155,9 @@ def _plain(leaf: Any) -> jax.Array:
 
 
 def _like(array: jax.Array, leaf: Any) -> jax.Array:
-    """Make a random key of its data where `leaf` is one."""
+    """Make a random key of its data where `leaf` is one, and bind it to a device only where `leaf` is."""
+    if not (isinstance(leaf, jax.Array) and leaf.committed):
+        array = jnp.asarray(np.asarray(array))
     if not jnp.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key):
         return array
     return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))

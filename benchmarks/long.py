@@ -1,0 +1,211 @@
+"""Long sequences: the affine recurrence in parallel, Newton's method beside a scan, and how errors grow with T."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import jaxrnn
+from jaxrnn import GRU, LRU, RGLRU, AffineCell, Associative, Driver, Marks, MinGRU, Native, Newton, Scan
+from jaxrnn.drivers.native import refuses
+
+from . import record, timing
+
+Row = dict[str, Any]
+Shape = tuple[int, int, int]  # T, B, H; as many input features
+CELLS: dict[str, Callable[[int], AffineCell]] = {"min_gru": MinGRU, "rg_lru": RGLRU, "lru": LRU}
+BASE = "Scan()"
+MOST = 1 << 29  # numbers of Jacobians
+METHOD = (
+    "in turn in one process (A B A B), median and quartiles, ratios round by round; gradients of sum(y^2) for params "
+    "and inputs, the input projection included. Errors: the largest difference of outputs from Scan() in float64, as a "
+    "share of the largest output; inputs are normal."
+)
+console = Console(highlight=False, soft_wrap=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class ByHand:
+    """What one would write: `jax.lax.associative_scan`, differentiated by JAX."""
+
+    def __call__(
+        self, cell: AffineCell, params: Any, state: Any, xs: Any, marks: Marks, *, reverse: bool = False
+    ) -> Any:
+        """Cross time; lengths and resets are not looked at."""
+        a, b = cell.affine(params, xs)
+        b = b.at[0].add(a[0] * state)
+        both = lambda one, two: (one[0] * two[0], two[0] * one[1] + two[1])
+        states = jax.lax.associative_scan(both, (a, b))[1]
+        return states[-1], cell.output(params, states, xs)
+
+
+DRIVERS: dict[str, Driver | None] = {
+    BASE: Scan(),
+    "Associative()": Associative(),
+    "Native()": Native(),
+    "lax.associative_scan": ByHand(),
+    "select": None,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Long:
+    """Time long sequences, and measure errors; H is I.
+
+    Args:
+        cells: of min_gru, rg_lru and lru.
+        shapes: T, B, H of the affine cells.
+        units: H of a GRU under Newton's method.
+        batches: its B.
+        times: its T.
+        error_times: the T at which errors are measured.
+        budget: seconds of timing a workload, beside compilation.
+        json: the result file; by default in the folder of this hardware.
+    """
+
+    cells: tuple[str, ...] = tuple(CELLS)
+    shapes: tuple[Shape, ...] = ((64, 1, 256), (1024, 1, 256), (1024, 16, 256), (65_536, 1, 256), (1_000_000, 1, 16))
+    units: tuple[int, ...] = (1, 4, 16)
+    batches: tuple[int, ...] = (1,)
+    times: tuple[int, ...] = (1000, 10_000)
+    error_times: tuple[int, ...] = (100, 1000, 10_000, 100_000, 1_000_000)
+    budget: float = 3.0
+    json: pathlib.Path | None = None
+
+    def __call__(self) -> None:
+        """Measure, show, and write the file after each workload."""
+        rows: list[Row] = []
+        for found in self._found():
+            rows += found
+            console.print(table(found))
+            path = record.write("long", rows, self.json, method=METHOD)
+        console.print(f"wrote {path}", markup=False)
+
+    def _found(self) -> Iterator[list[Row]]:
+        for name in self.cells:
+            for shape in self.shapes:
+                for gradient in (False, True):
+                    yield affine(name, shape, gradient, self.budget)
+        for units in self.units:
+            for batch in self.batches:
+                for steps in self.times:
+                    for gradient in (False, True):
+                        yield newton((steps, batch, units), gradient, self.budget)
+        for name in self.cells:
+            yield errors(name, self.error_times)
+
+
+def affine(name: str, shape: Shape, gradient: bool, budget: float) -> list[Row]:
+    """Measure an affine cell under every driver."""
+    steps, batch, hidden = shape
+    cell = CELLS[name](hidden)
+    params, xs = drawn(cell, shape)
+    kinds = {leaf.dtype for leaf in jax.tree.leaves((params, cell.initial_state(params)))}
+    drivers = {n: d for n, d in DRIVERS.items() if not (isinstance(d, Native) and refuses(cell, kinds))}
+    about = {"part": "affine", "cell": name, "time": steps, "batch": batch, "hidden": hidden, "gradient": gradient}
+    return [{**about, **row} for row in timed(cell, params, xs, drivers, gradient, budget)]
+
+
+def newton(shape: Shape, gradient: bool, budget: float) -> list[Row]:
+    """Measure a GRU under Newton's method beside a scan."""
+    steps, batch, hidden = shape
+    cell = GRU(hidden)
+    params, xs = drawn(cell, shape)
+    drivers: dict[str, Driver | None] = {BASE: Scan()}
+    room = {"full": steps * batch * hidden**2 <= MOST, "diagonal": True}
+    drivers |= {f"Newton('{kind}')": Newton(kind) for kind, fits in room.items() if fits}
+    about = {"part": "newton", "cell": "gru", "time": steps, "batch": batch, "hidden": hidden, "gradient": gradient}
+    rows = timed(cell, params, xs, drivers, gradient, budget)
+    for row in rows:
+        driver = drivers[row["name"]]
+        if isinstance(driver, Newton):
+            found = jax.jit(functools.partial(driver.converge, cell))(params, xs)
+            row |= {"iterations": int(found.iterations), "residual": float(found.residual)}
+            row |= {"converged": bool(found.converged)}
+    return [{**about, **row} for row in rows]
+
+
+def errors(name: str, times: tuple[int, ...], hidden: int = 8) -> list[Row]:
+    """Measure how far the outputs in float32 are from those of `Scan()` in float64."""
+    cell, rows = CELLS[name](hidden), []
+    params, xs = jax.tree.map(np.asarray, drawn(cell, (max(times), 1, hidden)))
+    run = lambda params, xs, driver: np.asarray(jaxrnn.unroll(cell, params, xs, driver=driver)[1])
+    with jax.enable_x64(True):
+        want = run(*jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), (params, xs)), Scan())
+    drivers = {"Scan()": Scan(), "Associative()": Associative(), "Associative(1000)": Associative(1000)}
+    for driver_name, driver in drivers.items():
+        got = run(*jax.tree.map(jnp.asarray, (params, xs)), driver)
+        for steps in times:
+            far = np.abs(got[:steps] - want[:steps]).max() / np.abs(want[:steps]).max()
+            rows.append({"part": "error", "cell": name, "time": steps, "name": driver_name, "error": float(far)})
+    return rows
+
+
+def drawn(cell: Any, shape: Shape) -> tuple[Any, jax.Array]:
+    """Draw params and inputs."""
+    steps, batch, hidden = shape
+    k_params, k_xs = jax.random.split(jax.random.key(0))
+    return cell.init(k_params, hidden), jax.random.normal(k_xs, (steps, batch, hidden))
+
+
+def timed(
+    cell: Any, params: Any, xs: jax.Array, drivers: dict[str, Driver | None], gradient: bool, budget: float
+) -> list[Row]:
+    """Compile for each driver, and time them in turn: a row for each."""
+    programs, rows = {}, {}
+    for name, driver in drivers.items():
+        forward = functools.partial(_outputs, cell, driver)
+        loss = lambda params, xs, forward=forward: jnp.square(forward(params, xs)).sum()
+        start = time.perf_counter()
+        program = jax.jit(jax.grad(loss, (0, 1)) if gradient else forward).lower(params, xs).compile()
+        rows[name] = {"compile_seconds": time.perf_counter() - start}
+        memory = program.memory_analysis()
+        rows[name]["temporary_bytes"] = None if memory is None else memory.temp_size_in_bytes
+        programs[name] = functools.partial(_finished, program, params, xs)
+        programs[name]()
+    samples = timing.interleave(programs, budget)
+    return [
+        {
+            "name": name,
+            "seconds": timing.spread(samples[name]),
+            "over_scan": timing.ratio(samples[name], samples[BASE]),
+            **row,
+        }
+        for name, row in rows.items()
+    ]
+
+
+def _outputs(cell: Any, driver: Driver | None, params: Any, xs: jax.Array) -> jax.Array:
+    return jaxrnn.unroll(cell, params, xs, driver=driver)[1]
+
+
+def _finished(program: Any, params: Any, xs: jax.Array) -> None:
+    jax.block_until_ready(program(params, xs))
+
+
+def table(rows: list[Row]) -> Table:
+    """Show the rows of one workload."""
+    first = rows[0]
+    if first["part"] == "error":
+        found = Table(f"error, {first['cell']}", *(f"T={n}" for n in sorted({row["time"] for row in rows})), box=None)
+        for name in dict.fromkeys(row["name"] for row in rows):
+            found.add_row(name, *(f"{row['error']:.1e}" for row in rows if row["name"] == name))
+        return found
+    kind = "forward+backward" if first["gradient"] else "forward"
+    title = f"{first['cell']} T={first['time']} B={first['batch']} H={first['hidden']} {kind}"
+    found = Table(title, "ms", "over Scan()", "temporary MB", "compiled in s", "iterations", box=None)
+    for row in rows:
+        figures = [f"{1e3 * row['seconds']['median']:.2f}", f"{row['over_scan']['median']:.2f}"]
+        figures += ["" if row["temporary_bytes"] is None else f"{row['temporary_bytes'] / 1e6:.1f}"]
+        found.add_row(row["name"], *figures, f"{row['compile_seconds']:.2f}", str(row.get("iterations", "")))
+    return found
