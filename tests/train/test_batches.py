@@ -6,10 +6,12 @@ import jax
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from jaxrnn import Elman, Scan
 from jaxrnn.model import Embedding, SequenceModel
-from jaxrnn.train import LengthGroups, epoch_batches, fit, length_groups
+from jaxrnn.train import LengthGroups, epoch_batches, fit, length_groups, over
 
 
 def ragged(count, longest=11, seed=0):
@@ -130,3 +132,31 @@ def test_epochs_over_ragged_text_compile_once_a_length_group():
         progress=False,
     )
     assert sorted(traced) == sorted({(t, 8) for t in groups.boundaries})
+
+
+@pytest.mark.parametrize("each_step", [False, True])
+def test_shares_of_a_batch_are_its_rows_in_order(each_step):
+    sequences = ragged(13)
+    labels = [s % 3 for s in sequences] if each_step else np.arange(13)
+    how = {"groups": LengthGroups((5, 11)), "batch_size": 8}
+    whole = list(epoch_batches(sequences, labels, rng=np.random.default_rng(0), **how))
+    shares = [
+        list(epoch_batches(sequences, labels, rng=np.random.default_rng(0), share=(i, 4), **how)) for i in range(4)
+    ]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        for name, axis in (("ids", 1), ("lengths", 0), ("labels", int(each_step)), ("weights", 0), ("rows", 0)):
+            got = np.concatenate([getattr(part, name) for part in parts], axis)
+            np.testing.assert_array_equal(got, getattr(batch, name))
+    with pytest.raises(ValueError, match="multiple of the 3 shares"):
+        epoch_batches(sequences, share=(0, 3), **how)
+
+
+@pytest.mark.parametrize("each_step", [False, True])
+def test_a_batch_laid_over_a_mesh_is_split_by_rows(each_step):
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
+    labels = [s % 3 for s in ragged(8)] if each_step else np.arange(8)
+    (batch,) = epoch_batches(ragged(8), labels, groups=LengthGroups((11,)), batch_size=8)
+    laid = over(batch, mesh)
+    jax.tree.map(np.testing.assert_array_equal, laid, batch)
+    assert laid.ids.sharding.spec == P(None, "batch")
+    assert laid.labels.sharding.spec == (P(None, "batch") if each_step else P("batch"))

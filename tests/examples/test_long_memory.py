@@ -1,0 +1,34 @@
+"""The long-memory example: its problems are what they say, and it runs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from examples.long_memory import LENGTH, SYMBOLS, Main, Problem
+
+
+def test_adding_asks_for_the_sum_of_two_numbers():
+    xs, right = Problem("adding", 50, 6).draw(jax.random.key(0))
+    numbers, flags = np.asarray(xs[..., 0]), np.asarray(xs[..., 1])
+    assert (flags.sum(axis=0) == 2).all()
+    assert (flags[:25].sum(axis=0) == 1).all()
+    np.testing.assert_allclose((numbers * flags).sum(axis=0), right, rtol=1e-6)
+
+
+def test_copy_asks_for_what_came_first():
+    problem = Problem("copy", 50, 6)
+    xs, right = problem.draw(jax.random.key(0))
+    np.testing.assert_array_equal(xs[:LENGTH].argmax(axis=-1), right)
+    assert (xs[LENGTH:-LENGTH].argmax(axis=-1) == SYMBOLS).all()
+    loss, share = problem.loss(jnp.zeros((50, 6, SYMBOLS)), right)
+    assert float(loss) == pytest.approx(problem.blind)
+    assert 0 <= share < 0.5
+
+
+@pytest.mark.parametrize("problem", ["adding", "copy"])
+def test_it_trains_times_and_draws(tmp_path, capsys, problem):
+    cells = ("lru", "gru") if problem == "adding" else ("rg_lru",)
+    Main(problem, time=40, batch=4, hidden=8, steps=12, cells=cells, out=tmp_path / "picture.png")()
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert all(f"{name}: " in capsys.readouterr().out for name in cells[:1])
