@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..cell import Cell, GatedCell, Marks, Params, State
+from ..mesh import zeros_like
 from ..recurrence import Dense, Diagonal, Heads
 from .associative import Chunks
 from .driver import Step, body
@@ -127,7 +128,7 @@ class Steps:
         value, push = jax.linearize(after, before)
         size = before.shape[-1] // self.blocks
         ones = jnp.repeat(jnp.eye(size, dtype=before.dtype), self.blocks, axis=-1)  # of every block one number
-        columns = jax.vmap(lambda one: push(jnp.broadcast_to(one, before.shape)))(ones)
+        columns = jax.vmap(lambda one: push(zeros_like(before) + one))(ones)
         columns = columns.reshape(size, *before.shape[:-1], size, self.blocks)
         return value, Jacobian(jnp.moveaxis(jnp.moveaxis(columns, -1, -2), 0, -1))
 

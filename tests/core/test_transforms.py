@@ -13,7 +13,7 @@ from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxrnn
-from jaxrnn import BPTT, GRU, LSTM, Loop, Remat, Scan
+from jaxrnn import BPTT, GRU, LSTM, Associative, Loop, MinGRU, Newton, Remat, Scan, Stack
 
 from .table import CELLS, COMPOSITES, D, H, T, draw, far, marks, run, total
 
@@ -172,10 +172,13 @@ def mesh_of_8(kind):
     return jax.make_mesh((8,), ("data",), axis_types=(kind,))
 
 
-@pytest.mark.parametrize("driver", [Scan(), BPTT(2)], ids=str)
+STACK, AFFINE = COMPOSITES["stack"], Stack((MinGRU(H), MinGRU(H)))
+SHARDED = [(STACK, Scan()), (STACK, BPTT(2)), (STACK, Newton(otherwise="nan")), (AFFINE, Associative(2))]
+
+
+@pytest.mark.parametrize(("cell", "driver"), SHARDED, ids=str)
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
-def test_a_sharded_batch_gives_the_same_numbers(kind, driver):
-    cell = COMPOSITES["stack"]
+def test_a_sharded_batch_gives_the_same_numbers(kind, cell, driver):
     params, _, xs = draw(cell, batch=(16,))
     kw = marks(batch=(16,))
     f = jax.jit(jax.value_and_grad(lambda p, x, kw: total(*jaxrnn.unroll(cell, p, x, driver=driver, **kw)), (0, 1)))
@@ -199,9 +202,8 @@ def test_dropout_on_an_explicit_mesh():
     assert far(jax.device_get(got), f(params, xs)) < 1e-5
 
 
-@pytest.mark.parametrize("driver", [Scan(), BPTT(2)], ids=str)
-def test_shard_map_sums_the_gradient_over_devices(driver):
-    cell = COMPOSITES["stack"]
+@pytest.mark.parametrize(("cell", "driver"), SHARDED, ids=str)
+def test_shard_map_sums_the_gradient_over_devices(cell, driver):
     params, _, xs = draw(cell, batch=(16,))
     kw = marks(batch=(16,))
     f = lambda p, x, kw: total(*jaxrnn.unroll(cell, p, x, driver=driver, **kw))
