@@ -7,8 +7,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from .affine import AffineCell
 from .cell import GatedCell
-from .drivers import BPTT, Driver, Native, Scan
+from .drivers import BPTT, Associative, Driver, Native, Scan
 from .drivers.native import refuses
 from .native import library
 
@@ -22,8 +23,8 @@ FEWEST_ROWS = 8
 def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> Driver:
     """Choose the driver that `unroll(driver=None)` takes for one leaf cell.
 
-    On a CPU that is read off `benchmarks/results/cpu-2-cores/peers.json` (docs/benchmarks.md); FEWEST_ROWS and the 8
-    steps of SHORTEST are of trials that left no file, since its shortest T is 16.
+    On a CPU that is read off `peers.json` and `long.json` of `benchmarks/results/cpu-2-cores` (docs/benchmarks.md);
+    FEWEST_ROWS and the 8 steps of SHORTEST are of trials that left no file, since the shortest T there is 16.
 
     Args:
         cell: the cell, no composite: `unroll` asks for each leaf of a composite by itself.
@@ -32,11 +33,12 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> D
         platform: "cpu", "gpu" or "tpu".
 
     Returns:
-        On a CPU `Native()` wherever it takes the cell, in float32, and its library is there. Else `Scan()` for a plain
+        On a CPU `Native()` wherever it takes the cell, in float32, and its library is there, and `Associative()` for
+        any other `AffineCell` (an `LRU` then takes a fifth to two thirds of the time). Else `Scan()` for a plain
         cell, a symbolic T (`jax.export`) and a few steps, and `BPTT` for the rest: on a CPU it keeps the gates, the
         faster way (an LSTM's gradient then takes 7.7 arrays of (T, B, H), where `Scan()` takes 14 and `BPTT()` 4.2),
-        and projects inputs ahead where that pays; elsewhere it is `BPTT()`. `Native` and `BPTT` end forward mode: for
-        `jax.jvp` and `jax.jacfwd` name `Scan()`; for `jax.export` name `BPTT()`.
+        and projects inputs ahead where that pays; elsewhere it is `BPTT()`. `Native`, `Associative` and `BPTT` end
+        forward mode: for `jax.jvp` and `jax.jacfwd` name `Scan()`; for `jax.export` name `BPTT()`, or `Associative()`.
 
     >>> select(LSTM(8), (100, 32, 4), jnp.bfloat16, "cpu")
     BPTT(chunk=32, keep_gates=True, hoist=0)
@@ -48,6 +50,8 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> D
     length, *batch, features = xs_shape
     if platform == "cpu" and _native(cell, xs_shape, dtype):
         return Native()
+    if platform == "cpu" and isinstance(cell, AffineCell) and isinstance(length, int) and length > 1:
+        return Associative()
     if not isinstance(cell, GatedCell) or not isinstance(length, int) or length < SHORTEST.get(platform, 32):
         return Scan()
     if platform != "cpu":
