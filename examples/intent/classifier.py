@@ -22,7 +22,7 @@ from .text import Vocabulary
 BATCHES = (1, 16, 256)
 """How many rows a prediction is padded to."""
 
-BOUNDARIES = (4, 8, 12, 16, 24, 32, 64, 128, 512, 2048)
+BOUNDARIES = (8, 16, 32, 64, 128, 512, 2048)
 """How many steps a prediction is padded to. With `BATCHES` that bounds what is compiled."""
 
 LONGEST = 1 << 15

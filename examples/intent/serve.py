@@ -181,7 +181,7 @@ def application(classifier: Classifier) -> Starlette:
 def warm(classifier: Classifier) -> None:
     """Compile what utterances of common lengths need, before the first one asks."""
     for rows in BATCHES:
-        for steps in BOUNDARIES[:4]:
+        for steps in BOUNDARIES[:2]:
             classifier.logits(["word " * steps] * rows)
 
 
