@@ -9,6 +9,7 @@ from .cells import GRU as GRU
 from .cells import LRU as LRU
 from .cells import LSTM as LSTM
 from .cells import RGLRU as RGLRU
+from .cells import SRU as SRU
 from .cells import Elman as Elman
 from .cells import IndRNN as IndRNN
 from .cells import LayerNormLSTM as LayerNormLSTM

@@ -198,11 +198,7 @@ class Classifier:
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """Give (n, K). Raises UserError for a text without a token, or longer than 2048."""
-        return self.logits_of([self.encode(text) for text in texts])
-
-    def logits_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
-        """Give (n, K) for what `encode` gave."""
-        return self.hear(sequences)[0]
+        return self.hear([self.encode(text) for text in texts])[0]
 
     def hear(self, sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, list[list[str]]]:
         """Give (n, K) and each token's tag for what `encode` gave; lists of none where there are no slots."""
@@ -246,14 +242,15 @@ class Classifier:
     def prefixes(self, text: str) -> np.ndarray:
         """Give the logits (T, K) of the text's beginnings, each of a token more."""
         ids = self.encode(text)
-        return self.logits_of([ids[:end] for end in range(1, len(ids) + 1)])
+        return self.hear([ids[:end] for end in range(1, len(ids) + 1)])[0]
 
     def without(self, text: str) -> np.ndarray:
         """Give (T, K): what would be answered without each token, one at a time; of a single token a row of 1 / K."""
         ids = self.encode(text)
         if len(ids) == 1:
             return np.full((1, len(self.labels)), 1 / len(self.labels))
-        return self.calibration.probabilities(self.logits_of([np.delete(ids, t, axis=0) for t in range(len(ids))]))
+        logits, _ = self.hear([np.delete(ids, t, axis=0) for t in range(len(ids))])
+        return self.calibration.probabilities(logits)
 
     def memory(self, text: str) -> np.ndarray:
         """Give (T, T): the norm of the Jacobian of h_t, what both directions put out, by x_s, the token's vector."""

@@ -193,6 +193,8 @@ class Export:
         from . import export  # only this command needs onnx
 
         classifier, _ = bundle.load(self.bundle)
+        if classifier.tagger is not None:
+            console.print("note     what is exported names intents; slots stay with the bundle")
         self.out.mkdir(parents=True, exist_ok=True)
         for name, write, check in export.FORMS:
             content = write(classifier)

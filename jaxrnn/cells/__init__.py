@@ -13,3 +13,4 @@ from .min_lstm import MinLSTM as MinLSTM
 from .peephole_lstm import PeepholeLSTM as PeepholeLSTM
 from .projected_lstm import ProjectedLSTM as ProjectedLSTM
 from .rg_lru import RGLRU as RGLRU
+from .sru import SRU as SRU

@@ -14,6 +14,7 @@ from jaxrnn import (
     LRU,
     LSTM,
     RGLRU,
+    SRU,
     AffineCell,
     Associative,
     Bidirectional,
@@ -77,6 +78,7 @@ CELLS = {
     "min_lstm": MinLSTM(H),
     "lru": LRU(H, states=5),
     "rg_lru": RGLRU(D),
+    "sru": SRU(D),
     "ind_rnn": IndRNN(H),
 }
 COMPOSITES = {

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import jaxrnn
-from jaxrnn import GRU, LRU, Associative, MinGRU, Scan
+from jaxrnn import GRU, LRU, RGLRU, SRU, Associative, MinGRU, Scan
 
 from .table import draw, far, marks, run, total
 
@@ -84,3 +84,19 @@ def test_other_cells_are_refused():
         jaxrnn.unroll(GRU(6), params, xs, driver=Associative())
     with pytest.raises(ValueError, match="1 or more"):
         Associative(0)
+
+
+@pytest.mark.parametrize("cell", [RGLRU(6), SRU(6)], ids=["rg_lru", "sru"])
+def test_a_unit_for_every_feature(cell):
+    with pytest.raises(ValueError, match=r"got hidden=6, in_dim=4\. Use \w+\(4\)"):
+        cell.init(jax.random.key(0), 4)
+
+
+def test_an_lru_is_drawn_from_its_ring():
+    params = LRU(400, smallest=0.5, largest=0.9, angle=1.0).init(jax.random.key(0), 4)
+    size = np.exp(-np.exp(params.decay))
+    assert 0.5 <= size.min() < 0.55 < 0.85 < size.max() <= 0.9
+    assert np.exp(params.phase).max() <= 1
+    np.testing.assert_allclose(np.exp(params.gain) ** 2, 1 - size**2, rtol=1e-4)
+    with pytest.raises(ValueError, match="smallest < largest"):
+        LRU(4, smallest=0.9, largest=0.5)

@@ -118,6 +118,37 @@ def min_gru(p, h, x):
     return h, h
 
 
+def min_lstm(p, h, x):
+    f, i, g = (x @ p.w_x[:, gate] + p.b[gate] for gate in range(3))
+    f, i = sigmoid(f), sigmoid(i)
+    h = f / (f + i) * h + i / (f + i) * g
+    return h, h
+
+
+def lru(p, s, x):
+    a = np.exp(-np.exp(p.decay) + 1j * np.exp(p.phase))
+    s = a * s + np.exp(p.gain) * (x @ (p.b[:, 0] + 1j * p.b[:, 1]))
+    return s, (s @ (p.c[0] + 1j * p.c[1])).real + x @ p.d
+
+
+def rg_lru(p, h, x):
+    r, i = (sigmoid(x @ p.w_x[:, gate] + p.b[gate]) for gate in range(2))
+    a = np.exp(-8 * np.log1p(np.exp(p.decay)) * r)
+    h = a * h + np.sqrt(1 - a**2) * (i * x)
+    return h, h
+
+
+def sru(p, c, x):
+    f, r = sigmoid(x @ p.w_x[:, 0] + p.b), sigmoid(x @ p.w_r[:, 0] + p.b_r)
+    c = f * c + (1 - f) * (x @ p.w_x[:, 1])
+    return c, r * np.tanh(c) + (1 - r) * x
+
+
+def ind_rnn(p, h, x):
+    h = np.maximum(x @ p.w_x[:, 0] + p.w_h[0] * h + p.b[0], 0)
+    return h, h
+
+
 EQUATIONS = {
     "elman": elman(np.tanh),
     "elman_relu": elman(lambda x: np.maximum(x, 0)),
@@ -130,6 +161,11 @@ EQUATIONS = {
     "projected": projected,
     "reset_before": reset_before,
     "min_gru": min_gru,
+    "min_lstm": min_lstm,
+    "lru": lru,
+    "rg_lru": rg_lru,
+    "sru": sru,
+    "ind_rnn": ind_rnn,
 }
 
 
