@@ -173,10 +173,10 @@ def mesh_of_8(kind):
 
 
 STACK, AFFINE = COMPOSITES["stack"], Stack((MinGRU(H), MinGRU(H)))
-SHARDED = [(STACK, Scan()), (STACK, BPTT(2)), (CELLS["elman"], Newton(otherwise="nan")), (AFFINE, Associative(2))]
+SHARDED = [(STACK, Scan()), (STACK, BPTT(2)), (CELLS["gru"], Newton(otherwise="nan")), (AFFINE, Associative(2))]
 
 
-@pytest.mark.parametrize(("cell", "driver"), SHARDED, ids=str)
+@pytest.mark.parametrize(("cell", "driver"), SHARDED, ids=["scan", "bptt", "newton", "associative"])
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 def test_a_sharded_batch_gives_the_same_numbers(kind, cell, driver):
     params, _, xs = draw(cell, batch=(16,))
@@ -202,7 +202,7 @@ def test_dropout_on_an_explicit_mesh():
     assert far(jax.device_get(got), f(params, xs)) < 1e-5
 
 
-@pytest.mark.parametrize(("cell", "driver"), SHARDED, ids=str)
+@pytest.mark.parametrize(("cell", "driver"), SHARDED, ids=["scan", "bptt", "newton", "associative"])
 def test_shard_map_sums_the_gradient_over_devices(cell, driver):
     params, _, xs = draw(cell, batch=(16,))
     kw = marks(batch=(16,))
