@@ -149,7 +149,7 @@ class Main:
         console.print(f"picture  {self.out}", markup=False)
 
     def _train(self, net: Net) -> tuple[list[float], float]:
-        """Train; give the losses, ten a line of the picture's hundred, and the share that is right at the end."""
+        """Train; give the losses, about a hundred means of them, and the share that is right at the end."""
         rate = optax.cosine_onecycle_schedule(self.steps, self.rate)
         optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
         step = make_step(lambda *arguments: net.loss(None, *arguments), optimizer)

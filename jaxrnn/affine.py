@@ -59,6 +59,12 @@ class AffineCell(abc.ABC):
         return state, self.output(params, state, x)
 
 
+def shifted(rows: jax.Array, first: jax.Array, reverse: bool) -> jax.Array:
+    """Put `first` (...) before the rows (T, ...) as they are crossed, and leave the last one out."""
+    parts = [rows[1:], first[None]] if reverse else [first[None], rows[:-1]]
+    return jnp.concatenate(parts)[: len(rows)]
+
+
 class Solver(abc.ABC):
     """A way to solve s_t = a_t s_{t-1} + b_t, a frozen value."""
 
@@ -70,9 +76,8 @@ class Solver(abc.ABC):
         """
 
     def shift(self, rows: jax.Array, first: jax.Array, reverse: bool) -> jax.Array:
-        """Put `first` (...) before the rows (T, ...) as they are crossed, and leave the last one out."""
-        parts = [rows[1:], first[None]] if reverse else [first[None], rows[:-1]]
-        return jnp.concatenate(parts)[: len(rows)]
+        """Do as `shifted` does; over devices, across them."""
+        return shifted(rows, first, reverse)
 
     def enters(self, dstate: jax.Array, reverse: bool) -> jax.Array:
         """Give what of a gradient (...) for the state before the first step is this device's."""

@@ -34,7 +34,7 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> D
 
     Returns:
         On a CPU `Native()` wherever it takes the cell, in float32, and its library is there, and `Associative()` for
-        any other `AffineCell` (an `LRU` then takes a fifth to two thirds of the time). Else `Scan()` for a plain
+        any other `AffineCell` (an `LRU` then takes two thirds of the time or much less). Else `Scan()` for a plain
         cell, a symbolic T (`jax.export`) and a few steps, and `BPTT` for the rest: on a CPU it keeps the gates, the
         faster way (an LSTM's gradient then takes 7.7 arrays of (T, B, H), where `Scan()` takes 14 and `BPTT()` 4.2),
         and projects inputs ahead where that pays; elsewhere it is `BPTT()`. `Native`, `Associative` and `BPTT` end

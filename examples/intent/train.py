@@ -43,7 +43,7 @@ class Recipe:
         rejects: the share of validation texts that the threshold for none may turn away.
         word_dropout: how often a token is known by its n-grams alone, as an unknown word is.
         adversary: how far the vectors of a text's tokens are moved, all in all, to where the loss is greater;
-            0 for not at all, which takes half the time.
+            0 for not at all, which takes two thirds of the time.
     """
 
     steps: int = 1400

@@ -32,7 +32,7 @@ class Associative:
 
     Args:
         chunk: the steps of a chunk; None chooses by T and the width of a step. On a CPU that is all of T: two cores
-            are busy with one step as it is, and memory is read once (benchmarks/results/cpu-2-cores/long.json).
+            are busy with one step as it is, and memory is read once (a trial that left no file).
         axis: the axis of a mesh that time is split over, inside a `jax.shard_map` that hands each device its part of
             xs, lengths (counted from the beginning of the part) and resets. The `state` counts where time begins; the
             state that comes back is the one at the end of each part. Each part is folded, the pairs of all devices go

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..affine import shifted
 from ..cell import Cell, GatedCell, Marks, Params, State
 from ..mesh import zeros_like
 from ..recurrence import Dense, Diagonal, Heads
@@ -41,9 +42,8 @@ class Jacobian:
     def transposed(self, reverse: bool) -> Jacobian:
         """Give those of the way back: at each step the transpose of the one crossed after it, zero at the last."""
         turned = jnp.swapaxes(self.blocks, -1, -2)
-        nothing = jnp.zeros_like(turned[:1])
-        parts = [nothing, turned[:-1]] if reverse else [turned[1:], nothing]
-        return Jacobian(jnp.concatenate(parts)[: len(turned)])
+        nothing = jnp.zeros_like(turned[:1].sum(axis=0))  # laid out as a row, of which there may be none
+        return Jacobian(shifted(turned, nothing, not reverse))
 
     def solve(self, rest: jax.Array, state: jax.Array, reverse: bool) -> jax.Array:
         """Give s_t = J_t s_{t-1} + rest_t for all t, (T, *batch, N), in parallel."""
@@ -78,7 +78,7 @@ class Steps:
 
     Args:
         cell: the cell.
-        tree: the structure of its state.
+        structure: of its state.
         sizes: the features of each leaf.
         blocks: G; 1 for the full Jacobian.
     """

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..affine import shifted
 from ..cell import Cell, Marks, Output, Params, State
 from ..mesh import zeros_like
 from .linearise import Steps
@@ -89,7 +90,7 @@ class Newton:
         steps = Steps.of(cell, state, self.jacobian, self)
         row = marks._replace(initial=None)
         states = _trajectory(self, steps, reverse, params, steps.flat(state), xs, row, marks.initial)
-        before = _shifted(states, steps.flat(state), reverse)
+        before = shifted(states, steps.flat(state), reverse)
         _, ys = steps.all(params, before, xs, marks)
         final = steps.flat(state) if len(states) == 0 else states[0 if reverse else -1]
         return steps.tree(final), ys
@@ -123,18 +124,22 @@ class Newton:
         states, *how = self.solve(steps, reverse, params, steps.flat(state), xs, marks or Marks(), start)
         return Convergence(steps.tree(states), *how)
 
+    def enough(self, dtype: Any) -> float:
+        """Give the tolerance in a dtype."""
+        return TOLERANCE[dtype.itemsize] if self.tolerance is None else self.tolerance
+
     def solve(
         self, steps: Steps, reverse: bool, params: Params, state: jax.Array, xs: Any, marks: Marks, guess: Any = None
     ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         """Iterate: states (T, *batch, N), how many iterations, the residual, and whether that is small enough."""
-        tolerance = TOLERANCE[state.dtype.itemsize] if self.tolerance is None else self.tolerance
+        tolerance = self.enough(state.dtype)
         if guess is None:
             time = jax.tree.leaves(xs)[0].shape[0]
             guess = jnp.broadcast_to(state, (time, *state.shape))
 
         def improve(carry: Any) -> Any:
             states, count, _ = carry
-            before = _shifted(states, state, reverse)
+            before = shifted(states, state, reverse)
             after, jacobian = steps.linearised(params, before, xs, marks)
             residual = _largest(states - after) / jnp.maximum(1, _largest(states))
             jacobian = jacobian.scaled(1 - self.damping)
@@ -169,7 +174,7 @@ def _forward(how: Newton, steps: Steps, reverse: bool, *arguments: Any) -> tuple
 
 def _backward(how: Newton, steps: Steps, reverse: bool, residuals: Any, dstates: jax.Array) -> tuple[Any, ...]:
     (params, state, xs, row, initial), states = residuals
-    before = _shifted(states, state, reverse)
+    before = shifted(states, state, reverse)
     marks = row._replace(initial=initial)
     _, jacobian = steps.linearised(params, before, xs, marks)
 
@@ -179,7 +184,7 @@ def _backward(how: Newton, steps: Steps, reverse: bool, residuals: Any, dstates:
     _, pull = jax.vjp(after, params, before, xs, initial)
     none = zeros_like(state)
     solve = lambda rest: jacobian.transposed(reverse).solve(rest, none, not reverse)
-    rest = lambda adjoint: dstates + _shifted(pull(adjoint)[1], none, not reverse) - adjoint
+    rest = lambda adjoint: dstates + shifted(pull(adjoint)[1], none, not reverse) - adjoint
     otherwise = lambda: steps.back_one_by_one(params, before, xs, marks, dstates, reverse)
     adjoint = _refined(how, solve(dstates), rest, solve, otherwise)
     dparams, dbefore, dxs, dinitial = pull(adjoint)
@@ -195,7 +200,7 @@ def _refined(how: Newton, adjoint: jax.Array, rest: Any, solve: Any, otherwise: 
 
     What the full Jacobian gave is seldom to be corrected: that is the one linear recurrence.
     """
-    tolerance = 4 * (TOLERANCE[adjoint.dtype.itemsize] if how.tolerance is None else how.tolerance)
+    tolerance = 4 * how.enough(adjoint.dtype)
 
     def small(adjoint: jax.Array, left: jax.Array) -> jax.Array:
         return _largest(left) <= tolerance * jnp.maximum(_largest(adjoint), jnp.finfo(adjoint.dtype).tiny)
@@ -213,12 +218,6 @@ def _refined(how: Newton, adjoint: jax.Array, rest: Any, solve: Any, otherwise: 
     if how.otherwise == "nan":
         return jnp.where(small(adjoint, left), adjoint, jnp.nan)
     return lax.cond(small(adjoint, left), lambda: adjoint, otherwise)
-
-
-def _shifted(rows: jax.Array, first: jax.Array, reverse: bool) -> jax.Array:
-    """Put `first` before the rows (T, ...) as they are crossed, and leave the last one out."""
-    parts = [rows[1:], first[None]] if reverse else [first[None], rows[:-1]]
-    return jnp.concatenate(parts)[: len(rows)]
 
 
 def _largest(array: jax.Array) -> jax.Array:
