@@ -27,6 +27,7 @@ from .compose import out_dim as out_dim
 from .drivers import BPTT as BPTT
 from .drivers import Associative as Associative
 from .drivers import Driver as Driver
+from .drivers import Fused as Fused
 from .drivers import Loop as Loop
 from .drivers import Native as Native
 from .drivers import Newton as Newton

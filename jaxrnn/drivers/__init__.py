@@ -4,6 +4,7 @@ from ..native import library
 from .associative import Associative as Associative
 from .bptt import BPTT as BPTT
 from .driver import Driver as Driver
+from .fused import Fused as Fused
 from .loop import Loop as Loop
 from .native import Native as Native
 from .newton import Newton as Newton

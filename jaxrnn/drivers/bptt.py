@@ -57,12 +57,12 @@ class BPTT:
         cell = gated(cell, self)
         if not all(_differentiable(s) for s in jax.tree.leaves(state)):
             raise ValueError(f"{self} needs a state of floating leaves; {cell} keeps others too. Use Scan().")
-        final, states = _trajectory(cell, self, reverse, params, state, xs, marks)
+        final, states = trajectory(cell, self, reverse, params, state, xs, marks)
         return final, cell.output(params, states, xs)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _trajectory(
+def trajectory(
     cell: GatedCell, how: BPTT, reverse: bool, params: Params, state: State, xs: Any, marks: Marks
 ) -> tuple[State, State]:
     """Give the state after the last step, and the state after every step (T, *batch, ...)."""
@@ -116,7 +116,7 @@ def _backward(cell: GatedCell, how: BPTT, reverse: bool, residuals: Any, cotange
     return dparams, ds, dxs, Marks(None, None, dinitial)
 
 
-_trajectory.defvjp(_forward, _backward, symbolic_zeros=True)
+trajectory.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 @dataclasses.dataclass(frozen=True)

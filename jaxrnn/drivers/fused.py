@@ -1,0 +1,240 @@
+"""The time loop in one kernel of Pallas, with the cell's own gate traced into it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter
+from ..fused.blocks import Blocks
+from ..fused.calls import Call, Ones, Rows, Weights, ruled
+from ..fused.equation import Equation, blocks, equation, recurrence_of
+from ..mesh import on_each_device, vary, varying
+from . import bptt
+from .driver import gated, steps
+from .terms import merge
+
+
+@dataclasses.dataclass(frozen=True)
+class Fused:
+    """The whole time loop in one kernel, forward and backward, on a Hopper GPU (H100, H200) or a TPU.
+
+    For any `GatedCell` whose gate is elementwise, a user's own included, with `Dense()` recurrent weights or
+    `Heads(n)`, in float32, bfloat16 or float16. The recurrent weights stay on the chip for the whole sequence; the gate
+    is reckoned in float32, in which the state is kept from step to step. All inputs are projected by one GEMM before.
+    A gradient keeps the states and what the weights saw of them (an LSTM 3 arrays of (T, B, H)): one GEMM recomputes
+    the recurrent terms, a kernel walks back, and one GEMM gives the gradient for each weight.
+
+    On a GPU float32 is multiplied in TF32, as XLA does by default; it needs jax 0.11.2. On a TPU it has not run.
+
+    Args:
+        interpret: interpret the TPU's kernel, on any platform: slow, for tests.
+
+    Reverse mode only: for `jax.jvp` and forward mode use `Scan()`. A second order, reverse over reverse, is taken
+    through `BPTT()`. A batch sharded over automatic axes is gathered; over explicit axes each device crosses its own.
+
+    Raises:
+        ValueError: for another cell, recurrence, dtype, precision or platform, and for weights that do not fit on the
+            chip; it says which.
+    """
+
+    interpret: bool = False
+
+    def __call__(
+        self, cell: Cell, params: Params, state: State, xs: Any, marks: Marks, *, reverse: bool = False
+    ) -> tuple[State, Output]:
+        """Cross time in the kernel."""
+        cell = gated(cell, self)
+        if steps(xs) == 0:
+            return state, cell.output(params, jax.tree.map(lambda s: jnp.zeros((0, *s.shape), s.dtype), state), xs)
+
+        def cross(params: Params, state: State, xs: Any, marks: Marks) -> tuple[State, Output]:
+            operands = (params, state, xs, marks)
+            final, states, _ = _trajectory(cell, self, reverse, *vary(operands, varying(operands)))
+            return final, cell.output(params, states, xs)
+
+        return on_each_device(cross, params, state, xs, marks)
+
+
+def refuses(how: Fused, cell: GatedCell, params: Params, state: State, xs: Any) -> str | None:
+    """Say why `how` does not cross time with a cell, there or back; None where it does. Shapes are enough."""
+    u = jax.eval_shape(cell.project, params, xs)
+    try:
+        for back in (False, True):
+            Plan.of(cell, how, False, params, state, u, back)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How a cell's trees become arrays for a kernel, and back.
+
+    Attributes:
+        equation: what a step does besides its matmul.
+        kernel: the kernel that crosses time.
+        weights: the shape of the recurrent weights as blocks (N, K, G, K), and their dtype.
+        batch: the shape of the batch, which the kernel knows as one axis.
+    """
+
+    equation: Equation
+    kernel: Any
+    weights: tuple[Any, Any]
+    batch: tuple[int, ...]
+
+    @classmethod
+    def of(cls, cell: GatedCell, how: Fused, reverse: bool, params: Params, state: State, u: Any, back: bool) -> Plan:
+        """Make it; raise ValueError where the cell is not for `how`."""
+        try:
+            made = equation(cell, params, state, u, jax.eval_shape(cell.recur, params, state))
+            kernel = _kernel(how, made, reverse)
+            batch = jax.tree.leaves(state)[0].shape[:-1]
+            w = jax.eval_shape(blocks, params.w_h)
+            kernel.check(w.shape, w.dtype, math.prod(batch), back)
+        except ValueError as error:
+            raise ValueError(f"{how} {error}. Use BPTT(), or Scan(), which takes any cell.") from error
+        return cls(made, kernel, (w.shape, w.dtype), batch)
+
+    def call(self, back: bool) -> Call:
+        """Give the kernel, there or back, with its rule for `vmap`."""
+
+        def fits(batch: int) -> bool:
+            try:
+                self.kernel.check(*self.weights, batch, back)
+            except ValueError:
+                return False
+            return True
+
+        return ruled(self.kernel.backward if back else self.kernel.forward, fits)
+
+    def rows(self, arrays: list[Any]) -> list[Any]:
+        """(T, *batch, H) to (T, B, H); None stays."""
+        count = math.prod(self.batch)
+        return [None if a is None else a.reshape(len(a), count, a.shape[-1]) for a in arrays]
+
+    def ones(self, tree: Any) -> list[jax.Array]:
+        """(*batch, H) to (B, H)."""
+        return [a.reshape(math.prod(self.batch), a.shape[-1]) for a in jax.tree.leaves(tree)]
+
+    def mark(self, mark: Any) -> Any:
+        """(T, *batch) to (T, B)."""
+        return None if mark is None else mark.reshape(len(mark), math.prod(self.batch))
+
+    def apart(self, arrays: list[jax.Array]) -> list[jax.Array]:
+        """Undo `rows` and `ones`."""
+        return [a.reshape(*a.shape[:-2], *self.batch, a.shape[-1]) for a in arrays]
+
+
+def _kernel(how: Fused, made: Equation, reverse: bool) -> Any:
+    """Give the kernel for this platform."""
+    platform = jax.default_backend()
+    if how.interpret or platform == "tpu":
+        return Blocks(made, reverse, how.interpret)
+    if platform == "gpu":
+        from ..fused.hopper import Hopper  # not before there is a use for it: it imports what only a GPU needs
+
+        return Hopper(made, reverse)
+    raise ValueError(f"runs on a GPU or a TPU, and this is a {platform} (Fused(interpret=True) is for tests)")
+
+
+def _weights(cell: GatedCell, params: Params) -> Weights:
+    row = lambda a: jnp.broadcast_to(a.astype(jnp.float32), (1, cell.hidden))
+    return Weights(blocks(params.w_h), [row(a) for a in jax.tree.leaves(cell.local(params))])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _trajectory(
+    cell: GatedCell, how: Fused, reverse: bool, params: Params, state: State, xs: Any, marks: Marks
+) -> tuple[State, State, jax.Array]:
+    """Give the state after the last step, that after every step, and what the recurrent weights saw (T, *batch, H)."""
+    u = cell.project(params, xs)
+    plan = Plan.of(cell, how, reverse, params, state, u, back=False)
+    first, later = _shifted(marks.fresh, reverse)
+    rows = Rows(plan.rows(jax.tree.leaves(u)), plan.mark(marks.valid), plan.mark(later))
+    ones = Ones(plan.ones(enter(state, marks._replace(fresh=first))), plan.ones(marks.initial))
+    crossed = plan.call(back=False)(rows, ones, _weights(cell, params))
+    states = jax.tree.unflatten(plan.equation.state, plan.apart(crossed.states))
+    return jax.tree.map(lambda s: s[0 if reverse else -1], states), states, plan.apart([crossed.reads])[0]
+
+
+def _forward(cell: GatedCell, how: Fused, reverse: bool, *primals: Any) -> tuple[Any, Any]:
+    arguments = jax.tree.map(lambda p: p.value, primals)
+    out = _trajectory(cell, how, reverse, *arguments)
+    return out, (arguments, out[1:])
+
+
+def _backward(cell: GatedCell, how: Fused, reverse: bool, residuals: Any, cotangents: Any) -> Any:
+    absent = lambda leaf: isinstance(leaf, SymbolicZero)
+    cotangents = jax.tree.map(lambda c: None if absent(c) else c, cotangents[:2], is_leaf=absent)
+    return _pull(cell, how, reverse, *residuals, cotangents)
+
+
+_trajectory.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _pull(cell: GatedCell, how: Fused, reverse: bool, arguments: Any, kept: Any, cotangents: Any) -> Any:
+    """Pull cotangents back through the kernel. What was kept follows from the arguments: it gets no gradient."""
+    (params, state, xs, marks), (states, reads), (dfinal, dstates) = arguments, kept, cotangents
+    u, pull_u = jax.vjp(cell.project, params, xs)
+    v, pull_v = jax.vjp(lambda params: recurrence_of(cell)(params.w_h, reads), params)
+    weights, pull_weights = jax.vjp(functools.partial(_weights, cell), params)
+    plan = Plan.of(cell, how, reverse, params, state, u, back=True)
+    terms = jax.tree.leaves(merge(cell, cell.local(params), states, u, v))
+    leaves = functools.partial(jax.tree.leaves, is_leaf=lambda leaf: leaf is None)
+    over_time = (plan.rows(leaves(tree)) for tree in (states, dstates))
+    rows = Rows(plan.rows(terms), plan.mark(marks.valid), plan.mark(marks.fresh), *over_time)
+    zero = jax.tree.map(lambda s, d: jnp.zeros_like(s) if d is None else d, state, dfinal)
+    d = plan.call(back=True)(rows, Ones(*map(plan.ones, (state, marks.initial, zero))), weights)
+    dterms = jax.tree.unflatten(plan.equation.terms, plan.apart(d.terms))
+    dparams, dxs = pull_u(_cast_like(dterms.u, u))
+    of_local = Weights(jnp.zeros_like(weights.w), [sums.sum(0, keepdims=True) for sums in d.local])
+    for more in (*pull_v(_cast_like(dterms.of_v(), v)), *pull_weights(of_local)):
+        dparams = jax.tree.map(jnp.add, dparams, more)
+    whole = lambda arrays: jax.tree.unflatten(plan.equation.state, plan.apart(arrays))
+    dinitial = None if marks.initial is None else _cast_like(whole(d.initial), marks.initial)
+    return dparams, _cast_like(whole(d.state), state), dxs, Marks(None, None, dinitial)
+
+
+def _pull_forward(cell: GatedCell, how: Fused, reverse: bool, *operands: Any) -> tuple[Any, Any]:
+    return _pull(cell, how, reverse, *operands), operands
+
+
+def _pull_backward(cell: GatedCell, how: Fused, reverse: bool, operands: Any, seconds: Any) -> Any:
+    """Differentiate the way back, for a second order: that of `BPTT()`, which computes the same."""
+    (*primals, marks), kept, cotangents = operands
+    initial = marks.initial
+
+    def way_back(primals: Any, initial: Any, cotangents: Any) -> Any:
+        there = lambda *p: bptt.trajectory(cell, bptt.BPTT(), reverse, *p[:-1], marks._replace(initial=p[-1]))
+        out, pull = jax.vjp(there, *primals, initial)
+        full = jax.tree.map(lambda o, c: jnp.zeros_like(o) if c is None else c, out, cotangents)
+        *d, dinitial = pull(full)
+        return *d, Marks(None, None, dinitial)
+
+    dprimals, dinitial, dcotangents = jax.vjp(way_back, primals, initial, cotangents)[1](seconds)
+    return (*dprimals, Marks(None, None, dinitial)), jax.tree.map(jnp.zeros_like, kept), dcotangents
+
+
+_pull.defvjp(_pull_forward, _pull_backward)
+
+
+def _cast_like(tree: Any, like: Any) -> Any:
+    return jax.tree.map(lambda a, b: a.astype(b.dtype), tree, like)
+
+
+def _shifted(fresh: Any, reverse: bool) -> tuple[Any, Any]:
+    """Whether the first step is fresh, and for every step whether the one after it is."""
+    if fresh is None:
+        return None, None
+    none = jnp.zeros_like(fresh[:1])
+    if reverse:
+        return fresh[-1], jnp.concatenate([none, fresh[:-1]])
+    return fresh[0], jnp.concatenate([fresh[1:], none])

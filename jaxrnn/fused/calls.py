@@ -1,0 +1,101 @@
+"""What the kernels are handed and give, and the rule for `vmap`: over data a call becomes one with a larger batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+
+
+class Rows(NamedTuple):
+    """What a crossing looks at in every step, (T, B, ...); None is what there is nothing of.
+
+    Attributes:
+        terms: input terms forward, merged terms backward: a list of (T, B, H).
+        valid: (T, B) bool, false in the padding.
+        fresh: (T, B) bool: the state begins anew before this step (backward), before the one after it (forward).
+        states: backward: a list of (T, B, H), the state after every step.
+        dstates: backward: their gradients; None for one that is zero.
+    """
+
+    terms: Any
+    valid: Any
+    fresh: Any
+    states: Any = ()
+    dstates: Any = ()
+
+
+class Ones(NamedTuple):
+    """What there is once for every row, lists of (B, H).
+
+    Attributes:
+        state: that was handed in; forward as the first step enters with it.
+        initial: what a fresh step begins anew from.
+        dfinal: backward: the gradient for the state after the last step.
+    """
+
+    state: Any
+    initial: Any
+    dfinal: Any = ()
+
+
+class Weights(NamedTuple):
+    """Recurrent weights w (N, K, G, K), and the gate's own params, a list of (1, H)."""
+
+    w: Any
+    local: Any
+
+
+class Crossed(NamedTuple):
+    """Forward: the states after every step, a list of (T, B, H), and what the weights saw before it, (T, B, H)."""
+
+    states: Any
+    reads: Any
+
+
+class Pulled(NamedTuple):
+    """Backward: gradients for the terms, lists of (T, B, H), and sums (B, H) for a row's state, initial and local."""
+
+    terms: Any
+    state: Any
+    initial: Any
+    local: Any
+
+
+Call = Callable[[Rows, Ones, Weights], Any]
+
+
+def ruled(call: Call, fits: Callable[[int], bool]) -> Call:
+    """Give a call its rule for `vmap`: over weights, or where a larger batch does not fit, it is a loop."""
+    one = custom_vmap(call)
+
+    @one.def_vmap
+    def rule(size: int, mapped: Any, rows: Rows, ones: Ones, weights: Weights) -> Any:
+        of_rows, of_ones, of_weights = mapped
+        batch = ones.state[0].shape[1 if of_ones.state[0] else 0]
+        if any(jax.tree.leaves(of_weights)) or not fits(size * batch):
+            args = (rows, ones, weights)
+            member = lambda i: jax.tree.map(lambda a, m: a[i] if m else a, args, tuple(mapped))
+            out = jax.lax.map(lambda i: one(*member(i)), jnp.arange(size))
+        else:
+            fold = lambda axis, tree, flags: jax.tree.map(lambda a, m: _fold(a, m, size, axis), tree, flags)
+            wide = one(fold(1, rows, of_rows), fold(0, ones, of_ones), weights)
+            out = jax.tree.map(lambda a: _unfold(a, size, 1 if a.ndim == 3 else 0), wide)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return one
+
+
+def _fold(array: jax.Array, mapped: bool, size: int, axis: int) -> jax.Array:
+    """Merge the mapped axis into the batch, at `axis`; what is not mapped is repeated."""
+    array = jnp.moveaxis(array, 0, axis) if mapped else jnp.repeat(jnp.expand_dims(array, axis), size, axis)
+    return array.reshape(*array.shape[:axis], size * array.shape[axis + 1], *array.shape[axis + 2 :])
+
+
+def _unfold(array: jax.Array, size: int, axis: int) -> jax.Array:
+    """Undo that."""
+    shape = *array.shape[:axis], size, array.shape[axis] // size, *array.shape[axis + 1 :]
+    return jnp.moveaxis(array.reshape(shape), axis, 0)

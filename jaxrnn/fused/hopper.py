@@ -1,0 +1,207 @@
+"""The kernel for a Hopper GPU, in Pallas' Mosaic backend: a persistent grid, its weights in shared memory.
+
+A block of threads owns n units of a block of weights, for b rows of the batch: the G n columns of its weights, the M
+operand of `wgmma`, lie in its shared memory for the whole sequence. In each step the blocks that share rows and weights
+publish what they read of their states in global memory, each waits until it finds what all have published there, and
+multiplies it with its weights. Way back likewise, with the gradients for v in place of the state: there all G gates are
+multiplied with all G slices of weights, of which the diagonal is summed, so that one operand serves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+from .calls import Crossed, Ones, Pulled, Rows, Weights
+from .equation import Equation, Tiles
+from .exchange import Exchange
+from .tiling import Tiling
+
+
+@dataclasses.dataclass(frozen=True)
+class Hopper:
+    """The time loop of an equation.
+
+    Args:
+        equation: what a step does besides its matmul.
+        reverse: whether from the last step to the first.
+    """
+
+    equation: Equation
+    reverse: bool
+
+    def check(self, shape: tuple[int, ...], dtype: Any, batch: int, back: bool) -> None:
+        """Raise ValueError where weights (N, K, G, K) of a dtype are not for the kernel, on this device."""
+        config: Any = jax.config
+        precision = config.jax_default_matmul_precision
+        if dtype == jnp.float32 and precision not in (None, "default", "fastest", "bfloat16", "tensorfloat32"):
+            raise ValueError(f"multiplies float32 in TF32 on a GPU, and jax_default_matmul_precision is {precision}")
+        device = jax.devices()[0]
+        if device.platform == "gpu" and device.compute_capability != "9.0":
+            kind = f"{device.device_kind} ({device.compute_capability})"
+            raise ValueError(f"has a kernel for Hopper GPUs (compute capability 9.0), and this is an {kind}")
+        Tiling.of(shape, dtype, batch, shape[2] if back else 1)
+
+    def forward(self, rows: Rows, ones: Ones, weights: Weights) -> Crossed:
+        """Cross time."""
+        like = rows.terms[0]
+        tiling = Tiling.of(weights.w.shape, weights.w.dtype, like.shape[1], 1)
+        array = lambda dtype: jax.ShapeDtypeStruct((len(like), *tiling.shape), dtype)
+        out = Crossed([array(s.dtype) for s in ones.state], array(tiling.dtype))
+        cross = functools.partial(_cross, self.equation)
+        return tiling.cut(self._run(cross, tiling, rows, ones, weights.local, tiling.slabs(weights.w), out), like)
+
+    def backward(self, rows: Rows, ones: Ones, weights: Weights) -> Pulled:
+        """Walk back."""
+        like = rows.terms[0]
+        tiling = Tiling.of(weights.w.shape, weights.w.dtype, like.shape[1], weights.w.shape[2])
+        terms = [jax.ShapeDtypeStruct((len(like), *tiling.shape), tiling.dtype) for _ in rows.terms]
+        sums = lambda tiles: [jax.ShapeDtypeStruct(tiling.shape, jnp.float32) for _ in tiles]
+        out = Pulled(terms, *map(sums, (ones.state, ones.initial, weights.local)))
+        pull = functools.partial(_pull, self.equation)
+        slabs = tiling.slabs(weights.w.transpose(0, 3, 2, 1))
+        return tiling.cut(self._run(pull, tiling, rows, ones, weights.local, slabs, out), like)
+
+    def _run(
+        self, body: Callable[..., None], tiling: Tiling, rows: Rows, ones: Ones, local: Any, slabs: Any, out: Any
+    ) -> Any:
+        """Run `body` in every block of threads."""
+        steps = len(rows.terms[0])
+        order = lambda i: steps - 1 - i if self.reverse else i
+        wide = [jnp.broadcast_to(l, (tiling.batch, l.shape[-1])) for l in local]
+        plain, ones, wide = tiling.pad((rows._replace(valid=None, fresh=None), ones, wide))
+        marked = plain._replace(valid=tiling.mark(rows.valid), fresh=tiling.mark(rows.fresh))
+        flat, tree = jax.tree.flatten(((marked, ones, wide), slabs, out))
+        given = len(flat) - len(jax.tree.leaves(out))
+        line = tiling.swizzle // tiling.dtype.itemsize
+        transforms = (plgpu.TilingTransform((8, line)), plgpu.SwizzleTransform(tiling.swizzle))
+        operand = lambda height: plgpu.SMEM((height, tiling.width), tiling.dtype, transforms=transforms)
+
+        def kernel(*refs: Any) -> None:
+            operands, slabs, out = jax.tree.unflatten(tree, refs[: len(flat)])
+            body(Exchange.of(tiling, *refs[len(flat) :]), slabs, order, steps, *operands, out)
+
+        made = plgpu.kernel(
+            kernel,
+            out_type=flat[given:],
+            grid=(tiling.batch // tiling.rows, tiling.blocks, tiling.members),
+            grid_names=("rows", "block", "member"),
+            scratch_types=[
+                operand(tiling.height),
+                operand(tiling.columns),
+                plgpu.SMEM(tiling.products, jnp.float32),
+                plgpu.Barrier(),
+            ],
+        )(*flat[:given])
+        return jax.tree.unflatten(jax.tree.structure(out), made)
+
+
+def _cross(
+    eq: Equation,
+    exchange: Exchange,
+    slabs: Any,
+    order: Any,
+    steps: int,
+    rows: Rows,
+    ones: Ones,
+    local: Any,
+    out: Crossed,
+) -> None:
+    """Cross time."""
+    exchange.begin(slabs, [out.reads], steps)
+    initial, local = _wide(exchange.load(ones.initial)), _wide(exchange.load(local))
+
+    def fetch(i: Any) -> Any:
+        t = order(jnp.minimum(i, steps - 1))
+        return exchange.load(rows.terms, t), exchange.mark(rows.valid, t), exchange.mark(rows.fresh, t)
+
+    def publish(s: Tiles, i: Any) -> None:
+        exchange.publish([out.reads], [eq.read(s)], order(i))
+
+    def step(i: Any, carry: Any) -> Any:
+        s, (u, valid, fresh) = carry
+        ahead = fetch(i + 1)
+        exchange.multiply([out.reads], order(i))
+        v = list(map(exchange.product, range(exchange.tiling.gates)))
+        new = eq.step(s, _wide(u), v, local, _holds(valid))
+        s = eq.enter(new, _holds(fresh), initial)
+        pl.when(i + 1 < steps)(lambda: publish(s, i + 1))
+        exchange.store(out.states, new, order(i))
+        return s, ahead
+
+    s = _wide(exchange.load(ones.state))
+    publish(s, 0)
+    lax.fori_loop(0, steps, step, (s, fetch(0)))
+
+
+def _pull(
+    eq: Equation,
+    exchange: Exchange,
+    slabs: Any,
+    order: Any,
+    steps: int,
+    rows: Rows,
+    ones: Ones,
+    local: Any,
+    out: Pulled,
+) -> None:
+    """Walk back."""
+    of_v = eq.of_v()
+    rest = [j for j in range(len(out.terms)) if j not in of_v]
+    gradients_for_v = [out.terms[j] for j in of_v]
+    exchange.begin(slabs, gradients_for_v, steps)
+    initial, local = _wide(exchange.load(ones.initial)), _wide(exchange.load(local))
+    first = exchange.load(ones.state)
+    back = lambda i: order(steps - 1 - jnp.minimum(i, steps - 1))
+
+    def fetch(i: Any) -> Any:
+        t = back(i)
+        before = exchange.load(rows.states, back(i + 1))
+        inside = jnp.broadcast_to(i + 1 < steps, first[0].shape)
+        before = [jnp.where(inside, b, f.astype(b.dtype)) for b, f in zip(before, first, strict=True)]
+        marks = exchange.mark(rows.valid, t), exchange.mark(rows.fresh, t)
+        return exchange.load(rows.terms, t), before, exchange.load(rows.dstates, t), *marks
+
+    def step(i: Any, carry: Any) -> Any:
+        (ds, dinitial, dlocal), (terms, s, dstates, valid, fresh) = carry
+        ahead = fetch(i + 1)
+        fresh = _holds(fresh)
+        ds = [d if more is None else d + more.astype(d.dtype) for d, more in zip(ds, dstates, strict=True)]
+        s = eq.enter(_wide(s), fresh, initial)
+        ds, dterms, dl = eq.pull(s, _wide(terms), local, _holds(valid), ds)
+        t = back(i)
+        exchange.publish(gradients_for_v, [dterms[j] for j in of_v], t)
+        exchange.store([out.terms[j] for j in rest], [dterms[j] for j in rest], t)
+        exchange.multiply(gradients_for_v, t)
+        dr = functools.reduce(jnp.add, map(exchange.product, range(exchange.tiling.gates)))
+        ds = _add(ds, eq.pull_read(s, dr))
+        if fresh is not None:
+            dinitial = [jnp.where(fresh, i + d, i) for i, d in zip(dinitial, ds, strict=True)]
+            ds = [jnp.where(fresh, 0.0, d) for d in ds]
+        return (ds, dinitial, _add(dlocal, dl)), ahead
+
+    zeros = lambda refs: [exchange.zeros() for _ in refs]
+    sums = (_wide(exchange.load(ones.dfinal)), zeros(out.initial), zeros(out.local))
+    sums, _ = lax.fori_loop(0, steps, step, (sums, fetch(0)))
+    for refs, tiles in zip((out.state, out.initial, out.local), sums, strict=True):
+        exchange.store(refs, tiles)
+
+
+def _wide(tiles: Tiles) -> Tiles:
+    return [tile.astype(jnp.float32) for tile in tiles]
+
+
+def _holds(mark: Any) -> Any:
+    return None if mark is None else mark > 0
+
+
+def _add(a: Tiles, b: Tiles) -> Tiles:
+    return [x + y for x, y in zip(a, b, strict=True)]

@@ -1,0 +1,180 @@
+"""The kernel of Pallas, interpreted: to the numbers of `Scan`, for every cell whose gate is elementwise.
+
+On a GPU (`bash benchmarks/device.sh fused`) the same tests run its own kernel, in TF32.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxrnn
+from jaxrnn import GRU, LSTM, Bidirectional, Elman, Fused, GatedCell, Heads, PeepholeLSTM, Scan, Stack, Zoneout
+
+from .table import CELLS as MIXED
+from .table import draw, far, marks, run, total
+
+GPU = jax.default_backend() == "gpu"
+FUSED = Fused(interpret=not GPU)
+TOLERANCE = 2e-2 if GPU else 1e-5  # of the largest number
+
+
+@dataclasses.dataclass(frozen=True)
+class Damped(GatedCell):
+    """A user's own: a state of two, a gate with params of its own, terms that meet otherwise than by a sum."""
+
+    hidden: int
+    gates = 2
+
+    def initial_state(self, params, batch=()):
+        return {"h": jnp.full((*batch, self.hidden), 0.5, params.b.dtype), "v": jnp.zeros((*batch, self.hidden))}
+
+    def read(self, s):
+        return jnp.sin(s["h"])
+
+    def init_local(self, key):
+        return jnp.linspace(0.1, 0.9, self.hidden)
+
+    def gate(self, s, u, v):
+        return self.transition(jnp.zeros(()), s, u, v)
+
+    def transition(self, damping, s, u, v):
+        speed = damping * s["v"] + jax.nn.sigmoid(u[0] * v[0]) * jax.nn.relu(u[1] + v[1] - s["h"])
+        return {"h": s["h"] + 0.1 * speed, "v": speed}
+
+
+CELLS = {
+    "elman": Elman(6),
+    "lstm": LSTM(6),
+    "gru": GRU(6),
+    "peephole": PeepholeLSTM(6),
+    "own": Damped(6),
+    "lstm_heads": LSTM(6, recurrence=Heads(3)),
+}
+MARKS = {"plain": ({}, False), "marked": (marks(), False), "marked_reverse": (marks(1), True)}
+
+
+def close(got, want):
+    largest = max(float(jnp.abs(a).max(initial=1)) for a in jax.tree.leaves(want))
+    return far(got, want) <= TOLERANCE * largest
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [(name, "marked_reverse") for name in CELLS] + [("lstm", "marked"), ("gru", "plain"), ("own", "plain")],
+)
+def test_equals_scan_in_value_and_gradient(name, how):
+    kw, reverse = MARKS[how]
+    operands = draw(CELLS[name])
+    got, want = (run(CELLS[name], *operands, kw, driver, reverse) for driver in (FUSED, Scan()))
+    assert close(got, want)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("time", "batch", "hidden"), [(1, (3,), 40), (37, (), 5), (2, (2, 3), 17)])
+def test_odd_sizes(time, batch, hidden):
+    cell = GRU(hidden)
+    operands = draw(cell, time=time, batch=batch)
+    kw = marks(time=time, batch=batch) if batch == (3,) else {}
+    got, want = (run(cell, *operands, kw, driver) for driver in (FUSED, Scan()))
+    assert close(got, want)
+
+
+@pytest.mark.gpu
+def test_composites():
+    cell = Stack((Bidirectional(GRU(6), LSTM(5)), Zoneout(LSTM(4), 0.3)))
+    got, want = (run(cell, *draw(cell), marks() | {"key": jax.random.key(1)}, d) for d in (FUSED, Scan()))
+    assert close(got, want)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("axes", [(None, 1, 2), (0, 1, None), (None, None, 2)], ids=str)
+def test_vmap(axes):
+    cell = LSTM(6)
+    params, state, xs = draw(cell)
+    stacked = [
+        jax.tree.map(lambda a: jnp.stack([a, 1.5 * a], axis) if axis is not None else a, tree)
+        for tree, axis in zip((params, state, xs), axes, strict=True)
+    ]
+    of = lambda driver: jax.vmap(functools.partial(run, cell, kw={}, driver=driver), axes)(*stacked)
+    assert close(of(FUSED), of(Scan()))
+
+
+@pytest.mark.gpu
+def test_bfloat16_is_summed_in_float32():
+    """Nearer to float32 than `Scan` is, whose state is rounded in every step."""
+    cell = LSTM(6)
+    params, state, xs = draw(cell, time=40)
+    narrow = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (params, state, xs))
+    wide = jax.tree.map(lambda a: a.astype(jnp.float32), narrow)
+    cross = lambda operands, driver: jaxrnn.unroll(cell, operands[0], operands[2], operands[1], driver=driver)[1]
+    error = lambda driver: float(jnp.abs(cross(narrow, driver).astype(jnp.float32) - cross(wide, Scan())).mean())
+    assert cross(narrow, FUSED).dtype == jnp.bfloat16
+    assert error(FUSED) < error(Scan())
+
+
+def test_second_order_goes_through_bptt():
+    cell = GRU(3)
+    params, state, xs = draw(cell, time=3)
+    f = lambda b, driver: total(*jaxrnn.unroll(cell, params._replace(b=b), xs, state, driver=driver, **marks(time=3)))
+    of = lambda driver: jax.jit(jax.jacrev(jax.grad(functools.partial(f, driver=driver))))(params.b)
+    assert far(of(FUSED), of(Scan())) <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("cell", "why"),
+    [
+        (jaxrnn.LayerNormLSTM(6), "some units at a time"),
+        (MIXED["mine"], "elementwise gate; that of .* has `reduce_sum`"),
+        (LSTM(6, recurrence=jaxrnn.Diagonal()), "dense recurrent weights or heads"),
+        (jaxrnn.ResetBeforeGRU(6), "needs a GatedCell"),
+    ],
+    ids=["stacks units", "mixes units", "diagonal", "plain"],
+)
+def test_another_cell_is_refused(cell, why):
+    params, state, xs = draw(cell)
+    with pytest.raises(ValueError, match=why):
+        jaxrnn.unroll(cell, params, xs, state, driver=FUSED)
+
+
+def test_another_platform_or_dtype_is_refused(x64):
+    cell = LSTM(6)
+    with pytest.raises(ValueError, match=r"reckons in float32 or narrower; got float64"):
+        jaxrnn.unroll(cell, *draw(cell)[::2], driver=FUSED)
+    if not GPU:
+        narrow = jax.tree.map(lambda a: a.astype(jnp.float32), draw(cell)[::2])
+        with pytest.raises(ValueError, match=r"runs on a GPU or a TPU, and this is a cpu"):
+            jaxrnn.unroll(cell, *narrow, driver=Fused())
+
+
+@pytest.mark.parametrize(
+    ("cell", "dtype", "batch", "back"),
+    [(LSTM(1600), jnp.bfloat16, 16, False), (LSTM(768), jnp.float32, 16, True), (GRU(512), jnp.bfloat16, 4096, False)],
+    ids=["units", "gradient in float32", "batch"],
+)
+def test_weights_that_do_not_fit_are_refused(cell, dtype, batch, back):
+    tiling = pytest.importorskip("jaxrnn.fused.tiling")
+    shape = (1, cell.hidden, cell.gates, cell.hidden)
+    with pytest.raises(ValueError, match=r"keeps the recurrent weights on the chip: .* KiB"):
+        tiling.Tiling.of(shape, dtype, batch, cell.gates if back else 1)
+    assert tiling.Tiling.of((1, 512, cell.gates, 512), dtype, 16, cell.gates).members > 1
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_lowers_for(platform, monkeypatch):
+    """As far as it goes without the device: to the code that is compiled there."""
+    from jaxrnn.drivers import fused
+    from jaxrnn.fused.blocks import Blocks
+    from jaxrnn.fused.hopper import Hopper
+
+    made = (lambda how, *a: Hopper(*a)) if platform == "cuda" else (lambda how, *a: Blocks(*a, False))
+    monkeypatch.setattr(fused, "_kernel", made)
+    cell = GRU({"cuda": 96, "tpu": 128}[platform], recurrence=Heads(2))  # or the second finds what the first traced
+    params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), cell.init(jax.random.key(0), 4))
+    loss = lambda params, xs: jaxrnn.unroll(cell, params, xs, driver=Fused(), **marks())[1].astype(jnp.float32).sum()
+    xs = jnp.zeros((5, 3, 4), jnp.bfloat16)
+    text = jax.jit(jax.grad(loss)).trace(params, xs).lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("mosaic_gpu" if platform == "cuda" else "tpu_custom_call") >= 2
