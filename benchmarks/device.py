@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import jax
 
+from . import record
 from .compare import Peers
 from .limit import Limit
 from .long import Long
@@ -26,9 +27,9 @@ DRIVERS = ("Scan()", "Scan(remat=Remat())", "BPTT()")
 OWN = ("naive lax.scan", "jaxrnn Scan", "jaxrnn select")
 
 
-def both(cell: str, shape: tuple[int, int, int, int], dtype: str = "float32") -> list[Workload]:
+def both(cell: str, shape: tuple[int, int, int, int], dtype: str = "float32", heads: int = 1) -> list[Workload]:
     """Forward, and forward and backward."""
-    return [Workload(cell, *shape, gradient=gradient, dtype=dtype) for gradient in (False, True)]
+    return [Workload(cell, *shape, gradient=gradient, dtype=dtype, heads=heads) for gradient in (False, True)]
 
 
 def workloads() -> tuple[Workload, ...]:
@@ -60,11 +61,24 @@ def limit() -> None:
     Limit(workloads=chosen, names=("jaxrnn select", "torch TF32", "jax.experimental.rnn"), budget=0.5)()
 
 
+def fused() -> None:
+    """Run `fused`: one kernel for the time loop beside every other way, at FlashRNN's sizes, T from 64 to 16,384."""
+    flash = [w for cell in ("lstm", "gru") for dtype in ("bfloat16", "float32") for w in both(cell, FLASHRNN, dtype)]
+    heads = [w for n in (12, 48) for w in both("lstm", FLASHRNN, "bfloat16", n)]
+    times = [w for time in (64, 16_384) for w in both("lstm", (time, *FLASHRNN[1:]), "bfloat16")]
+    deepbench = [w for shape in ((25, 16, 512, 512), (150, 16, 256, 256)) for w in both("lstm", shape, "bfloat16")]
+    names = ("jaxrnn Fused", "jaxrnn BPTT", *LIBRARIES)
+    path = record.folder() / "fused.json"
+    Peers(workloads=(*flash, *heads, *times, *deepbench), budget=0.5, rounds=10, names=names, json=path)()
+
+
 def long() -> None:
-    """Run `long`: affine cells at Griffin's sizes, and Newton's method at those of DEER."""
-    affine = tuple((time, 8, 1536) for time in (128, 1024, 8192, 65_536))
-    newton = {"units": (1, 4, 16, 64), "batches": (1, 16), "times": (1000, 10_000, 100_000)}
-    Long(cells=("rg_lru", "min_gru"), shapes=affine, **newton, error_times=(1000, 100_000), budget=0.3)()
+    """Run `long`: affine cells at Griffin's sizes, and Newton's method at those of DEER.
+
+    Few, since XLA compiles for minutes: 28 programs of such lengths were not compiled in 70 s by 16 cores.
+    """
+    newton = {"units": (1, 16), "batches": (1,), "times": (1000, 10_000)}
+    Long(cells=("rg_lru",), shapes=((1024, 8, 1536), (8192, 8, 1536)), **newton, error_times=(1000,), budget=0.3)()
 
 
 TINY = (4, 2, 3, 5)
@@ -74,12 +88,19 @@ PARTS: dict[str, Callable[[], None]] = {
     "memory": memory,
     "limit": limit,
     "long": long,
+    "fused": fused,
 }
 DRY: dict[str, Callable[[], None]] = {
     "peers": lambda: Peers(workloads=tuple(both("lstm", TINY)), budget=0.01, names=("jaxrnn select", "torch"))(),
     "scaling": lambda: Scaling(names=OWN, times=(2, 4), batches=(1,), hiddens=(2,), loop=(), budget=0.01)(),
     "memory": lambda: Memory(("lstm",), ("BPTT()",), time=4, batch=2, inputs=3, hidden=5, budget=0.01)(),
     "limit": lambda: Limit(workloads=tuple(both("lstm", TINY)), names=("jaxrnn select",), budget=0.01)(),
+    "fused": lambda: Peers(
+        workloads=tuple(both("lstm", TINY)),
+        budget=0.01,
+        names=("jaxrnn Fused", "jaxrnn BPTT"),
+        json=record.folder() / "fused.json",
+    )(),
     "long": lambda: Long(cells=("lru",), shapes=((8, 1, 4),), units=(2,), times=(8,), error_times=(8,), budget=0.01)(),
 }
 """What runs on an accelerator, and what runs without one."""

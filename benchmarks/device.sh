@@ -3,7 +3,8 @@
 # installed. Results go to $OUT, else to benchmarks/results/<hardware>/.
 #
 #     bash benchmarks/device.sh
-#     bash benchmarks/device.sh long    # long sequences alone, in under 9 minutes more
+#     bash benchmarks/device.sh fused   # the kernel of the time loop alone, in under 9 minutes more
+#     bash benchmarks/device.sh long    # long sequences alone, likewise
 #
 # PYTHON names another python3. JAXRNN_DEVICE_CPU=1 makes it a dry run at tiny sizes on the CPU.
 set -uo pipefail
@@ -54,7 +55,11 @@ part() { # part NAME SECONDS COMMAND...: a part that fails or runs out of time s
 [ -n "${OUT:-}" ] && mkdir -p "$OUT"
 workers=()
 if [ "$JAX_PLATFORMS" != cpu ] && "$python" -c 'import xdist' 2>/dev/null; then workers=(-p xdist -n 8); fi
-if [ "${1:-}" = long ]; then
+if [ "${1:-}" = fused ]; then
+  # float32 as it is multiplied there by default, in TF32
+  part tests 150 "$python" -m pytest -p no:cacheprovider "${workers[@]}" tests/core/test_fused.py -q -m gpu
+  part fused 370 "$python" -m benchmarks.device fused
+elif [ "${1:-}" = long ]; then
   part tests 120 env JAX_DEFAULT_MATMUL_PRECISION=highest "$python" -m pytest -p no:cacheprovider "${workers[@]}" \
     tests/core/test_associative.py tests/core/test_newton.py -q -k "not devices"
   part long 400 "$python" -m benchmarks.device long

@@ -17,6 +17,7 @@ from rich.table import Table
 
 import jaxrnn
 from jaxrnn import GRU, LRU, RGLRU, AffineCell, Associative, Driver, Marks, MinGRU, Native, Newton, Scan
+from jaxrnn.drivers import available
 from jaxrnn.drivers.native import refuses
 
 from . import record, timing
@@ -111,7 +112,8 @@ def affine(name: str, shape: Shape, gradient: bool, budget: float) -> list[Row]:
     cell = CELLS[name](hidden)
     params, xs = drawn(cell, shape)
     kinds = {leaf.dtype for leaf in jax.tree.leaves((params, cell.initial_state(params)))}
-    drivers = {n: d for n, d in DRIVERS.items() if not (isinstance(d, Native) and refuses(cell, kinds))}
+    refused = refuses(cell, kinds) or available()["Native"]
+    drivers = {n: d for n, d in DRIVERS.items() if not (isinstance(d, Native) and refused)}
     about = {"part": "affine", "cell": name, "time": steps, "batch": batch, "hidden": hidden, "gradient": gradient}
     return [{**about, **row} for row in timed(cell, params, xs, drivers, gradient, budget)]
 

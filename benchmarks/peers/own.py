@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxrnn
-from jaxrnn import BPTT, Driver, Native, Scan
+from jaxrnn import BPTT, Driver, Fused, Native, Scan
 from jaxrnn.drivers import available
 from jaxrnn.drivers.native import refuses
 
@@ -27,7 +27,9 @@ class Own:
     package: str = "jaxrnn"
 
     def lacks(self, workload: Workload, platform: str) -> str | None:
-        """What the driver refuses: `Native` needs its library, a CPU, dense weights and float32."""
+        """What the driver refuses: `Native` needs its library, a CPU, dense weights, float32; `Fused` no CPU."""
+        if isinstance(self.driver, Fused):
+            return "for a GPU or a TPU" if platform == "cpu" else None
         if not isinstance(self.driver, Native):
             return None
         if platform != "cpu":
@@ -152,5 +154,6 @@ OWN = (
     Own("jaxrnn Scan", Scan()),
     Own("jaxrnn BPTT", BPTT()),
     Own("jaxrnn BPTT keep_gates", BPTT(keep_gates=True)),
+    Own("jaxrnn Fused", Fused()),
 )
 BASELINES = (PythonLoop("Python loop", False), PythonLoop("Python loop, jitted step", True), NaiveScan())

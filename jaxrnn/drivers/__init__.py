@@ -1,6 +1,7 @@
 """How time is crossed, a file each."""
 
 from ..native import library
+from . import fused as fused
 from .associative import Associative as Associative
 from .bptt import BPTT as BPTT
 from .driver import Driver as Driver
@@ -18,4 +19,5 @@ def available() -> dict[str, str | None]:
     >>> available()["Scan"] is None
     True
     """
-    return {"Loop": None, "Scan": None, "BPTT": None, "Associative": None, "Newton": None, "Native": library.why_not()}
+    anywhere = ("Loop", "Scan", "BPTT", "Associative", "Newton")
+    return dict.fromkeys(anywhere) | {"Native": library.why_not(), "Fused": fused.why_not()}

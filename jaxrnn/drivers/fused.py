@@ -132,16 +132,25 @@ class Plan:
         return [a.reshape(*a.shape[:-2], *self.batch, a.shape[-1]) for a in arrays]
 
 
+def why_not() -> str | None:
+    """Say why there is no kernel for this platform; None where there is one."""
+    device = jax.devices()[0]
+    if device.platform == "gpu" and device.compute_capability != "9.0":
+        return f"has a kernel for Hopper GPUs (compute capability 9.0), and this is an {device.device_kind}"
+    if device.platform not in ("gpu", "tpu"):
+        return f"runs on a GPU or a TPU, and this is a {device.platform} (Fused(interpret=True) is for tests)"
+    return None
+
+
 def _kernel(how: Fused, made: Equation, reverse: bool) -> Any:
     """Give the kernel for this platform."""
-    platform = jax.default_backend()
-    if how.interpret or platform == "tpu":
+    if not how.interpret and (reason := why_not()):
+        raise ValueError(reason)
+    if how.interpret or jax.default_backend() == "tpu":
         return Blocks(made, reverse, how.interpret)
-    if platform == "gpu":
-        from ..fused.hopper import Hopper  # not before there is a use for it: it imports what only a GPU needs
+    from ..fused.hopper import Hopper  # not before there is a use for it: it imports what only a GPU needs
 
-        return Hopper(made, reverse)
-    raise ValueError(f"runs on a GPU or a TPU, and this is a {platform} (Fused(interpret=True) is for tests)")
+    return Hopper(made, reverse)
 
 
 def _weights(cell: GatedCell, params: Params) -> Weights:

@@ -39,15 +39,11 @@ class Hopper:
     reverse: bool
 
     def check(self, shape: tuple[int, ...], dtype: Any, batch: int, back: bool) -> None:
-        """Raise ValueError where weights (N, K, G, K) of a dtype are not for the kernel, on this device."""
+        """Raise ValueError where weights (N, K, G, K) of a dtype are not for the kernel."""
         config: Any = jax.config
         precision = config.jax_default_matmul_precision
         if dtype == jnp.float32 and precision not in (None, "default", "fastest", "bfloat16", "tensorfloat32"):
             raise ValueError(f"multiplies float32 in TF32 on a GPU, and jax_default_matmul_precision is {precision}")
-        device = jax.devices()[0]
-        if device.platform == "gpu" and device.compute_capability != "9.0":
-            kind = f"{device.device_kind} ({device.compute_capability})"
-            raise ValueError(f"has a kernel for Hopper GPUs (compute capability 9.0), and this is an {kind}")
         Tiling.of(shape, dtype, batch, shape[2] if back else 1)
 
     def forward(self, rows: Rows, ones: Ones, weights: Weights) -> Crossed:

@@ -178,3 +178,23 @@ def test_lowers_for(platform, monkeypatch):
     xs = jnp.zeros((5, 3, 4), jnp.bfloat16)
     text = jax.jit(jax.grad(loss)).trace(params, xs).lower(lowering_platforms=(platform,)).as_text()
     assert text.count("mosaic_gpu" if platform == "cuda" else "tpu_custom_call") >= 2
+
+
+def test_select_takes_it_up_to_what_was_measured(monkeypatch):
+    from jaxrnn.drivers import fused
+    from jaxrnn.fused.hopper import Hopper
+
+    choose = lambda cell, rows, dtype, time=1024: jaxrnn.select(cell, (time, rows, 64), dtype, "gpu")
+    assert GPU or choose(LSTM(768), 16, jnp.bfloat16) == jaxrnn.BPTT()  # there is no GPU
+    monkeypatch.setattr(fused, "_kernel", lambda how, *a: Hopper(*a))
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    assert choose(LSTM(768), 16, jnp.bfloat16) == choose(GRU(40), 1, jnp.float32, 64) == Fused()
+    for refused in (
+        choose(LSTM(768), 16, jnp.float32),  # its gradient does not fit
+        choose(LSTM(768), 17, jnp.bfloat16),
+        choose(LSTM(769), 16, jnp.bfloat16),
+        choose(LSTM(64), 16, jnp.bfloat16, 63),
+        choose(jaxrnn.LayerNormLSTM(64), 16, jnp.bfloat16),
+        choose(LSTM(64), 16, None),
+    ):
+        assert refused == jaxrnn.BPTT()
