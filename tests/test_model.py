@@ -129,6 +129,7 @@ def test_bag_is_the_mean_of_its_ids_and_zero_is_nothing():
         embed(table, 3)
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("read", [maximum, ends, every])
 def test_padding_reaches_neither_logits_nor_gradients(read):
     model = SequenceModel(Embedding(9, 4), Bidirectional(Elman(3)), 2, read)

@@ -5,7 +5,10 @@ import io
 import pathlib
 import re
 
+import pytest
 
+
+@pytest.mark.optimised
 def test_the_program_runs_and_learns():
     text = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
     program, own_cell, _, long = re.findall(r"```python\n(.*?)```", text, re.S)

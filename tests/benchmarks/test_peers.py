@@ -15,14 +15,6 @@ WORKLOADS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def compile_quickly():
-    """What is computed does not depend on how hard the compiler tries; the time of these tests does."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: f"{workload.cell}-{workload.kind}")
 def test_agrees(workload, peer):

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 
-import jax
 import pytest
 
 from benchmarks.intent import latency, throughput
@@ -26,10 +25,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(folder):
-    """The rows of a tiny run, compiled quickly: what is computed does not depend on how hard the compiler tries."""
-    jax.config.update("jax_disable_most_optimizations", True)
+    """The rows of a tiny run."""
     Train(data=folder, json=folder / "train.json", **TINY)()
-    jax.config.update("jax_disable_most_optimizations", False)
     return json.loads((folder / "train.json").read_text())["rows"]
 
 

@@ -40,6 +40,8 @@ from jaxrnn import (
     Zoneout,
 )
 
+from .. import quick
+
 T, B, D, H = 5, 3, 4, 6
 
 
@@ -116,13 +118,25 @@ PAIRS += [(c, "newton") for c in ("elman", "lstm", "mine", "min_gru", "reset_bef
 PAIRS += [(c, "newton_diagonal") for c in ("gru_heads", "layer_norm", "lstm_diagonal")]
 
 
+@functools.partial(quick.jit, static_argnames=("cell", "in_dim"))
+def initial(cell, key, in_dim=D):
+    """`cell.init`, compiled once."""
+    return cell.init(key, in_dim)
+
+
+@functools.partial(quick.jit, static_argnames=("cell", "batch"))
+def initial_state(cell, params, batch):
+    """`cell.initial_state`, compiled once."""
+    return cell.initial_state(params, batch)
+
+
 def draw(cell, seed=0, time=T, batch=(B,)):
     """Params away from their special values, a nonzero state and inputs, in the default float dtype."""
     rng = np.random.default_rng(seed)
     float_type = jnp.zeros(()).dtype
-    noise = lambda a: a + jnp.asarray(0.3 * rng.standard_normal(np.shape(a)), a.dtype)
-    params = jax.tree.map(noise, cell.init(jax.random.key(seed), D))
-    state = jax.tree.map(noise, cell.initial_state(params, batch))
+    noise = lambda a: jnp.asarray(np.asarray(a) + (0.3 * rng.standard_normal(np.shape(a))).astype(a.dtype))
+    params = jax.tree.map(noise, initial(cell, jax.random.key(seed)))
+    state = jax.tree.map(noise, initial_state(cell, params, batch))
     xs = jnp.asarray(rng.standard_normal((time, *batch, D)), float_type)
     return params, state, xs
 
@@ -141,8 +155,7 @@ def total(state, ys):
     return sum(jnp.sin(a * (1 + i)).sum() for i, a in enumerate(leaves))
 
 
-@functools.partial(jax.jit, static_argnames=("cell", "driver", "reverse"))
-def run(cell, params, state, xs, kw, driver=None, reverse=False):
+def value_and_gradients(cell, params, state, xs, kw, driver=None, reverse=False):
     """((number, (state, ys)), gradients for params, state and xs)."""
 
     def loss(params, state, xs):
@@ -152,11 +165,17 @@ def run(cell, params, state, xs, kw, driver=None, reverse=False):
     return jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(params, state, xs)
 
 
+run = quick.jit(value_and_gradients, static_argnames=("cell", "driver", "reverse"))
+run_optimised = jax.jit(value_and_gradients, static_argnames=("cell", "driver", "reverse"))
+unroll = quick.jit(jaxrnn.unroll, static_argnames=("cell", "driver", "reverse", "state_dtype"))
+
+
 def far(a, b):
-    """The largest difference between two trees."""
+    """The largest difference between two trees, of arrays of the same dtypes."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return max(float(jnp.max(jnp.abs(x - y), initial=0.0)) for x, y in pairs)
+    pairs = [*zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)]
+    assert [x.dtype for x, _ in pairs] == [y.dtype for _, y in pairs]
+    return max(float(np.max(np.abs(np.asarray(x) - np.asarray(y)), initial=0.0)) for x, y in pairs)
 
 
 def same_bits(a, b):

@@ -21,7 +21,7 @@ from jaxrnn import (
     TorchUniform,
 )
 
-from .table import CELLS, COMPOSITES, GATED, D, H, Mine, draw
+from .table import CELLS, COMPOSITES, GATED, D, H, Mine, draw, initial
 
 
 def sigmoid(x):
@@ -181,7 +181,7 @@ def test_step_is_its_equation(x64, name):
 @pytest.mark.parametrize("name", ["lstm", "peephole", "layer_norm", "gru"])
 def test_gate_alone_is_the_cell_without_params_of_its_own(name):
     cell = CELLS[name]
-    params = cell.init(jax.random.key(0), D)
+    params = initial(cell, jax.random.key(0))
     local = jax.tree.map(jnp.zeros_like, params.local) if name == "gru" else params.local
     _, state, xs = draw(cell)
     u, v = cell.project(params, xs[0]), cell.recur(params, state)
@@ -229,7 +229,7 @@ def test_who_is_a_cell():
     assert all(isinstance(cell, Cell) for cell in CELLS.values())
     assert isinstance(Stack((LSTM(4), GRU(4))), Cell)
     assert not isinstance(Bidirectional(LSTM(4)), Cell)
-    params = COMPOSITES["deep"].init(jax.random.key(0), D)
+    params = initial(COMPOSITES["deep"], jax.random.key(0))
     with pytest.raises(ValueError, match="Bidirectional has no causal step"):
         COMPOSITES["deep"].step(params, COMPOSITES["deep"].initial_state(params), jnp.ones(D))
 

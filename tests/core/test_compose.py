@@ -1,5 +1,7 @@
 """Composites: layers, directions, noise, learned and whole states."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +26,7 @@ from jaxrnn import (
     unroll,
 )
 
+from .. import quick
 from .table import B, D, H, T, draw, far, marks, total
 
 
@@ -70,8 +73,8 @@ def test_learned_state_is_learned_and_reset_to():
     cell = LearnedState(LSTM(H))
     params, _, xs = draw(cell)
     resets = jnp.zeros((T, B), bool).at[3].set(True)
-    grads = jax.grad(lambda p: total(*unroll(cell, p, xs, resets=resets, driver=BPTT(2))))(params)
-    by_scan = jax.grad(lambda p: total(*unroll(cell, p, xs, resets=resets, driver=Scan())))(params)
+    loss = lambda p, driver: total(*unroll(cell, p, xs, resets=resets, driver=driver))
+    grads, by_scan = (quick.jit(jax.grad(functools.partial(loss, driver=d)))(params) for d in (BPTT(2), Scan()))
     assert all(bool(jnp.any(g)) for g in grads.state)
     assert far(grads, by_scan) < 1e-4
     start = cell.initial_state(params, (B,))
@@ -120,7 +123,8 @@ def test_zoneout_keeps_units_of_the_state(driver):
     _, ys = unroll(Stack((States(LSTM(40)),)), (params,), xs, (state,))
     key = jax.random.key(0)
     f = lambda p, driver: total(*unroll(cell, p, xs, state, key=key, driver=driver))
-    assert far(jax.grad(f)(params, driver), jax.grad(f)(params, Scan())) < 1e-3
+    by_driver, by_scan = (quick.jit(jax.grad(functools.partial(f, driver=d)))(params) for d in (driver, Scan()))
+    assert far(by_driver, by_scan) < 1e-3
     final, ys = unroll(cell, params, xs, state, key=key, driver=driver)
     kept = float((ys[1:] == ys[:-1]).mean())
     assert abs(kept - 0.2) < 0.03

@@ -4,13 +4,14 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from jax.test_util import check_grads
 
 import jaxrnn
 from jaxrnn import BPTT, Scan
 
-from .table import CELLS, COMPOSITES, DRIVERS, EVERY, GATED, PAIRS, draw, far, marks, run, total
+from .. import quick
+from .table import CELLS, COMPOSITES, DRIVERS, EVERY, GATED, PAIRS, draw, far, marks, run, total, unroll
 
 MARKS = {"plain": ({}, False), "marked": (marks(), False), "marked_reverse": (marks(1), True)}
 
@@ -41,7 +42,7 @@ def test_equals_scan_in_value_and_gradient(x64, name, driver, how):
 def test_the_python_loop_equals_scan(x64, name, reverse):
     cell = EVERY[name]
     params, state, xs = draw(cell)
-    go = functools.partial(jaxrnn.unroll, cell, params, xs, state, reverse=reverse, **marks())
+    go = functools.partial(unroll, cell, params, xs, state, reverse=reverse, **marks())
     assert far(go(driver=jaxrnn.Loop()), go(driver=Scan())) <= 1e-12
 
 
@@ -53,20 +54,59 @@ def test_composites_under_bptt_equal_scan(x64, name, how):
     assert far(got, reference(name, how)) <= 1e-10
 
 
+def on_a_line(cell, driver):
+    """`total` as a function of one real vector, all params, state and inputs; a point, and a direction there."""
+    leaves, form = jax.tree.flatten(draw(cell))
+    parts = [(a.real, a.imag) if jnp.iscomplexobj(a) else (a,) for a in map(np.asarray, leaves)]
+    point = np.concatenate([part.ravel() for pair in parts for part in pair])
+    kw = marks()
+
+    def f(vector):
+        rest, made = vector, []
+        for pair in parts:
+            taken = [rest[i * pair[0].size : (i + 1) * pair[0].size].reshape(pair[0].shape) for i in range(len(pair))]
+            rest = rest[len(pair) * pair[0].size :]
+            made.append(jax.lax.complex(*taken) if len(pair) == 2 else taken[0])
+        params, state, xs = jax.tree.unflatten(form, made)
+        return total(*jaxrnn.unroll(cell, params, xs, state, driver=driver, **kw))
+
+    return f, point, np.random.default_rng(1).standard_normal(point.shape)
+
+
+def slope(f, point, along, eps=1e-6):
+    """The derivative of every output of `f` along a direction, by a central difference."""
+    return jax.tree.map(lambda a, b: (np.asarray(a) - b) / (2 * eps), f(point + eps * along), f(point - eps * along))
+
+
 @pytest.mark.parametrize("name", CELLS)
 def test_scan_against_finite_differences_to_second_order(x64, name):
-    cell = CELLS[name]
-    kw = marks()
-    f = jax.jit(lambda *args: total(*jaxrnn.unroll(cell, args[0], args[2], args[1], driver=Scan(), **kw)))
-    check_grads(f, draw(cell), order=2, modes=["fwd", "rev"], rtol=1e-5, eps=1e-6)
+    """Forward, reverse, and each over each: along one direction, and in every entry where a mode gives a gradient."""
+    f, point, along = on_a_line(CELLS[name], Scan())
+    push = lambda f: lambda v: jax.jvp(f, (v,), (along,))[1]
+    gradient = jax.grad(f)
+    first = quick.jit(lambda v: (f(v), gradient(v)))
+    derivatives = quick.jit(
+        lambda v: {
+            "forward": push(f)(v),
+            "reverse": jnp.vdot(gradient(v), along),
+            "forward over forward": push(push(f))(v),
+            "forward over reverse": push(gradient)(v),
+            "reverse over forward": jax.grad(push(f))(v),
+            "reverse over reverse": jax.grad(lambda v: jnp.vdot(gradient(v), along))(v),
+        }
+    )
+    want, want_second = slope(first, point, along)
+    for mode, got in derivatives(point).items():
+        once = want if " over " not in mode else want_second if got.ndim else want_second @ along
+        np.testing.assert_allclose(got, once, rtol=1e-5, atol=1e-5, err_msg=mode)
 
 
 @pytest.mark.parametrize("name", GATED)
 def test_bptt_against_finite_differences(x64, name):
-    cell = CELLS[name]
-    kw = marks()
-    f = jax.jit(lambda *args: total(*jaxrnn.unroll(cell, args[0], args[2], args[1], driver=BPTT(2), **kw)))
-    check_grads(f, draw(cell), order=1, modes=["rev"], rtol=1e-6, eps=1e-6)
+    f, point, along = on_a_line(CELLS[name], BPTT(2))
+    both = quick.jit(jax.value_and_grad(f))
+    want, _ = slope(both, point, along)
+    np.testing.assert_allclose(both(point)[1] @ along, want, rtol=1e-6, atol=1e-5)
 
 
 def test_hessian_goes_through_bptt(x64):
@@ -74,7 +114,7 @@ def test_hessian_goes_through_bptt(x64):
     params, state, xs = draw(cell)
     f = lambda b, driver: total(*jaxrnn.unroll(cell, params._replace(b=b), xs, state, driver=driver))
     by_scan, by_bptt = (
-        jax.jit(jax.jacrev(jax.grad(functools.partial(f, driver=d))))(params.b) for d in (Scan(), BPTT(2))
+        quick.jit(jax.jacrev(jax.grad(functools.partial(f, driver=d))))(params.b) for d in (Scan(), BPTT(2))
     )
     assert far(by_scan, by_bptt) < 1e-10
 

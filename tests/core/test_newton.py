@@ -10,7 +10,8 @@ import pytest
 import jaxrnn
 from jaxrnn import GRU, LRU, LSTM, Diagonal, Elman, IndRNN, Marks, Newton, ProjectedLSTM, Scan
 
-from .table import D, Mine, draw, far, marks, run
+from .. import quick
+from .table import D, Mine, draw, far, marks, run, unroll
 
 CELLS = {
     "elman": (Elman(6), "full"),
@@ -67,7 +68,7 @@ def test_a_chaotic_cell_ends_in_the_scan_or_in_nan(x64, jacobian):
     newton = functools.partial(Newton, jacobian, iterations=10)
     assert not newton().converge(cell, params, xs).converged
     loss = lambda driver, params: jaxrnn.unroll(cell, params, xs, driver=driver)[1][:40].sum()
-    grad = lambda driver: jax.value_and_grad(functools.partial(loss, driver))(params)
+    grad = lambda driver: quick.jit(jax.value_and_grad(functools.partial(loss, driver)))(params)
     want = grad(Scan())
     assert far(grad(newton()), want) <= 1e-3 * float(jnp.abs(want[1].w_h).max())
     value, slope = grad(newton(otherwise="nan"))
@@ -77,16 +78,16 @@ def test_a_chaotic_cell_ends_in_the_scan_or_in_nan(x64, jacobian):
 
 def test_damping_keeps_the_solution():
     cell, params, xs = chaotic(1.0)
-    want = jaxrnn.unroll(cell, params, xs, driver=Scan())
-    got = jaxrnn.unroll(cell, params, xs, driver=Newton(damping=0.2, otherwise="nan"))
+    want = unroll(cell, params, xs, driver=Scan())
+    got = unroll(cell, params, xs, driver=Newton(damping=0.2, otherwise="nan"))
     assert far(got, want) <= 1e-5
 
 
 def test_under_vmap_each_has_its_own_trajectory():
     cell, params, xs = chaotic(1.0)
     one = lambda xs: jaxrnn.unroll(cell, params, xs, driver=Newton(otherwise="nan"))[1]
-    want = jaxrnn.unroll(cell, params, xs, driver=Scan())[1]
-    assert far(jax.vmap(one, 1, 1)(xs), want) <= 1e-5
+    want = unroll(cell, params, xs, driver=Scan())[1]
+    assert far(quick.jit(jax.vmap(one, 1, 1))(xs), want) <= 1e-5
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """jit, vmap, checkpoint, eval_shape, export and meshes compose; nothing is compiled twice; dtypes are kept."""
 
 import dataclasses
-import functools
 import pickle
 from typing import NamedTuple
 
@@ -15,7 +14,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import jaxrnn
 from jaxrnn import BPTT, GRU, LSTM, Associative, Loop, MinGRU, Newton, Remat, Scan, Stack
 
-from .table import CELLS, COMPOSITES, D, H, T, draw, far, marks, run, total
+from .. import quick
+from .table import CELLS, COMPOSITES, D, H, T, draw, far, marks, run, total, unroll
 
 SOME = [Scan(), Scan(hoist=2, remat=Remat(2)), BPTT(2)]
 
@@ -27,13 +27,13 @@ def test_vmap_gives_the_batched_result_in_value_and_gradient(driver):
     kw = marks()
     (_, batched), grads = run(cell, params, state, xs, kw, driver)
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def rowwise(driver, params, state, xs, kw):
+    def rowwise(params):
         one = lambda s, x, m: jaxrnn.unroll(cell, params, x, s, driver=driver, **m)
-        return jax.vmap(one, in_axes=(0, 1, {"lengths": 0, "resets": 1}), out_axes=(0, 1))(state, xs, kw)
+        out = jax.vmap(one, in_axes=(0, 1, {"lengths": 0, "resets": 1}), out_axes=(0, 1))(state, xs, kw)
+        return total(*out), out
 
-    assert far(rowwise(driver, params, state, xs, kw), batched) < 2e-6
-    grad = jax.grad(lambda p: total(*rowwise(driver, p, state, xs, kw)))(params)
+    assert far(quick.jit(rowwise)(params)[1], batched) < 2e-6
+    grad, _ = quick.jit(jax.grad(rowwise, has_aux=True))(params)
     assert far(grad, grads[0]) < 2e-4
 
 
@@ -52,7 +52,7 @@ def test_checkpoint_and_eval_shape(driver):
     cell = CELLS["lstm"]
     params, state, xs = draw(cell)
     f = lambda p: total(*jaxrnn.unroll(cell, p, xs, state, driver=driver))
-    assert far(jax.jit(jax.grad(jax.checkpoint(f)))(params), run(cell, params, state, xs, {}, driver)[1][0]) < 2e-4
+    assert far(quick.jit(jax.grad(jax.checkpoint(f)))(params), run(cell, params, state, xs, {}, driver)[1][0]) < 2e-4
     _, ys = jax.eval_shape(lambda p: jaxrnn.unroll(cell, p, xs, driver=driver), params)
     assert ys.shape == (T, 3, H)
 
@@ -118,16 +118,15 @@ def test_bfloat16_keeps_its_state_in_float32(name, driver):
     if name == "projected" and driver != Scan():
         driver = Scan(remat=Remat())
     params, state, xs = draw(cell)
-    narrow = lambda tree: jax.tree.map(lambda a: a.astype(jnp.bfloat16), tree)
-    final, ys = jaxrnn.unroll(cell, narrow(params), narrow(xs), state_dtype=jnp.float32, driver=driver)
+    narrow = lambda tree: jax.tree.map(lambda a: jnp.asarray(np.asarray(a).astype(jnp.bfloat16)), tree)
+    final, ys = unroll(cell, narrow(params), narrow(xs), state_dtype=jnp.float32, driver=driver)
     assert {a.dtype for a in jax.tree.leaves(final)} == {jnp.dtype(jnp.float32)}
     assert ys.dtype == jnp.bfloat16
-    assert far(ys.astype(jnp.float32), jaxrnn.unroll(cell, params, xs)[1]) < 0.06
+    assert far(np.asarray(ys, np.float32), unroll(cell, params, xs)[1]) < 0.06
     users = jax.tree.map(lambda a: jnp.zeros(a.shape), state)
-    assert far(jaxrnn.unroll(cell, narrow(params), narrow(xs), users, driver=driver)[1], ys) == 0
-    grads = jax.grad(lambda p: jaxrnn.unroll(cell, p, xs, users, driver=driver)[1].astype(jnp.float32).sum())(
-        narrow(params)
-    )
+    assert far(unroll(cell, narrow(params), narrow(xs), users, driver=driver)[1], ys) == 0
+    loss = lambda p: jaxrnn.unroll(cell, p, xs, users, driver=driver)[1].astype(jnp.float32).sum()
+    grads = quick.jit(jax.grad(loss))(narrow(params))
     assert {g.dtype for g in jax.tree.leaves(grads)} == {jnp.dtype(jnp.bfloat16)}
 
 
@@ -181,7 +180,7 @@ SHARDED = [(STACK, Scan()), (STACK, BPTT(2)), (CELLS["gru"], Newton(otherwise="n
 def test_a_sharded_batch_gives_the_same_numbers(kind, cell, driver):
     params, _, xs = draw(cell, batch=(16,))
     kw = marks(batch=(16,))
-    f = jax.jit(jax.value_and_grad(lambda p, x, kw: total(*jaxrnn.unroll(cell, p, x, driver=driver, **kw)), (0, 1)))
+    f = quick.jit(jax.value_and_grad(lambda p, x, kw: total(*jaxrnn.unroll(cell, p, x, driver=driver, **kw)), (0, 1)))
     want = f(params, xs, kw)
     with jax.set_mesh(mesh_of_8(kind)):
         lay = lambda a, *spec: jax.device_put(a, NamedSharding(jax.sharding.get_mesh(), PartitionSpec(*spec)))
@@ -207,13 +206,13 @@ def test_shard_map_sums_the_gradient_over_devices(cell, driver):
     params, _, xs = draw(cell, batch=(16,))
     kw = marks(batch=(16,))
     f = lambda p, x, kw: total(*jaxrnn.unroll(cell, p, x, driver=driver, **kw))
-    want = jax.jit(jax.value_and_grad(f))(params, xs, kw)
+    want = quick.jit(jax.value_and_grad(f))(params, xs, kw)
     rows = PartitionSpec(None, "data")
     specs = (PartitionSpec(), rows, {"lengths": PartitionSpec("data"), "resets": rows})
     with jax.set_mesh(mesh_of_8(AxisType.Auto)):
         local = lambda *args: jax.lax.psum(f(*args), "data")
         whole = jax.shard_map(local, in_specs=specs, out_specs=PartitionSpec())
-        got = jax.jit(jax.value_and_grad(whole))(params, xs, kw)
+        got = quick.jit(jax.value_and_grad(whole))(params, xs, kw)
     assert far(jax.device_get(got), jax.device_get(want)) < 5e-4
 
 

@@ -6,9 +6,10 @@ import numpy as np
 
 from jaxrnn import LSTMState
 
+from .. import quick
+
 LENGTHS = np.array([6, 1, 4])  # flax has no length 0: it would give back the state after all the padding
 TIME, BATCH, IN, HIDDEN = 6, 3, 3, 4
-QUICK = {"xla_backend_optimization_level": 0}
 
 
 def noise(tree, seed=0):
@@ -43,8 +44,8 @@ def agree(ours, theirs, *args, tolerance=1e-5):
 
         return jax.value_and_grad(loss, argnums=tuple(range(len(args))), has_aux=True)
 
-    # One compilation for both, and a quick one: what takes the time here is XLA.
-    both = jax.jit(lambda *args: (probe(ours)(*args), probe(theirs)(*args)), compiler_options=QUICK)
+    # One compilation for both: what takes the time here is XLA.
+    both = quick.jit(lambda *args: (probe(ours)(*args), probe(theirs)(*args)))
     mine, other = both(*args)
     assert jax.tree.structure(mine) == jax.tree.structure(other)
     close(mine, other, tolerance)

@@ -10,6 +10,8 @@ import pytest
 
 from jaxrnn import GRU, LSTM, Bidirectional, Dropout, Elman, Heads, LSTMState, ProjectedLSTM, Stack, unroll
 
+from .. import quick
+
 torch = pytest.importorskip("torch", reason="torch is the oracle, an extra of the benchmarks' peers")
 interop = pytest.importorskip("jaxrnn.interop.torch", reason="it needs torch")
 nn = torch.nn
@@ -80,8 +82,7 @@ def jax_run(cell, params, xs, state):
         last, ys = unroll(cell, params, xs, state, lengths=LENGTHS)
         return sum(jnp.square(a).sum() for a in jax.tree.leaves((ys, last))), (last, ys)
 
-    quick = {"xla_backend_optimization_level": 0}  # what takes the time here is XLA
-    return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True), compiler_options=quick)(params, xs, state)
+    return quick.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(params, xs, state)
 
 
 def assert_close(got, want, tolerance):

@@ -19,7 +19,8 @@ import jaxrnn
 from jaxrnn import BPTT, GRU, LSTM, Diagonal, Elman, MinGRU, Native, PeepholeLSTM, ProjectedLSTM, Scan, select
 from jaxrnn.drivers import available
 from jaxrnn.native import library
-from tests.core.table import far, marks, run, same_bits, total
+from tests import quick
+from tests.core.table import far, marks, run, run_optimised, same_bits, total, value_and_gradients
 
 pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=str(library.why_not()))
 
@@ -87,11 +88,13 @@ def test_odd_sizes(first, name):
         assert error(got, jax.tree.map(np.asarray, want)) < 1e-5, hidden
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru", "min_gru"])
+@pytest.mark.optimised
+@pytest.mark.parametrize("name", CELLS)
 def test_a_thousand_steps(name):
+    """And every kernel in a program that is compiled as users compile it."""
     cell = CELLS[name](24)
     arguments = draw(cell, 1024, 4, 8)
-    (_, out), gradients = run(cell, *arguments, {}, Native())
+    (_, out), gradients = run_optimised(cell, *arguments, {}, Native())
     (_, want), want_gradients = exact(cell, arguments, {})
     assert error(out, want) < 2e-6
     assert error(gradients, want_gradients) < 1e-5
@@ -115,6 +118,7 @@ def test_every_instruction_set(isa):
         library.use_isa(here)
 
 
+@pytest.mark.optimised
 def test_splits_of_time_equal_the_whole_bit_for_bit():
     cell, time = LSTM(20), 12
     params, state, xs = draw(cell, time, 5, 7)
@@ -147,12 +151,13 @@ def test_no_steps_give_back_the_state():
         assert all((g == 0).all() for g in jax.tree.leaves(gradients[0]))
 
 
+@pytest.mark.optimised
 def test_nan_in_the_padding_changes_no_bit():
     cell = LSTM(20)
     params, state, xs = draw(cell, 6, 3, 4)
     lengths = jnp.array([6, 2, 0])
     bad = jnp.where((jnp.arange(6)[:, None] < lengths)[..., None], xs, jnp.nan)
-    clean, dirty = (run(cell, params, state, x, {"lengths": lengths}, Native()) for x in (xs, bad))
+    clean, dirty = (run_optimised(cell, params, state, x, {"lengths": lengths}, Native()) for x in (xs, bad))
     assert same_bits(clean[0], dirty[0])
     assert same_bits(clean[1], dirty[1])
 
@@ -177,11 +182,13 @@ def test_vmap_in_value_and_gradient(mapped, make):
     axes = {"data": (None, 0, 1), "params": (0, None, None), "both": (0, 0, 1)}[mapped]
     arguments = (many if axes[0] == 0 else params, *((state, xs) if axes[1] == 0 else (state[0], xs[:, 0])))
 
+    kw = {"resets": jnp.arange(4)[:, None] == jnp.array([2, 1])}
+
     def mapped_run(driver):
-        one = lambda *args: run(cell, *args, {"resets": jnp.arange(4)[:, None] == jnp.array([2, 1])}, driver)
-        each = jax.jit(jax.vmap(one, axes))(*arguments)  # a gradient for each member
-        loss = lambda *args: jax.vmap(lambda *a: run(cell, *a, {}, driver)[0][0], axes)(*args).sum()
-        return each, jax.jit(jax.grad(loss, (0, 1, 2)))(*arguments)  # and one for all
+        one = lambda *args: value_and_gradients(cell, *args, kw, driver)
+        each = quick.jit(jax.vmap(one, axes))(*arguments)  # a gradient for each member
+        loss = lambda *args: jax.vmap(lambda *a: value_and_gradients(cell, *a, {}, driver)[0][0], axes)(*args).sum()
+        return each, quick.jit(jax.grad(loss, (0, 1, 2)))(*arguments)  # and one for all
 
     assert far(mapped_run(Native()), mapped_run(Scan())) < 1e-5
 
@@ -190,7 +197,7 @@ def test_vmap_twice():
     cell = LSTM(6)
     params, state, xs = draw(cell, 3, (2, 3, 2), 4)
     one = lambda driver: lambda s, x: jax.grad(lambda p: total(*jaxrnn.unroll(cell, p, x, s, driver=driver)))(params)
-    twice = lambda driver: jax.jit(jax.vmap(jax.vmap(one(driver), (0, 1)), (0, 1)))(state, xs)
+    twice = lambda driver: quick.jit(jax.vmap(jax.vmap(one(driver), (0, 1)), (0, 1)))(state, xs)
     assert far(twice(Native()), twice(Scan())) < 1e-5
 
 
@@ -199,15 +206,16 @@ def test_second_order_checkpoint_and_forward_mode(make):
     cell = make(5)
     params, state, xs = draw(cell, 4, 2, 3)
     f = lambda b, driver: total(*jaxrnn.unroll(cell, params._replace(b=b), xs, state, driver=driver))
-    second = lambda d: jax.jit(jax.jacrev(jax.grad(functools.partial(f, driver=d))))(params.b)
+    second = lambda d: quick.jit(jax.jacrev(jax.grad(functools.partial(f, driver=d))))(params.b)
     assert far(second(Native()), second(Scan())) < 1e-5
     native = functools.partial(f, driver=Native())
-    kept, again = (jax.jit(jax.grad(g))(params.b) for g in (native, jax.checkpoint(native)))
+    kept, again = (quick.jit(jax.grad(g))(params.b) for g in (native, jax.checkpoint(native)))
     assert far(kept, again) < 2e-6
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(native, (params.b,), (params.b,))
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("make", [LSTM, MinGRU])
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 def test_a_sharded_batch_stays_sharded(kind, make):
@@ -245,6 +253,7 @@ def test_shard_map_sums_the_gradient_over_devices(make):
     assert far(jax.device_get(got), jax.device_get(want)) < 1e-4
 
 
+@pytest.mark.optimised
 def test_export_says_what_it_needs_and_then_works():
     cell = GRU(6)
     params, _, xs = draw(cell, 3, 2, 4)
@@ -256,10 +265,11 @@ def test_export_says_what_it_needs_and_then_works():
     assert same_bits(again.call(xs), f(xs))
 
 
+@pytest.mark.optimised
 def test_many_threads_at_once_give_the_bits_of_one():
     cell = LSTM(16)
     params, state, xs = draw(cell, 6, 4, 8)
-    f = jax.jit(lambda p, x: run(cell, p, state, x, {}, Native()))
+    f = jax.jit(lambda p, x: value_and_gradients(cell, p, state, x, {}, Native()))
     want = jax.block_until_ready(f(params, xs))
     start = threading.Barrier(8)
 
@@ -271,10 +281,11 @@ def test_many_threads_at_once_give_the_bits_of_one():
         assert all(pool.map(many, range(8)))
 
 
+@pytest.mark.optimised
 def test_memory_does_not_grow():
     cell = GRU(16)
     params, state, xs = draw(cell, 6, 4, 8)
-    f = jax.jit(lambda p, x: run(cell, p, state, x, {}, Native()))
+    f = jax.jit(lambda p, x: value_and_gradients(cell, p, state, x, {}, Native()))
 
     def call(times):
         for _ in range(times):
@@ -295,9 +306,9 @@ def test_what_it_refuses():
         (Elman(5, jnp.sin), "has no kernel"),
     ]:
         with pytest.raises(ValueError, match=why):
-            jaxrnn.unroll(cell, cell.init(jax.random.key(0), 4), xs, driver=Native())
+            jax.eval_shape(lambda k: jaxrnn.unroll(cell, cell.init(k, 4), xs, driver=Native()), jax.random.key(0))
     cell = GRU(5)
-    params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), cell.init(jax.random.key(0), 4))
+    params = draw(cell, 3, 2, 4, dtype=jnp.bfloat16)[0]
     with pytest.raises(ValueError, match="float32; got bfloat16"):
         jaxrnn.unroll(cell, params, xs, driver=Native())
 
@@ -347,7 +358,7 @@ def test_the_kernels_under_a_sanitizer(sanitizer, tmp_path):
     """The kernels and how their work is cut, without XLA, called from several threads: no report, the same bits."""
     flags = {"avx512": ["-mavx512f", "-mavx512dq", "-mfma"], "avx2": ["-mavx2", "-mfma"], "baseline": []}
     native, isa, program = pathlib.Path(jaxrnn.__file__).parent / "native", library.isa(), str(tmp_path / "harness")
-    build = ["g++", "-std=c++17", "-O1", "-g", "-Wno-psabi", f"-fsanitize={sanitizer}", f"-I{native}", "-pthread"]
+    build = ["g++", "-std=c++17", "-Og", "-g1", "-Wno-psabi", f"-fsanitize={sanitizer}", f"-I{native}", "-pthread"]
     lacks = [f"-DLACKS_{letter}={other}" for letter, other in zip("AB", flags.keys() - {isa}, strict=True)]
     kernel = str(tmp_path / "kernel.o")
     subprocess.run([*build, *flags[isa], "-c", str(native / "kernel.cc"), "-o", kernel], check=True)

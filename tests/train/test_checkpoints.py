@@ -168,6 +168,7 @@ def without_seconds(history):
     return [{name: value for name, value in record.items() if name != "seconds"} for record in history]
 
 
+@pytest.mark.optimised
 def test_a_restart_goes_on_bit_for_bit(tmp_path):
     straight = train(4)
     train(2, Checkpoints(tmp_path))

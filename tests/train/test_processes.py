@@ -15,6 +15,7 @@ WORKER = pathlib.Path(__file__).parent / "worker.py"
 KILLS = int(os.environ.get("JAXRNN_KILLS", "1"))
 EPOCHS = 8
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("XLA_FLAGS", "JAX_"))}
+ENVIRONMENT["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # the time of these tests is the compiler's
 
 
 def start(folder, count):
