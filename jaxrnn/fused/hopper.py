@@ -2,8 +2,8 @@
 
 A block of threads owns n units of a block of weights, for b rows of the batch: the G n columns of its weights, the M
 operand of `wgmma`, lie in its shared memory for the whole sequence. In each step the blocks that share rows and weights
-publish what they read of their states in global memory, each waits until it finds what all have published there, and
-multiplies it with its weights. Way back likewise, with the gradients for v in place of the state: there all G gates are
+publish what they read of their states in global memory, each waits until all have, fetches the whole and multiplies it
+with its weights. Way back likewise, with the gradients for v in place of the state: there all G gates are
 multiplied with all G slices of weights, of which the diagonal is summed, so that one operand serves.
 """
 
@@ -52,8 +52,9 @@ class Hopper:
         tiling = Tiling.of(weights.w.shape, weights.w.dtype, like.shape[1], 1)
         array = lambda dtype: jax.ShapeDtypeStruct((len(like), *tiling.shape), dtype)
         out = Crossed([array(s.dtype) for s in ones.state], array(tiling.dtype))
-        cross = functools.partial(_cross, self.equation)
-        return tiling.cut(self._run(cross, tiling, rows, ones, weights.local, tiling.slabs(weights.w), out), like)
+        return tiling.cut(
+            self._run(Crossing.cross, tiling, rows, ones, weights.local, tiling.slabs(weights.w), out), like
+        )
 
     def backward(self, rows: Rows, ones: Ones, weights: Weights) -> Pulled:
         """Walk back."""
@@ -62,16 +63,13 @@ class Hopper:
         terms = [jax.ShapeDtypeStruct((len(like), *tiling.shape), tiling.dtype) for _ in rows.terms]
         sums = lambda tiles: [jax.ShapeDtypeStruct(tiling.shape, jnp.float32) for _ in tiles]
         out = Pulled(terms, *map(sums, (ones.state, ones.initial, weights.local)))
-        pull = functools.partial(_pull, self.equation)
         slabs = tiling.slabs(weights.w.transpose(0, 3, 2, 1))
-        return tiling.cut(self._run(pull, tiling, rows, ones, weights.local, slabs, out), like)
+        return tiling.cut(self._run(Crossing.pull, tiling, rows, ones, weights.local, slabs, out), like)
 
     def _run(
         self, body: Callable[..., None], tiling: Tiling, rows: Rows, ones: Ones, local: Any, slabs: Any, out: Any
     ) -> Any:
         """Run `body` in every block of threads."""
-        steps = len(rows.terms[0])
-        order = lambda i: steps - 1 - i if self.reverse else i
         wide = [jnp.broadcast_to(l, (tiling.batch, l.shape[-1])) for l in local]
         plain, ones, wide = tiling.pad((rows._replace(valid=None, fresh=None), ones, wide))
         marked = plain._replace(valid=tiling.mark(rows.valid), fresh=tiling.mark(rows.fresh))
@@ -83,7 +81,9 @@ class Hopper:
 
         def kernel(*refs: Any) -> None:
             operands, slabs, out = jax.tree.unflatten(tree, refs[: len(flat)])
-            body(Exchange.of(tiling, *refs[len(flat) :]), slabs, order, steps, *operands, out)
+            exchange = Exchange.of(tiling, *refs[len(flat) :])
+            exchange.begin(slabs)
+            body(Crossing(self.equation, self.reverse, len(rows.terms[0]), exchange, *operands), out)
 
         made = plgpu.kernel(
             kernel,
@@ -100,95 +100,117 @@ class Hopper:
         return jax.tree.unflatten(jax.tree.structure(out), made)
 
 
-def _cross(
-    eq: Equation,
-    exchange: Exchange,
-    slabs: Any,
-    order: Any,
-    steps: int,
-    rows: Rows,
-    ones: Ones,
-    local: Any,
-    out: Crossed,
-) -> None:
-    """Cross time."""
-    exchange.begin(slabs, [out.reads], steps)
-    initial, local = _wide(exchange.load(ones.initial)), _wide(exchange.load(local))
+@dataclasses.dataclass(frozen=True)
+class Crossing:
+    """What a block of threads does; `rows`, `ones` and `local` are what `Hopper` is handed, in global memory.
 
-    def fetch(i: Any) -> Any:
-        t = order(jnp.minimum(i, steps - 1))
-        return exchange.load(rows.terms, t), exchange.mark(rows.valid, t), exchange.mark(rows.fresh, t)
+    Attributes:
+        equation: what a step does besides its matmul.
+        reverse: whether from the last step to the first.
+        steps: T.
+        exchange: what the block has.
+        rows: what it looks at in every step.
+        ones: what there is once for every row.
+        local: params of the gate.
+    """
 
-    def publish(s: Tiles, i: Any) -> None:
-        exchange.publish([out.reads], [eq.read(s)], order(i))
+    equation: Equation
+    reverse: bool
+    steps: int
+    exchange: Exchange
+    rows: Rows
+    ones: Ones
+    local: Any
 
-    def step(i: Any, carry: Any) -> Any:
-        s, (u, valid, fresh) = carry
-        ahead = fetch(i + 1)
-        exchange.multiply([out.reads], order(i))
-        v = list(map(exchange.product, range(exchange.tiling.gates)))
-        new = eq.step(s, _wide(u), v, local, _holds(valid))
-        s = eq.enter(new, _holds(fresh), initial)
-        pl.when(i + 1 < steps)(lambda: publish(s, i + 1))
-        exchange.store(out.states, new, order(i))
-        return s, ahead
+    def at(self, i: Any) -> Any:
+        """Say which step is crossed as the i-th."""
+        return self.steps - 1 - i if self.reverse else i
 
-    s = _wide(exchange.load(ones.state))
-    publish(s, 0)
-    lax.fori_loop(0, steps, step, (s, fetch(0)))
+    def marks(self, t: Any) -> tuple[Any, Any]:
+        """Load the marks of a step."""
+        return self.exchange.mark(self.rows.valid, t), self.exchange.mark(self.rows.fresh, t)
+
+    def wide(self, refs: Any) -> Tiles:
+        """Load tiles of what there is once."""
+        return _wide(self.exchange.load(refs))
+
+    def cross(self, out: Crossed) -> None:
+        """Cross time."""
+        eq, exchange, steps = self.equation, self.exchange, self.steps
+        initial, local = self.wide(self.ones.initial), self.wide(self.local)
+
+        def terms(i: Any) -> Any:
+            t = self.at(jnp.minimum(i, steps - 1))
+            return exchange.load(self.rows.terms, t), *self.marks(t)
+
+        def publish(s: Tiles, i: Any) -> None:
+            exchange.publish([out.reads], [eq.read(s)], self.at(i))
+
+        def step(i: Any, carry: Any) -> Any:
+            s, (u, valid, fresh) = carry
+            exchange.fetch([out.reads], self.at(i), i + 1)
+            ahead = terms(i + 1)  # here: loads are answered in turn, and the others' must not wait for these
+            exchange.multiply()
+            v = list(map(exchange.product, range(exchange.tiling.gates)))
+            new = eq.step(s, _wide(u), v, local, _holds(valid))
+            s = eq.enter(new, _holds(fresh), initial)
+            pl.when(i + 1 < steps)(lambda: publish(s, i + 1))
+            exchange.store(out.states, new, self.at(i))
+            return s, ahead
+
+        s = self.wide(self.ones.state)
+        publish(s, 0)
+        lax.fori_loop(0, steps, step, (s, terms(0)))
+
+    def pull(self, out: Pulled) -> None:
+        """Walk back."""
+        eq, exchange = self.equation, self.exchange
+        initial, local = self.wide(self.ones.initial), self.wide(self.local)
+        of_v = eq.of_v()
+        rest = [j for j in range(eq.count) if j not in of_v]
+        terms = self._terms_back()
+
+        def step(i: Any, carry: Any) -> Any:
+            (ds, dinitial, dlocal), (merged, s, dstates, valid, fresh) = carry
+            t, fresh = self.at(self.steps - 1 - i), _holds(fresh)
+            ds = [d if put is None else d + put.astype(d.dtype) for d, put in zip(ds, dstates, strict=True)]
+            s = eq.enter(_wide(s), fresh, initial)
+            ds, dterms, more = eq.pull(s, _wide(merged), local, _holds(valid), ds)
+            exchange.publish([out.terms[j] for j in of_v], [dterms[j] for j in of_v], t)
+            exchange.store([out.terms[j] for j in rest], [dterms[j] for j in rest], t)
+            exchange.fetch([out.terms[j] for j in of_v], t, i + 1)
+            ahead = terms(i + 1)
+            exchange.multiply()
+            dr = functools.reduce(jnp.add, map(exchange.product, range(exchange.tiling.gates)))
+            return leave(_add(ds, eq.pull_read(s, dr)), fresh, dinitial, _add(dlocal, more)), ahead
+
+        zeros = lambda refs: [exchange.zeros() for _ in refs]
+        sums = (self.wide(self.ones.dfinal), zeros(out.initial), zeros(out.local))
+        sums, _ = lax.fori_loop(0, self.steps, step, (sums, terms(0)))
+        for refs, tiles in zip((out.state, out.initial, out.local), sums, strict=True):
+            exchange.store(refs, tiles)
+
+    def _terms_back(self) -> Callable[[Any], Any]:
+        """Make a load of all that a step looks at on the way back: the i-th from the end, no further than the first."""
+        exchange, last = self.exchange, self.steps - 1
+        first = exchange.load(self.ones.state)
+
+        def terms(i: Any) -> Any:
+            t = self.at(last - jnp.minimum(i, last))
+            inside = jnp.broadcast_to(i < last, first[0].shape)
+            before = exchange.load(self.rows.states, self.at(last - jnp.minimum(i + 1, last)))
+            before = [jnp.where(inside, b, f.astype(b.dtype)) for b, f in zip(before, first, strict=True)]
+            return exchange.load(self.rows.terms, t), before, exchange.load(self.rows.dstates, t), *self.marks(t)
+
+        return terms
 
 
-def _pull(
-    eq: Equation,
-    exchange: Exchange,
-    slabs: Any,
-    order: Any,
-    steps: int,
-    rows: Rows,
-    ones: Ones,
-    local: Any,
-    out: Pulled,
-) -> None:
-    """Walk back."""
-    of_v = eq.of_v()
-    rest = [j for j in range(len(out.terms)) if j not in of_v]
-    gradients_for_v = [out.terms[j] for j in of_v]
-    exchange.begin(slabs, gradients_for_v, steps)
-    initial, local = _wide(exchange.load(ones.initial)), _wide(exchange.load(local))
-    first = exchange.load(ones.state)
-    back = lambda i: order(steps - 1 - jnp.minimum(i, steps - 1))
-
-    def fetch(i: Any) -> Any:
-        t = back(i)
-        before = exchange.load(rows.states, back(i + 1))
-        inside = jnp.broadcast_to(i + 1 < steps, first[0].shape)
-        before = [jnp.where(inside, b, f.astype(b.dtype)) for b, f in zip(before, first, strict=True)]
-        marks = exchange.mark(rows.valid, t), exchange.mark(rows.fresh, t)
-        return exchange.load(rows.terms, t), before, exchange.load(rows.dstates, t), *marks
-
-    def step(i: Any, carry: Any) -> Any:
-        (ds, dinitial, dlocal), (terms, s, dstates, valid, fresh) = carry
-        ahead = fetch(i + 1)
-        fresh = _holds(fresh)
-        ds = [d if more is None else d + more.astype(d.dtype) for d, more in zip(ds, dstates, strict=True)]
-        s = eq.enter(_wide(s), fresh, initial)
-        ds, dterms, dl = eq.pull(s, _wide(terms), local, _holds(valid), ds)
-        t = back(i)
-        exchange.publish(gradients_for_v, [dterms[j] for j in of_v], t)
-        exchange.store([out.terms[j] for j in rest], [dterms[j] for j in rest], t)
-        exchange.multiply(gradients_for_v, t)
-        dr = functools.reduce(jnp.add, map(exchange.product, range(exchange.tiling.gates)))
-        ds = _add(ds, eq.pull_read(s, dr))
-        if fresh is not None:
-            dinitial = [jnp.where(fresh, i + d, i) for i, d in zip(dinitial, ds, strict=True)]
-            ds = [jnp.where(fresh, 0.0, d) for d in ds]
-        return (ds, dinitial, _add(dlocal, dl)), ahead
-
-    zeros = lambda refs: [exchange.zeros() for _ in refs]
-    sums = (_wide(exchange.load(ones.dfinal)), zeros(out.initial), zeros(out.local))
-    sums, _ = lax.fori_loop(0, steps, step, (sums, fetch(0)))
-    for refs, tiles in zip((out.state, out.initial, out.local), sums, strict=True):
-        exchange.store(refs, tiles)
+def leave(ds: Tiles, fresh: Any, dinitial: Tiles, dlocal: Tiles) -> tuple[Tiles, Tiles, Tiles]:
+    """Give the gradients before a step: that for the state goes to the initial one where the step was fresh."""
+    if fresh is not None:
+        dinitial = [jnp.where(fresh, i + d, i) for i, d in zip(dinitial, ds, strict=True)]
+        ds = [jnp.where(fresh, 0.0, d) for d in ds]
+    return ds, dinitial, dlocal
 
 
 def _wide(tiles: Tiles) -> Tiles:
