@@ -67,9 +67,16 @@ def fused() -> None:
     heads = [w for n in (12, 48) for w in both("lstm", FLASHRNN, "bfloat16", n)]
     times = [w for time in (64, 16_384) for w in both("lstm", (time, *FLASHRNN[1:]), "bfloat16")]
     deepbench = [w for shape in ((25, 16, 512, 512), (150, 16, 256, 256)) for w in both("lstm", shape, "bfloat16")]
-    names = ("jaxrnn Fused", "jaxrnn BPTT", *LIBRARIES)
+    names = ("naive lax.scan", "jaxrnn Fused", "jaxrnn Scan", "jaxrnn BPTT", *LIBRARIES)
     path = record.folder() / "fused.json"
     Peers(workloads=(*flash, *heads, *times, *deepbench), budget=0.5, rounds=10, names=names, json=path)()
+
+
+def graphs() -> None:
+    """Run `graphs`: loops over FlashRNN's size, for which device.sh asks XLA to put whole loops into CUDA graphs."""
+    chosen = tuple(w for cell in ("lstm", "gru") for w in both(cell, FLASHRNN, "bfloat16"))
+    names = ("naive lax.scan", "jaxrnn Scan", "jaxrnn BPTT")
+    Peers(workloads=chosen, budget=0.5, rounds=10, names=names, json=record.folder() / "graphs.json")()
 
 
 def long() -> None:
@@ -89,6 +96,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "limit": limit,
     "long": long,
     "fused": fused,
+    "graphs": graphs,
 }
 DRY: dict[str, Callable[[], None]] = {
     "peers": lambda: Peers(workloads=tuple(both("lstm", TINY)), budget=0.01, names=("jaxrnn select", "torch"))(),
@@ -100,6 +108,12 @@ DRY: dict[str, Callable[[], None]] = {
         budget=0.01,
         names=("jaxrnn Fused", "jaxrnn BPTT"),
         json=record.folder() / "fused.json",
+    )(),
+    "graphs": lambda: Peers(
+        workloads=tuple(both("gru", TINY)),
+        budget=0.01,
+        names=("jaxrnn BPTT",),
+        json=record.folder() / "graphs.json",
     )(),
     "long": lambda: Long(cells=("lru",), shapes=((8, 1, 4),), units=(2,), times=(8,), error_times=(8,), budget=0.01)(),
 }

@@ -58,7 +58,10 @@ if [ "$JAX_PLATFORMS" != cpu ] && "$python" -c 'import xdist' 2>/dev/null; then 
 if [ "${1:-}" = fused ]; then
   # float32 as it is multiplied there by default, in TF32
   part tests 150 "$python" -m pytest -p no:cacheprovider "${workers[@]}" tests/core/test_fused.py -q -m gpu
-  part fused 370 "$python" -m benchmarks.device fused
+  part fused 310 "$python" -m benchmarks.device fused
+  # CUDA graphs over whole loops, which XLA does not make by itself
+  graphs=--xla_gpu_enable_command_buffer=FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,WHILE,CONDITIONAL
+  part graphs 70 env XLA_FLAGS="${XLA_FLAGS:-} $graphs" "$python" -m benchmarks.device graphs
 elif [ "${1:-}" = long ]; then
   part tests 120 env JAX_DEFAULT_MATMUL_PRECISION=highest "$python" -m pytest -p no:cacheprovider "${workers[@]}" \
     tests/core/test_associative.py tests/core/test_newton.py -q -k "not devices"

@@ -80,7 +80,8 @@ def _fused(cell: GatedCell, xs_shape: tuple[Any, ...], dtype: Any) -> bool:
     length, *batch, features = xs_shape
     if dtype is None or not all(isinstance(n, int) for n in xs_shape) or length < MEASURED["steps"]:
         return False
-    small = math.prod(batch) <= MEASURED["rows"] and cell.hidden <= MEASURED["units"]
+    measured = jax.__version_info__ >= (0, 11)
+    small = measured and math.prod(batch) <= MEASURED["rows"] and cell.hidden <= MEASURED["units"]
     if not small or isinstance(cell, Delegate) or jax.device_count() > 1:
         return False
     params = jax.eval_shape(lambda: cast(cell.init(jax.random.key(0), features), dtype))

@@ -188,6 +188,7 @@ def test_select_takes_it_up_to_what_was_measured(monkeypatch):
     assert GPU or choose(LSTM(768), 16, jnp.bfloat16) == jaxrnn.BPTT()  # there is no GPU
     monkeypatch.setattr(fused, "_kernel", lambda how, *a: Hopper(*a))
     monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(jax, "__version_info__", (0, 11, 2))
     assert choose(LSTM(768), 16, jnp.bfloat16) == choose(GRU(40), 1, jnp.float32, 64) == Fused()
     for refused in (
         choose(LSTM(768), 16, jnp.float32),  # its gradient does not fit
