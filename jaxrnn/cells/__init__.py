@@ -8,8 +8,8 @@ from .layer_norm_lstm import LayerNormLSTM as LayerNormLSTM
 from .lru import LRU as LRU
 from .lstm import LSTM as LSTM
 from .lstm import LSTMState as LSTMState
-from .min_gru import MinGRU as MinGRU
-from .min_lstm import MinLSTM as MinLSTM
+from .minimal import MinGRU as MinGRU
+from .minimal import MinLSTM as MinLSTM
 from .peephole_lstm import PeepholeLSTM as PeepholeLSTM
 from .projected_lstm import ProjectedLSTM as ProjectedLSTM
 from .rg_lru import RGLRU as RGLRU

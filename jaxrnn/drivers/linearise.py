@@ -116,15 +116,13 @@ class Steps:
 
     def all(self, params: Params, before: jax.Array, xs: Any, marks: Marks) -> tuple[jax.Array, Any]:
         """From the state before each step (T, *batch, N) to the state after it, and what each puts out."""
-        step, rows = self._step(params, xs, self._recur)
-        return jax.vmap(self._ruled(step, marks))(before, (rows, marks.valid, marks.fresh))
+        ruled, inputs = self._ruled(params, xs, marks, self._recur)
+        return jax.vmap(ruled)(before, inputs)
 
     def linearised(self, params: Params, before: jax.Array, xs: Any, marks: Marks) -> tuple[jax.Array, Jacobian]:
         """Give the state after each step, and the Jacobians, or what of them is within a unit."""
-        recur = self._recur if self.blocks == 1 else self._own
-        step, rows = self._step(params, xs, recur)
-        ruled = self._ruled(step, marks)
-        after = lambda before: jax.vmap(ruled)(before, (rows, marks.valid, marks.fresh))[0]
+        ruled, inputs = self._ruled(params, xs, marks, self._recur if self.blocks == 1 else self._own)
+        after = lambda before: jax.vmap(ruled)(before, inputs)[0]
         value, push = jax.linearize(after, before)
         size = before.shape[-1] // self.blocks
         ones = jnp.repeat(jnp.eye(size, dtype=before.dtype), self.blocks, axis=-1)  # of every block one number
@@ -134,35 +132,33 @@ class Steps:
 
     def one_by_one(self, params: Params, state: jax.Array, xs: Any, marks: Marks, reverse: bool) -> jax.Array:
         """Give the trajectory (T, *batch, N) by a scan."""
-        step, rows = self._step(params, xs, self._recur)
-        ruled = self._ruled(step, marks)
+        ruled, inputs = self._ruled(params, xs, marks, self._recur)
         across = lambda state, inputs: (ruled(state, inputs)[0],) * 2
-        return lax.scan(across, state, (rows, marks.valid, marks.fresh), reverse=reverse)[1]
+        return lax.scan(across, state, inputs, reverse=reverse)[1]
 
     def back_one_by_one(
         self, params: Params, before: jax.Array, xs: Any, marks: Marks, dstates: jax.Array, reverse: bool
     ) -> jax.Array:
         """Give what the gradient for every state is in all, (T, *batch, N), by a scan the other way."""
-        step, rows = self._step(params, xs, self._recur)
-        ruled = self._ruled(step, marks)
+        ruled, rows = self._ruled(params, xs, marks, self._recur)
 
         def across(later: jax.Array, one: Any) -> tuple[jax.Array, jax.Array]:
             before, inputs, dstate = one
             adjoint = dstate + later
             return jax.vjp(lambda before: ruled(before, inputs)[0], before)[1](adjoint)[0], adjoint
 
-        inputs = before, (rows, marks.valid, marks.fresh), dstates
-        return lax.scan(across, jnp.zeros_like(dstates[0]), inputs, reverse=not reverse)[1]
+        return lax.scan(across, jnp.zeros_like(dstates[0]), (before, rows, dstates), reverse=not reverse)[1]
 
-    def _ruled(self, step: Step, marks: Marks) -> Step:
-        """The same for vectors, with the rule on lengths and resets."""
+    def _ruled(self, params: Params, xs: Any, marks: Marks, recur: Callable[..., Any]) -> tuple[Step, Any]:
+        """Give a step of vectors, with the rule on lengths and resets, and its inputs."""
+        step, rows = self._step(params, xs, recur)
         ruled = body(step, marks.initial)
 
         def one(before: jax.Array, inputs: Any) -> tuple[jax.Array, Any]:
             state, y = ruled(self.tree(before), inputs)
             return self.flat(state), y
 
-        return one
+        return one, (rows, marks.valid, marks.fresh)
 
     def _step(self, params: Params, xs: Any, recur: Callable[..., Any]) -> tuple[Step, Any]:
         """Give a step and its inputs; those of a gated cell are projected, all at once."""
