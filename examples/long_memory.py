@@ -8,6 +8,7 @@ then T blanks, then a sign to say the ten again.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -37,7 +38,7 @@ from jaxrnn.train import init, make_step
 
 SYMBOLS, LENGTH = 8, 10  # of what is to be copied
 DRIVERS: dict[str, Driver | None] = {"Scan()": Scan(), "Associative()": Associative(), "select": None}
-TIMED = 3  # training steps, after one that compiles
+TIMED = 7  # gradients of a cell under each driver
 Row = dict[str, Any]
 console = Console(highlight=False, soft_wrap=True)
 
@@ -188,8 +189,8 @@ class Main:
         for name in self.cells:
             net = Net(CELLS[name](self.hidden, problem), self.hidden, problem)
             row = rows[name] = self._train(net)
-            row["milliseconds"] = {driver: self._cost(net, DRIVERS[driver]) for driver in DRIVERS}
-            shown = ("" if cost is None else f"{cost:.1f}" for cost in row["milliseconds"].values())
+            row["milliseconds"] = costs = self._costs(net)
+            shown = (f"{costs[driver]:.1f}" if driver in costs else "" for driver in DRIVERS)
             table.add_row(name, f"{row['losses'][-1]:.4f}", f"{row['right']:.1%}", *shown)
             console.print(f"{name}: {row['losses'][-1]:.4f}, {row['right']:.1%} right, {row['seconds']:.0f} s")
             self._write(rows)
@@ -213,18 +214,20 @@ class Main:
         means = [float(losses[i : i + width].mean()) for i in range(0, self.steps - width + 1, width)]
         return {"losses": means, "right": float(shares[-width:].mean()), "seconds": time.perf_counter() - began}
 
-    def _cost(self, net: Net, driver: Driver | None) -> float | None:
-        """Give the milliseconds of a loss and its gradient; None where the driver does not take the cell."""
-        if isinstance(driver, Associative) and not isinstance(net.cell, jaxrnn.AffineCell):
-            return None
-        call = jax.jit(jax.grad(lambda params, batch: net.loss(driver, params, batch, None)[0]))
+    def _costs(self, net: Net) -> dict[str, float]:
+        """Give the milliseconds of a loss and its gradient under each driver that takes the cell, timed in turn."""
+        affine = isinstance(net.cell, jaxrnn.AffineCell)
+        drivers = {name: d for name, d in DRIVERS.items() if affine or not isinstance(d, Associative)}
+        loss = lambda driver, params, batch: net.loss(driver, params, batch, None)[0]
+        calls = {name: jax.jit(jax.grad(functools.partial(loss, driver))) for name, driver in drivers.items()}
         arguments = net.init(jax.random.key(0)), net.problem.draw(jax.random.key(1))
-        seconds = []
-        for _ in range(TIMED + 1):
-            began = time.perf_counter()
-            jax.block_until_ready(call(*arguments))
-            seconds.append(time.perf_counter() - began)
-        return 1e3 * statistics.median(seconds[1:])
+        seconds: dict[str, list[float]] = {name: [] for name in calls}
+        for _ in range(TIMED + 1):  # the first one compiles
+            for name, call in calls.items():
+                began = time.perf_counter()
+                jax.block_until_ready(call(*arguments))
+                seconds[name].append(time.perf_counter() - began)
+        return {name: 1e3 * statistics.median(found[1:]) for name, found in seconds.items()}
 
     def _write(self, rows: dict[str, Row]) -> None:
         """Write what was found, and how."""
@@ -248,7 +251,7 @@ class Main:
         left.legend(frameon=False, fontsize=8)
         for at, driver in enumerate(DRIVERS):
             places = [i + 0.27 * (at - 1) for i in range(len(rows))]
-            right.bar(places, [row["milliseconds"][driver] or 0 for row in rows.values()], 0.25, label=driver)
+            right.bar(places, [row["milliseconds"].get(driver, 0) for row in rows.values()], 0.25, label=driver)
         right.set_xticks(range(len(rows)), list(rows), fontsize=7, rotation=20)
         right.set(ylabel="ms, loss and gradient", title=f"B = {self.batch}, H = {self.hidden}")
         right.legend(frameon=False, fontsize=8)
