@@ -29,8 +29,8 @@ BASE = "Scan()"
 MOST = 1 << 29  # numbers of Jacobians
 METHOD = (
     "in turn in one process (A B A B), median and quartiles, ratios round by round; gradients of sum(y^2) for params "
-    "and inputs, the input projection included. Errors: the largest difference of outputs from Scan() in float64, as a "
-    "share of the largest output; inputs are normal."
+    "and inputs, the input projection included. Errors: the largest difference from Scan() in float64, as a share of "
+    "the largest entry; of gradients the worst of all arrays, of params and of inputs; inputs are normal."
 )
 console = Console(highlight=False, soft_wrap=True)
 
@@ -138,19 +138,30 @@ def newton(shape: Shape, gradient: bool, budget: float) -> list[Row]:
 
 
 def errors(name: str, times: tuple[int, ...], hidden: int = 8) -> list[Row]:
-    """Measure how far the outputs in float32 are from those of `Scan()` in float64."""
+    """Measure how far outputs and gradients in float32 are from those of `Scan()` in float64."""
     cell, rows = CELLS[name](hidden), []
     params, xs = jax.tree.map(np.asarray, drawn(cell, (max(times), 1, hidden)))
-    run = lambda params, xs, driver: np.asarray(jaxrnn.unroll(cell, params, xs, driver=driver)[1])
-    with jax.enable_x64(True):
-        want = run(*jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), (params, xs)), Scan())
     drivers = {"Scan()": Scan(), "Associative()": Associative(), "Associative(1000)": Associative(1000)}
-    for driver_name, driver in drivers.items():
-        got = run(*jax.tree.map(jnp.asarray, (params, xs)), driver)
+    for what, run in {"": _outputs, ", gradients": _slopes}.items():
         for steps in times:
-            far = np.abs(got[:steps] - want[:steps]).max() / np.abs(want[:steps]).max()
-            rows.append({"part": "error", "cell": name, "time": steps, "name": driver_name, "error": float(far)})
+            given = params, xs[:steps]
+            with jax.enable_x64(True):
+                want = answer(run, cell, Scan(), jax.tree.map(lambda a: a.astype(np.float64), given))
+            for driver_name, driver in drivers.items():
+                far = farthest(answer(run, cell, driver, given), want)
+                rows.append({"part": "error", "cell": name, "time": steps, "name": driver_name + what, "error": far})
     return rows
+
+
+def answer(run: Any, cell: Any, driver: Driver, given: Any) -> Any:
+    """Give what `run` gives, as numpy arrays, which outlive `enable_x64`."""
+    return jax.tree.map(np.asarray, jax.jit(functools.partial(run, cell, driver))(*given))
+
+
+def farthest(got: Any, want: Any) -> float:
+    """Give the largest difference of two trees, each array's as a share of its largest entry."""
+    far = jax.tree.map(lambda a, b: np.abs(a - b).max() / np.abs(b).max(), got, want)
+    return float(max(jax.tree.leaves(far)))
 
 
 def drawn(cell: Any, shape: Shape) -> tuple[Any, jax.Array]:
@@ -166,10 +177,9 @@ def timed(
     """Compile for each driver, and time them in turn: a row for each."""
     programs, rows = {}, {}
     for name, driver in drivers.items():
-        forward = functools.partial(_outputs, cell, driver)
-        loss = lambda params, xs, forward=forward: jnp.square(forward(params, xs)).sum()
+        run = functools.partial(_slopes if gradient else _outputs, cell, driver)
         start = time.perf_counter()
-        program = jax.jit(jax.grad(loss, (0, 1)) if gradient else forward).lower(params, xs).compile()
+        program = jax.jit(run).lower(params, xs).compile()
         rows[name] = {"compile_seconds": time.perf_counter() - start}
         memory = program.memory_analysis()
         rows[name]["temporary_bytes"] = None if memory is None else memory.temp_size_in_bytes
@@ -189,6 +199,10 @@ def timed(
 
 def _outputs(cell: Any, driver: Driver | None, params: Any, xs: jax.Array) -> jax.Array:
     return jaxrnn.unroll(cell, params, xs, driver=driver)[1]
+
+
+def _slopes(cell: Any, driver: Driver | None, params: Any, xs: jax.Array) -> Any:
+    return jax.grad(lambda *given: jnp.square(_outputs(cell, driver, *given)).sum(), (0, 1))(params, xs)
 
 
 def _finished(program: Any, params: Any, xs: jax.Array) -> None:

@@ -90,7 +90,7 @@ def errors(rows: Sequence[Row], picture: Any) -> None:
             own = [row for row in rows if (row["cell"], row["name"]) == (cell, name)]
             xs, ys = [row["time"] for row in own], [row["error"] for row in own]
             panel.plot(xs, ys, f"C{at}", marker=MARKERS[at], ms=4, lw=1.2, label=name)
-        panel.set(xscale="log", yscale="log", xlabel="T", ylabel="error, as a share of the largest output")
+        panel.set(xscale="log", yscale="log", xlabel="T", ylabel="error, as a share of the largest entry")
         panel.legend(fontsize=6)
 
 

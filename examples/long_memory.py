@@ -8,13 +8,21 @@ then T blanks, then a sign to say the ten again.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 import math
+import os
+import statistics
+import sys
 import time
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import tyro
 from matplotlib.figure import Figure
@@ -23,22 +31,15 @@ from rich.table import Table
 from tyro.conf import arg
 
 import jaxrnn
-from jaxrnn import GRU, LRU, LSTM, RGLRU, Associative, Driver, IndRNN, MinGRU, MinLSTM, Scan
+from jaxrnn import GRU, LRU, LSTM, RGLRU, Associative, Driver, GlorotOrthogonal, IndRNN, MinGRU, MinLSTM, Scan
+from jaxrnn.init import Shape
 from jaxrnn.model import init_readout, readout
 from jaxrnn.train import init, make_step
 
 SYMBOLS, LENGTH = 8, 10  # of what is to be copied
-CELLS: dict[str, Any] = {
-    "lru": lambda hidden: LRU(hidden, smallest=0.9, largest=0.9999, angle=math.pi / 50),
-    "rg_lru": RGLRU,
-    "min_gru": MinGRU,
-    "min_lstm": MinLSTM,
-    "ind_rnn": IndRNN,
-    "gru": GRU,
-    "lstm": lambda hidden: LSTM(hidden, forget_bias=5.0),
-}
 DRIVERS: dict[str, Driver | None] = {"Scan()": Scan(), "Associative()": Associative(), "select": None}
-TIMED = 3  # training steps, after one that compiles
+TIMED = 7  # gradients of a cell under each driver
+Row = dict[str, Any]
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -91,6 +92,54 @@ class Problem:
 
 
 @dataclasses.dataclass(frozen=True)
+class FarBack(GlorotOrthogonal):
+    """`GlorotOrthogonal`, but for units that begin by keeping what they heard for 1 to T steps.
+
+    Args:
+        time: T.
+        signs: what each gate's bias is multiplied by: 1 for a gate that keeps, -1 for one that lets in, 0 for others.
+
+    Reference: Tallec and Ollivier, "Can recurrent neural networks warp time?", ICLR 2018, section 2
+    (https://arxiv.org/abs/1804.11188).
+    """
+
+    time: int
+    signs: tuple[int, ...]
+
+    def bias(self, key: jax.Array, shape: Shape) -> jax.Array:
+        """b (G, H): log U(1, T) with the sign of its gate."""
+        signs = self.signs[: shape[0]]  # a GRU's b_hn (1, H) is as its r is: 0
+        return jnp.outer(jnp.array(signs), jnp.log(self._steps(key, shape[1:])))
+
+    def diagonal(self, key: jax.Array, shape: Shape) -> jax.Array:
+        """w_h (G, H): exp(-1 / U(1, T))."""
+        return jnp.exp(-1 / self._steps(key, shape))
+
+    def _steps(self, key: jax.Array, shape: Shape) -> jax.Array:
+        return jax.random.uniform(key, shape, minval=1.0, maxval=float(self.time))
+
+
+def ring(hidden: int, problem: Problem) -> LRU:
+    """Give an LRU that keeps T steps: it turns slowly to add, fast to tell the order of what is to be copied."""
+    smallest, largest = math.exp(-1 / problem.time), math.exp(-0.1 / problem.time)
+    angle = 3 / problem.time if problem.name == "adding" else math.pi
+    return LRU(hidden, smallest=smallest, largest=largest, angle=angle)
+
+
+CELLS: dict[str, Callable[[int, Problem], Any]] = {
+    "lru": ring,
+    "rg_lru": lambda hidden, problem: RGLRU(hidden, initializer=FarBack(problem.time, (-1, 0))),
+    "min_gru": lambda hidden, problem: MinGRU(hidden, initializer=FarBack(problem.time, (-1, 0))),
+    "min_lstm": lambda hidden, problem: MinLSTM(hidden, initializer=FarBack(problem.time, (1, -1, 0))),
+    "ind_rnn": lambda hidden, problem: IndRNN(hidden, initializer=FarBack(problem.time, (0,))),
+    "gru": lambda hidden, problem: GRU(hidden, initializer=FarBack(problem.time, (0, 1, 0))),
+    "lstm": lambda hidden, problem: LSTM(hidden, 0.0, initializer=FarBack(problem.time, (-1, 1, 0, 0))),
+    "gru_default": lambda hidden, problem: GRU(hidden),
+    "lstm_default": lambda hidden, problem: LSTM(hidden),
+}
+
+
+@dataclasses.dataclass(frozen=True)
 class Net:
     """A projection with a rectifier, a cell, and a readout."""
 
@@ -119,80 +168,93 @@ class Net:
 
 @dataclasses.dataclass(frozen=True)
 class Main:
-    """Train each cell on a problem, time a step of it under each driver, and draw both."""
+    """Train each cell on a problem, time a gradient of it under each driver, draw both, and write both down."""
 
     problem: Annotated[Literal["adding", "copy"], arg(help="what is to be remembered")] = "adding"
     time: Annotated[int, arg(help="T, the steps of a sequence")] = 1000
     batch: Annotated[int, arg(help="B, the sequences of a batch")] = 32
-    hidden: Annotated[int, arg(help="H, the units")] = 64
-    steps: Annotated[int, arg(help="how many batches to train on")] = 1000
+    hidden: Annotated[int, arg(help="H, the units")] = 32
+    steps: Annotated[int, arg(help="how many batches to train on")] = 600
     rate: Annotated[float, arg(help="the highest learning rate")] = 3e-3
     cells: Annotated[tuple[str, ...], arg(help=f"of {', '.join(CELLS)}")] = tuple(CELLS)
     seed: int = 0
-    out: Annotated[Path, arg(help="the picture")] = Path("runs/long-memory.png")
+    out: Annotated[Path, arg(help="the picture; the figures are beside it as .json")] = Path("runs/long-memory.png")
 
     def __call__(self) -> None:
-        """Do it."""
+        """Do it; picture and figures are written after each cell."""
         problem = Problem(self.problem, self.time, self.batch)
         table = Table(f"{self.problem}, T={self.time}", "loss", "right", *(f"ms, {name}" for name in DRIVERS), box=None)
-        curves: dict[str, list[float]] = {}
-        costs: dict[str, list[float | None]] = {}
+        table.add_row("(remembers nothing)", f"{problem.blind:.4f}")
+        rows: dict[str, Row] = {}
         for name in self.cells:
-            net = Net(CELLS[name](self.hidden), self.hidden, problem)
-            curves[name], right = self._train(net)
-            costs[name] = [self._cost(net, driver) for driver in DRIVERS.values()]
-            shown = ("" if cost is None else f"{cost:.1f}" for cost in costs[name])
-            table.add_row(name, f"{curves[name][-1]:.4f}", f"{right:.1%}", *shown)
-            console.print(f"{name}: {curves[name][-1]:.4f}, {right:.1%} right")
+            net = Net(CELLS[name](self.hidden, problem), self.hidden, problem)
+            row = rows[name] = self._train(net)
+            row["milliseconds"] = costs = self._costs(net)
+            shown = (f"{costs[driver]:.1f}" if driver in costs else "" for driver in DRIVERS)
+            table.add_row(name, f"{row['losses'][-1]:.4f}", f"{row['right']:.1%}", *shown)
+            console.print(f"{name}: {row['losses'][-1]:.4f}, {row['right']:.1%} right, {row['seconds']:.0f} s")
+            self._write(rows)
+            self._draw(problem, rows)
         console.print(table)
-        self._draw(problem, curves, costs)
         console.print(f"picture  {self.out}", markup=False)
 
-    def _train(self, net: Net) -> tuple[list[float], float]:
-        """Train; give the losses, about a hundred means of them, and the share that is right at the end."""
+    def _train(self, net: Net) -> Row:
+        """Train; give some fifty means of the losses, the share that is right in the last of them, and the seconds."""
         rate = optax.cosine_onecycle_schedule(self.steps, self.rate)
-        optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
-        step = make_step(lambda *arguments: net.loss(None, *arguments), optimizer)
+        step = make_step(lambda *arguments: net.loss(None, *arguments), optax.adam(rate))
         k_params, k_data = jax.random.split(jax.random.key(self.seed))
-        state = init(net.init(k_params), optimizer, k_data)
+        state = init(net.init(k_params), optax.adam(rate), k_data)
         draw = jax.jit(net.problem.draw)
-        found = []
+        found, began = [], time.perf_counter()
         for i in range(self.steps):
             state, metrics = step(state, draw(jax.random.fold_in(k_data, i)))
             found.append((metrics["loss"], metrics["right"]))
-        losses, shares = zip(*jax.device_get(found), strict=True)
-        width = max(1, self.steps // 100)
-        means = [float(sum(losses[i : i + width]) / width) for i in range(0, self.steps - width + 1, width)]
-        return means, float(sum(shares[-width:]) / width)
+        losses, shares = np.array(jax.device_get(found)).T
+        width = max(1, self.steps // 50)
+        means = [float(losses[i : i + width].mean()) for i in range(0, self.steps - width + 1, width)]
+        return {"losses": means, "right": float(shares[-width:].mean()), "seconds": time.perf_counter() - began}
 
-    def _cost(self, net: Net, driver: Driver | None) -> float | None:
-        """Give the milliseconds of a loss and its gradient; None where the driver does not take the cell."""
-        if isinstance(driver, Associative) and not isinstance(net.cell, jaxrnn.AffineCell):
-            return None
-        call = jax.jit(jax.grad(lambda params, batch: net.loss(driver, params, batch, None)[0]))
+    def _costs(self, net: Net) -> dict[str, float]:
+        """Give the milliseconds of a loss and its gradient under each driver that takes the cell, timed in turn."""
+        affine = isinstance(net.cell, jaxrnn.AffineCell)
+        drivers = {name: d for name, d in DRIVERS.items() if affine or not isinstance(d, Associative)}
+        loss = lambda driver, params, batch: net.loss(driver, params, batch, None)[0]
+        calls = {name: jax.jit(jax.grad(functools.partial(loss, driver))) for name, driver in drivers.items()}
         arguments = net.init(jax.random.key(0)), net.problem.draw(jax.random.key(1))
-        seconds = []
-        for _ in range(TIMED + 1):
-            began = time.perf_counter()
-            jax.block_until_ready(call(*arguments))
-            seconds.append(time.perf_counter() - began)
-        return 1e3 * sorted(seconds[1:])[TIMED // 2]
+        seconds: dict[str, list[float]] = {name: [] for name in calls}
+        for _ in range(TIMED + 1):  # the first one compiles
+            for name, call in calls.items():
+                began = time.perf_counter()
+                jax.block_until_ready(call(*arguments))
+                seconds[name].append(time.perf_counter() - began)
+        return {name: 1e3 * statistics.median(found[1:]) for name, found in seconds.items()}
 
-    def _draw(self, problem: Problem, curves: dict[str, list[float]], costs: dict[str, list[float | None]]) -> None:
+    def _write(self, rows: dict[str, Row]) -> None:
+        """Write what was found, and how."""
+        about = dataclasses.asdict(self) | {"out": self.out.name, "cells": rows}
+        about["command"] = " ".join(["python -m examples.long_memory", *sys.argv[1:]])
+        about["versions"] = {name: version(name) for name in ("jax", "jaxlib", "optax")}
+        about["cores"] = os.cpu_count()
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        self.out.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")
+
+    def _draw(self, problem: Problem, rows: dict[str, Row]) -> None:
         figure = Figure(figsize=(11, 4.2), layout="constrained", dpi=130)
         left, right = figure.subplots(1, 2)
-        for name, losses in curves.items():
-            left.plot([(i + 0.5) * self.steps / len(losses) for i in range(len(losses))], losses, label=name)
+        for name, row in rows.items():
+            losses = row["losses"]
+            batches = [(i + 0.5) * self.steps / len(losses) for i in range(len(losses))]
+            left.plot(batches, losses, "--" if "default" in name else "-", label=name)
         left.axhline(problem.blind, color="#9aa5b1", ls=":", label="remembers nothing")
         left.set(yscale="log", xlabel="batch", ylabel="loss", title=f"{self.problem}, T = {self.time:,}")
+        left.set_ylim(top=10 * problem.blind)
         left.legend(frameon=False, fontsize=8)
         for at, driver in enumerate(DRIVERS):
-            places = [i + 0.27 * (at - 1) for i in range(len(costs))]
-            right.bar(places, [row[at] or 0 for row in costs.values()], 0.25, label=driver)
-        right.set_xticks(range(len(costs)), list(costs), fontsize=8)
+            places = [i + 0.27 * (at - 1) for i in range(len(rows))]
+            right.bar(places, [row["milliseconds"].get(driver, 0) for row in rows.values()], 0.25, label=driver)
+        right.set_xticks(range(len(rows)), list(rows), fontsize=7, rotation=20)
         right.set(ylabel="ms, loss and gradient", title=f"B = {self.batch}, H = {self.hidden}")
         right.legend(frameon=False, fontsize=8)
-        self.out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(self.out)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxrnn
 from jaxrnn import Driver
 from jaxrnn.model import SequenceModel, readout
-from jaxrnn.train import Batch, Fit, LengthGroups, epoch_batches, evaluation, fit, length_groups
+from jaxrnn.train import Batch, Fit, LengthGroups, epoch_batches, evaluation, fit, length_groups, over
 
 from .bundle import rounded
 from .calibration import Calibration
@@ -145,9 +147,13 @@ class Encoded:
         groups = length_groups([len(ids) for ids in sequences], recipe.groups)
         return cls(sequences, answers, groups, recipe.batch_size)
 
-    def batches(self, rng: np.random.Generator | None = None) -> Iterator[Batch]:
-        """Go once through them, shuffled by `rng`."""
-        return epoch_batches(self.sequences, self.answers, groups=self.groups, batch_size=self.batch_size, rng=rng)
+    def batches(self, rng: np.random.Generator | None = None, mesh: Mesh | None = None) -> Iterator[Batch]:
+        """Go once through them, shuffled by `rng`; over a mesh, each process hands in its share of every batch."""
+        of = functools.partial(epoch_batches, groups=self.groups, batch_size=self.batch_size, rng=rng)
+        if mesh is None:
+            return of(self.sequences, self.answers)
+        shares = of(self.sequences, self.answers, share=(jax.process_index(), jax.process_count()))
+        return map(functools.partial(over, mesh=mesh), shares)
 
 
 def numbers(examples: list[Example], labels: tuple[str, ...]) -> np.ndarray:
@@ -157,9 +163,18 @@ def numbers(examples: list[Example], labels: tuple[str, ...]) -> np.ndarray:
 
 
 def train(
-    corpus: Corpus, config: Config, recipe: Recipe, *, seed: int, progress: bool | None = None
+    corpus: Corpus, config: Config, recipe: Recipe, *, seed: int, mesh: Mesh | None = None, **how: Any
 ) -> tuple[Classifier, Fit]:
-    """Train on train; keep the params of the epoch with the least loss on valid, and calibrate on valid."""
+    """Train on train; keep the params of the epoch with the least loss on valid, and calibrate on valid.
+
+    Args:
+        corpus: the examples.
+        config: the sizes.
+        recipe: how to train.
+        seed: of the params, the order and the noise.
+        mesh: what batches are laid over, of the devices of one process or many (each calls this); None for one device.
+        how: more keywords of `jaxrnn.train.fit`: progress, checkpoints.
+    """
     vocabulary = Vocabulary.of(example.text for example in corpus.train)
     labels = corpus.labels
     tagger = Tagger.of(corpus.train)
@@ -168,15 +183,18 @@ def train(
     holdout = Encoded.of(corpus.valid, vocabulary, labels, recipe, tagger)
     loss, epochs = Loss(model, recipe, tagger), recipe.epochs(len(corpus.train))
     key, k_init = jax.random.split(jax.random.key(seed))
+    params = init(k_init, model, tagger)
+    if mesh is not None:
+        params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
     fitted = fit(
         loss,
-        init(k_init, model, tagger),
-        lambda epoch: training.batches(np.random.default_rng((seed, epoch))),
+        params,
+        lambda epoch: training.batches(np.random.default_rng((seed, epoch)), mesh),
         optimizer=recipe.optimizer(epochs * sum(1 for _ in training.batches())),
         epochs=epochs,
         key=key,
-        evaluate=evaluation(loss, holdout.batches),
-        progress=progress,
+        evaluate=evaluation(loss, lambda: holdout.batches(mesh=mesh)),
+        **how,
     )
     classifier = Classifier(config, vocabulary, labels, rounded(fitted.params), tagger=tagger)
     logits = classifier.logits([example.text for example in corpus.valid])

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 Params = Any  # a pytree of arrays
 Batch = Any  # a pytree of arrays
@@ -58,6 +59,8 @@ class Carried:
 def init(params: Params, optimizer: optax.GradientTransformation, key: jax.Array, carry: Carry = ()) -> TrainState:
     """Give the state before the first step: copies, so that donating it leaves the caller's arrays alone.
 
+    Where params are on a mesh (`jax.device_put(params, NamedSharding(mesh, PartitionSpec()))`), all of it is.
+
     Args:
         params: a pytree of floating arrays.
         optimizer: any Optax optimizer.
@@ -65,7 +68,16 @@ def init(params: Params, optimizer: optax.GradientTransformation, key: jax.Array
         carry: `loss.initial(params)` for a `Carried` loss.
     """
     zero = jnp.zeros((), jnp.int32)
-    return copy(TrainState(params, optimizer.init(params), zero, key, zero, carry))
+    return copy(_together(TrainState(params, optimizer.init(params), zero, key, zero, carry)))
+
+
+def _together(state: TrainState) -> TrainState:
+    """Put what is on one device where params are: it would be there after the first step, and compile a second."""
+    meshes = {leaf.sharding.mesh for leaf in jax.tree.leaves(state.params) if isinstance(leaf.sharding, NamedSharding)}
+    if len(meshes) != 1:
+        return state
+    spread = jax.jit(lambda a: a, out_shardings=NamedSharding(meshes.pop(), PartitionSpec()))
+    return jax.tree.map(lambda a: a if isinstance(a.sharding, NamedSharding) else spread(a), state)
 
 
 def copy(tree: Any) -> Any:

@@ -1,5 +1,7 @@
 """The long-memory example: its problems are what they say, and it runs."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,5 +32,7 @@ def test_copy_asks_for_what_came_first():
 def test_it_trains_times_and_draws(tmp_path, capsys, problem):
     cells = ("lru", "gru") if problem == "adding" else ("rg_lru",)
     Main(problem, time=40, batch=4, hidden=8, steps=12, cells=cells, out=tmp_path / "picture.png")()
+    found = json.loads((tmp_path / "picture.json").read_text())
+    assert set(found["cells"]) == set(cells)
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
     assert all(f"{name}: " in capsys.readouterr().out for name in cells[:1])

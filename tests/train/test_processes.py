@@ -1,4 +1,4 @@
-"""Two processes that train together, over gloo: the same as one, and as if never killed (JAXRNN_KILLS=20 times)."""
+"""Two processes train the intent model over gloo: the same as one, and as if never killed (JAXRNN_KILLS=20 times)."""
 
 import os
 import pathlib

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxrnn.train import Carried, init, make_step
 
@@ -137,6 +138,17 @@ def test_any_optimizer_takes_two_steps_and_compiles_once(optimizer):
     assert int(state.skipped) == 0
     assert not np.allclose(state.params, 1)
     assert step._cache_size() == 1
+
+
+def test_params_on_a_mesh_take_all_of_the_state_there_and_a_step_is_traced_once():
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Auto,))
+    params = jax.device_put(jnp.ones(3), NamedSharding(mesh, PartitionSpec()))
+    traced = []
+    step = make_step(lambda *arguments: [loss(*arguments), traced.append(1)][0], optax.adam(0.1))
+    state = init(params, optax.adam(0.1), KEY)
+    for _ in range(2):
+        state, _ = step(state, jax.device_put(jnp.ones((2, 3)), NamedSharding(mesh, PartitionSpec("batch"))))
+    assert len(traced) == 1
 
 
 def test_names_of_metrics_are_not_taken_twice():
