@@ -47,7 +47,7 @@ def test_long_sequences_in_float32_equal_scan_with_trained_weights(name):
     cell, jacobian = CELLS[name]
     kw = {"lengths": marks(time=LONG)["lengths"]}
     params, state, xs = draw(cell, time=LONG)
-    one_by_one = jax.jit(lambda *arguments: run(cell, *arguments, kw, Scan()))
+    one_by_one = functools.partial(run, cell, kw=kw, driver=Scan())
     arguments = trained(one_by_one, params, state, xs), state, xs
     (value, (state, ys)), grads = run(cell, *arguments, kw, Newton(jacobian, otherwise="nan"))
     (want, (want_state, want_ys)), want_grads = one_by_one(*arguments)
