@@ -5,24 +5,19 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from .affine import AffineCell
-from .cell import GatedCell, cast
-from .drivers import BPTT, Associative, Driver, Fused, Native, Scan, fused
+from .cell import GatedCell
+from .drivers import BPTT, Associative, Driver, Native, Scan
 from .drivers.native import refuses
 from .native import library
-from .wrap import Delegate
 
 SHORTEST = {"cpu": 8, "gpu": 32, "tpu": 32}
 """The steps from which on `BPTT` is taken. On a CPU it is as fast from 8 on; elsewhere it is for memory, unmeasured."""
 
 FEWEST_ROWS = 8
 """The T * B from which on `Native` is taken on a CPU: with fewer, packing weights costs more than it gains."""
-
-MEASURED = {"steps": 64, "rows": 16, "units": 768}
-"""`Fused` is taken on a GPU from so many steps on, up to so many rows and units: a smaller step is no slower there."""
 
 
 def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> Driver:
@@ -42,10 +37,9 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> D
         any other `AffineCell` (an `LRU` then takes two thirds of the time or much less). Else `Scan()` for a plain
         cell, a symbolic T (`jax.export`) and a few steps, and `BPTT` for the rest: on a CPU it keeps the gates, the
         faster way (an LSTM's gradient then takes 7.7 arrays of (T, B, H), where `Scan()` takes 14 and `BPTT()` 4.2),
-        and projects inputs ahead where that pays; elsewhere it is `BPTT()`, but on a Hopper GPU alone `Fused()` where
-        it takes the cell, up to 16 rows and 768 units (docs/gpu.md: an LSTM then takes a quarter of the time). All but
-        `Scan` end forward mode: for `jax.jvp` and `jax.jacfwd` name `Scan()`; for `jax.export` name `BPTT()`, or
-        `Associative()`.
+        and projects inputs ahead where that pays; elsewhere it is `BPTT()`. `Native`, `Associative` and `BPTT` end
+        forward mode: for `jax.jvp` and `jax.jacfwd` name `Scan()`; for `jax.export` name `BPTT()`, or `Associative()`.
+        `Fused()` is to be named: it is faster on a Hopper GPU (docs/gpu.md), but takes fewer cells and sizes.
 
     >>> select(LSTM(8), (100, 32, 4), jnp.bfloat16, "cpu")
     BPTT(chunk=32, keep_gates=True, hoist=0)
@@ -62,7 +56,7 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> D
     if not isinstance(cell, GatedCell) or not isinstance(length, int) or length < SHORTEST.get(platform, 32):
         return Scan()
     if platform != "cpu":
-        return Fused() if platform == "gpu" and _fused(cell, xs_shape, dtype) else BPTT()
+        return BPTT()
     rows = math.prod(batch)
     chunk = 128 if rows == 1 else 32
     return BPTT(chunk, keep_gates=True, hoist=chunk if _hoists(cell, rows, features) else 0)
@@ -73,20 +67,6 @@ def _native(cell: Any, xs_shape: tuple[Any, ...], dtype: Any) -> bool:
     if dtype is None or not all(isinstance(n, int) for n in xs_shape) or math.prod(xs_shape[:-1]) < FEWEST_ROWS:
         return False
     return refuses(cell, {jnp.dtype(dtype)}) is None and library.why_not() is None
-
-
-def _fused(cell: GatedCell, xs_shape: tuple[Any, ...], dtype: Any) -> bool:
-    """Whether the kernel takes it, there and back, at a size that was measured or a smaller one."""
-    length, *batch, features = xs_shape
-    if dtype is None or not all(isinstance(n, int) for n in xs_shape) or length < MEASURED["steps"]:
-        return False
-    measured = jax.__version_info__ >= (0, 11)
-    small = measured and math.prod(batch) <= MEASURED["rows"] and cell.hidden <= MEASURED["units"]
-    if not small or isinstance(cell, Delegate) or jax.device_count() > 1:
-        return False
-    params = jax.eval_shape(lambda: cast(cell.init(jax.random.key(0), features), dtype))
-    state = jax.eval_shape(lambda params: cell.initial_state(params, tuple(batch)), params)
-    return fused.refuses(Fused(), cell, params, state, jax.ShapeDtypeStruct(xs_shape, dtype)) is None
 
 
 def _hoists(cell: GatedCell, rows: Any, features: int) -> bool:

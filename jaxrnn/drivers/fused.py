@@ -31,13 +31,15 @@ class Fused:
     A gradient keeps the states and what the weights saw of them (an LSTM 3 arrays of (T, B, H)): one GEMM recomputes
     the recurrent terms, a kernel walks back, and one GEMM gives the gradient for each weight.
 
-    On a GPU float32 is multiplied in TF32, as XLA does by default; it needs jax 0.11.2. On a TPU it has not run.
+    On a GPU float32 is multiplied in TF32, as XLA does by default; it needs jax 0.11. On a TPU it has not run. Kernels
+    know the operations in `jaxrnn.fused.equation.ELEMENTWISE`; a gate is made of them.
 
     Args:
         interpret: interpret the TPU's kernel, on any platform: slow, for tests.
 
     Reverse mode only: for `jax.jvp` and forward mode use `Scan()`. A second order, reverse over reverse, is taken
-    through `BPTT()`. A batch sharded over automatic axes is gathered; over explicit axes each device crosses its own.
+    through `BPTT()`. Over several devices shard the batch over explicit axes, or by `jax.shard_map`: XLA cannot split a
+    kernel over automatic ones.
 
     Raises:
         ValueError: for another cell, recurrence, dtype, precision or platform, and for weights that do not fit on the
@@ -51,8 +53,10 @@ class Fused:
     ) -> tuple[State, Output]:
         """Cross time in the kernel."""
         cell = gated(cell, self)
-        if steps(xs) == 0:
-            return state, cell.output(params, jax.tree.map(lambda s: jnp.zeros((0, *s.shape), s.dtype), state), xs)
+        if steps(xs) == 0 or any(s.size == 0 for s in jax.tree.leaves(state)):
+            return state, cell.output(
+                params, jax.tree.map(lambda s: jnp.zeros((steps(xs), *s.shape), s.dtype), state), xs
+            )
 
         def cross(params: Params, state: State, xs: Any, marks: Marks) -> tuple[State, Output]:
             operands = (params, state, xs, marks)
@@ -60,17 +64,6 @@ class Fused:
             return final, cell.output(params, states, xs)
 
         return on_each_device(cross, params, state, xs, marks)
-
-
-def refuses(how: Fused, cell: GatedCell, params: Params, state: State, xs: Any) -> str | None:
-    """Say why `how` does not cross time with a cell, there or back; None where it does. Shapes are enough."""
-    u = jax.eval_shape(cell.project, params, xs)
-    try:
-        for back in (False, True):
-            Plan.of(cell, how, False, params, state, u, back)
-    except ValueError as error:
-        return str(error)
-    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +128,8 @@ class Plan:
 def why_not() -> str | None:
     """Say why there is no kernel for this platform; None where there is one."""
     device = jax.devices()[0]
+    if device.platform == "gpu" and jax.__version_info__ < (0, 11):
+        return f"needs jax 0.11 on a GPU, and this is {jax.__version__}"
     if device.platform == "gpu" and device.compute_capability != "9.0":
         return f"has a kernel for Hopper GPUs (compute capability 9.0), and this is an {device.device_kind}"
     if device.platform not in ("gpu", "tpu"):
@@ -153,9 +148,10 @@ def _kernel(how: Fused, made: Equation, reverse: bool) -> Any:
     return Hopper(made, reverse)
 
 
-def _weights(cell: GatedCell, params: Params) -> Weights:
+def _local(cell: GatedCell, params: Params) -> list[jax.Array]:
+    """Give the gate's own params, each (1, H)."""
     row = lambda a: jnp.broadcast_to(a.astype(jnp.float32), (1, cell.hidden))
-    return Weights(blocks(params.w_h), [row(a) for a in jax.tree.leaves(cell.local(params))])
+    return [row(a) for a in jax.tree.leaves(cell.local(params))]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -168,7 +164,7 @@ def _trajectory(
     first, later = _shifted(marks.fresh, reverse)
     rows = Rows(plan.rows(jax.tree.leaves(u)), plan.mark(marks.valid), plan.mark(later))
     ones = Ones(plan.ones(enter(state, marks._replace(fresh=first))), plan.ones(marks.initial))
-    crossed = plan.call(back=False)(rows, ones, _weights(cell, params))
+    crossed = plan.call(back=False)(rows, ones, Weights(blocks(params.w_h), _local(cell, params)))
     states = jax.tree.unflatten(plan.equation.state, plan.apart(crossed.states))
     return jax.tree.map(lambda s: s[0 if reverse else -1], states), states, plan.apart([crossed.reads])[0]
 
@@ -194,18 +190,19 @@ def _pull(cell: GatedCell, how: Fused, reverse: bool, arguments: Any, kept: Any,
     (params, state, xs, marks), (states, reads), (dfinal, dstates) = arguments, kept, cotangents
     u, pull_u = jax.vjp(cell.project, params, xs)
     v, pull_v = jax.vjp(lambda params: recurrence_of(cell)(params.w_h, reads), params)
-    weights, pull_weights = jax.vjp(functools.partial(_weights, cell), params)
+    local, pull_local = jax.vjp(functools.partial(_local, cell), params)
     plan = Plan.of(cell, how, reverse, params, state, u, back=True)
     terms = jax.tree.leaves(merge(cell, cell.local(params), states, u, v))
-    leaves = functools.partial(jax.tree.leaves, is_leaf=lambda leaf: leaf is None)
-    over_time = (plan.rows(leaves(tree)) for tree in (states, dstates))
+    over_time = (plan.rows(plan.equation.state.flatten_up_to(tree)) for tree in (states, dstates))
     rows = Rows(plan.rows(terms), plan.mark(marks.valid), plan.mark(marks.fresh), *over_time)
     zero = jax.tree.map(lambda s, d: jnp.zeros_like(s) if d is None else d, state, dfinal)
-    d = plan.call(back=True)(rows, Ones(*map(plan.ones, (state, marks.initial, zero))), weights)
+    d = plan.call(back=True)(
+        rows, Ones(*map(plan.ones, (state, marks.initial, zero))), Weights(blocks(params.w_h), local)
+    )
     dterms = jax.tree.unflatten(plan.equation.terms, plan.apart(d.terms))
     dparams, dxs = pull_u(_cast_like(dterms.u, u))
-    of_local = Weights(jnp.zeros_like(weights.w), [sums.sum(0, keepdims=True) for sums in d.local])
-    for more in (*pull_v(_cast_like(dterms.of_v(), v)), *pull_weights(of_local)):
+    of_local = [sums.sum(0, keepdims=True) for sums in d.local]
+    for more in (*pull_v(_cast_like(dterms.of_v(), v)), *pull_local(of_local)):
         dparams = jax.tree.map(jnp.add, dparams, more)
     whole = lambda arrays: jax.tree.unflatten(plan.equation.state, plan.apart(arrays))
     dinitial = None if marks.initial is None else _cast_like(whole(d.initial), marks.initial)

@@ -16,8 +16,9 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from .calls import Crossed, Ones, Pulled, Rows, Weights
-from .equation import Equation, Tiles
+from ..mesh import vary, varying
+from .calls import Crossed, Ones, Pulled, Rows, Weights, like
+from .equation import Equation, Tiles, added, plus, wide
 
 CHUNK = 16  # steps of one point of the grid
 VMEM = 96 * 2**20  # bytes that a kernel may take
@@ -38,10 +39,12 @@ class Blocks:
     interpret: bool
 
     def check(self, shape: tuple[int, ...], dtype: Any, batch: int, back: bool) -> None:
-        """Raise ValueError where weights (N, K, G, K) of a dtype do not fit."""
-        need = math.prod(shape) * jnp.dtype(dtype).itemsize
+        """Raise ValueError where weights (N, K, G, K) of a dtype, and two chunks of all rows, do not fit."""
+        blocks, width, gates, _ = shape
+        arrays = 2 * self.equation.count + 3 * self.equation.state.num_leaves if back else 2 * gates
+        need = math.prod(shape) * jnp.dtype(dtype).itemsize + 2 * CHUNK * batch * blocks * width * arrays * 4
         if need > VMEM:
-            raise ValueError(f"keeps the weights in VMEM: {need / 2**20:.0f} MiB, where {VMEM // 2**20} may be taken")
+            raise ValueError(f"needs {need / 2**20:.0f} MiB of VMEM, where {VMEM // 2**20} may be taken")
 
     def forward(self, rows: Rows, ones: Ones, weights: Weights) -> Crossed:
         """Cross time."""
@@ -79,9 +82,11 @@ class Blocks:
             steps = jnp.minimum(chunk, time - chunk * place(point))
             body(lambda i: steps - 1 - i if last_first else i, steps, point == 0, rows, ones, weights, out)
 
+        axes = varying((rows, ones, weights))
+        rows, ones, weights = vary((rows, ones, weights), axes)
         call = pl.pallas_call(
             kernel,
-            out_shape=(out,),
+            out_shape=(jax.tree.map(lambda o: like(o, rows), out),),
             grid=(count,),
             in_specs=jax.tree.map(spec, (rows, ones, weights)),
             out_specs=(jax.tree.map(spec, out),),
@@ -123,18 +128,15 @@ class Blocks:
         def step(i: Any, carry: Any) -> Any:
             t = order(i)
             ds, dinitial, dlocal = carry
-            ds = [d if more is None else d + more[t].astype(d.dtype) for d, more in zip(ds, rows.dstates, strict=True)]
+            ds = added(ds, [None if d is None else d[t] for d in rows.dstates])
             fresh = _mark(rows.fresh, t)
             s = eq.enter(_wide(rows.states, t), fresh, initial)
             ds, dterms, dl = eq.pull(s, _wide(rows.terms, t), local, _mark(rows.valid, t), ds)
             dterms = [d.astype(ref.dtype) for d, ref in zip(dterms, out.terms, strict=True)]
             _put(out.terms, dterms, t)
             dr = _times_transposed([dterms[j] for j in eq.of_v()], weights.w)
-            ds = _add(ds, eq.pull_read(s, dr))
-            if fresh is not None:
-                dinitial = [jnp.where(fresh, i + d, i) for i, d in zip(dinitial, ds, strict=True)]
-                ds = [jnp.where(fresh, 0.0, d) for d in ds]
-            return ds, dinitial, _add(dlocal, dl)
+            ds, dinitial = eq.begun(plus(ds, eq.pull_read(s, dr)), fresh, dinitial)
+            return ds, dinitial, plus(dlocal, dl)
 
         for refs, tiles in zip(sums, lax.fori_loop(0, steps, step, tuple(map(_wide, sums))), strict=True):
             _put(refs, tiles)
@@ -175,13 +177,9 @@ def _sums(tiles: Tiles) -> Any:
 
 
 def _wide(refs: Any, t: Any = slice(None)) -> Tiles:
-    return [ref[t].astype(jnp.float32) for ref in refs]
+    return wide([ref[t] for ref in refs])
 
 
 def _put(refs: Any, tiles: Tiles, t: Any = slice(None)) -> None:
     for ref, tile in zip(refs, tiles, strict=True):
         ref[t] = tile.astype(ref.dtype)
-
-
-def _add(a: Tiles, b: Tiles) -> Tiles:
-    return [x + y for x, y in zip(a, b, strict=True)]

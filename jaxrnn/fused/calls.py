@@ -65,6 +65,12 @@ class Pulled(NamedTuple):
     local: Any
 
 
+def like(struct: jax.ShapeDtypeStruct, operands: Any) -> jax.ShapeDtypeStruct:
+    """Give what a kernel makes the type of its operands, which vary alike over the axes of a `shard_map`."""
+    how = jax.typeof(jax.tree.leaves(operands)[0]).manual_axis_type
+    return jax.ShapeDtypeStruct(struct.shape, struct.dtype, manual_axis_type=how)
+
+
 Call = Callable[[Rows, Ones, Weights], Any]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,61 +16,11 @@ from ..drivers.terms import merge
 from ..recurrence import Dense, Heads
 from ..wrap import Delegate
 
-ELEMENTWISE = frozenset(
-    [
-        "abs",
-        "add",
-        "add_any",
-        "and",
-        "cbrt",
-        "ceil",
-        "clamp",
-        "convert_element_type",
-        "copy",
-        "cos",
-        "div",
-        "eq",
-        "erf",
-        "exp",
-        "exp2",
-        "expm1",
-        "floor",
-        "ge",
-        "gt",
-        "integer_pow",
-        "is_finite",
-        "le",
-        "log",
-        "log1p",
-        "logistic",
-        "lt",
-        "max",
-        "min",
-        "mul",
-        "ne",
-        "neg",
-        "not",
-        "or",
-        "pow",
-        "round",
-        "rsqrt",
-        "select_n",
-        "sign",
-        "sin",
-        "sqrt",
-        "square",
-        "stop_gradient",
-        "sub",
-        "tan",
-        "tanh",
-        "broadcast_in_dim",
-        "jit",
-        "pjit",
-        "custom_jvp_call",
-        "custom_vjp_call",
-    ]
-)
-"""The operations whose result at one unit of one row depends on that unit of that row alone."""
+CALLS = ("jit", "pjit", "custom_jvp_call", "custom_vjp_call")
+KNOWN = """abs add add_any broadcast_in_dim clamp convert_element_type copy cos div eq exp exp2 expm1 ge gt integer_pow
+le log log1p logistic lt max min mul ne neg rsqrt select_n sign sin sqrt square stop_gradient sub tanh"""
+ELEMENTWISE = frozenset([*KNOWN.split(), *CALLS])
+"""What kernels know of operations whose result at one unit of one row depends on that unit of that row alone."""
 
 Tiles = list[jax.Array]  # (rows, units), all equal, float32
 
@@ -100,11 +51,12 @@ class Equation:
 
     def read(self, s: Tiles) -> jax.Array:
         """Take what the recurrent weights see."""
-        return self.cell.read(jax.tree.unflatten(self.state, s))
+        return _inlined(self._read, s)
 
     def step(self, s: Tiles, u: Tiles, v: Tiles, local: Tiles, valid: Any) -> Tiles:
         """Go from the state that the step enters with to the one that it leaves with."""
-        return self._leave(s, jax.tree.unflatten(self.u, u), tuple(v), local, valid)
+        step = lambda s, u, v, local: self._leave(s, jax.tree.unflatten(self.u, u), tuple(v), local, valid)
+        return _inlined(step, s, u, v, local)
 
     def pull(self, s: Tiles, terms: Tiles, local: Tiles, valid: Any, ds: Tiles) -> tuple[Tiles, Tiles, Tiles]:
         """Pull ds back through `step`: to the state that it entered with, the terms and the local params."""
@@ -118,7 +70,14 @@ class Equation:
 
     def pull_read(self, s: Tiles, dr: jax.Array) -> Tiles:
         """Pull dr back through `read`."""
-        return _inlined(lambda s, dr: jax.vjp(self.read, s)[1](dr)[0], s, dr)
+        return _inlined(lambda s, dr: jax.vjp(self._read, s)[1](dr)[0], s, dr)
+
+    def begun(self, ds: Tiles, fresh: Any, dinitial: Tiles) -> tuple[Tiles, Tiles]:
+        """Pull ds back through `enter`, adding to the gradient for the initial state."""
+        if fresh is None:
+            return ds, dinitial
+        dinitial = [jnp.where(fresh, i + d, i) for i, d in zip(dinitial, ds, strict=True)]
+        return [jnp.where(fresh, 0.0, d) for d in ds], dinitial
 
     @property
     def count(self) -> int:
@@ -129,6 +88,9 @@ class Equation:
         """Say which of the merged terms hold the cotangents of v."""
         return list(jax.tree.unflatten(self.terms, list(range(self.count))).of_v())
 
+    def _read(self, s: Tiles) -> jax.Array:
+        return self.cell.read(jax.tree.unflatten(self.state, s))
+
     def _leave(self, s: Tiles, u: Any, v: Any, local: Tiles, valid: Any) -> Tiles:
         old = jax.tree.unflatten(self.state, s)
         new = jax.tree.leaves(self.cell.advance(jax.tree.unflatten(self.local, local), old, u, v))
@@ -136,43 +98,60 @@ class Equation:
 
 
 def recurrence_of(cell: GatedCell) -> Any:
-    """Give the recurrence of the cell that does the work."""
+    """Give the recurrence of the cell that does the work; None where it has its own."""
     while isinstance(cell, Delegate):
         cell = cell.cell
     return cell.recurrence if type(cell).recur is GatedCell.recur else None
 
 
 def equation(cell: GatedCell, params: Params, state: State, u: Any, v: tuple[Any, ...]) -> Equation:
-    """Make the equation of a cell whose gate is elementwise; raise ValueError, with the reason, for another."""
-    if not isinstance(recurrence_of(cell), Dense | Heads):
-        raise ValueError(f"takes dense recurrent weights or heads; got {cell}")
-    local = cell.local(params)
-    for leaf in jax.tree.leaves((state, u, v, local)):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype.itemsize > 4:
-            raise ValueError(f"reckons in float32 or narrower; got {leaf.dtype} in a state, a param or an input")
+    """Make the equation of a cell whose gate is elementwise, from shapes.
+
+    Raises:
+        ValueError: for another cell; it says why, as the end of a sentence.
+    """
+    if type(recurrence_of(cell)) not in (Dense, Heads):
+        raise ValueError(f"takes Dense() recurrent weights or Heads(n), and no `recur` of a cell's own; got {cell}")
+    local = jax.eval_shape(cell.local, params)
+    _check_leaves(cell, (state, u, v), local)
     tile = jax.ShapeDtypeStruct((2, 3), jnp.float32)
     tiles = lambda tree: jax.tree.map(lambda _: tile, tree)
+    made = lambda tree: [tile] * len(jax.tree.leaves(tree))
     try:
-        form = jax.eval_shape(lambda *a: merge(cell, *a), *map(tiles, (local, state, u, v)))
-        forms = map(jax.tree.structure, (state, u, local, form))
-        equation = Equation(cell, *forms)
-        made = lambda tree: [tile] * len(jax.tree.leaves(tree))
+        form = jax.eval_shape(functools.partial(merge, cell), *map(tiles, (local, state, u, v)))
+        equation = Equation(cell, *map(jax.tree.structure, (state, u, local, form)))
         step = lambda s, u, v, local: (equation.read(s), equation.step(s, u, v, local, None))
-        jaxpr = jax.make_jaxpr(step)(made(state), made(u), made(v), made(local))
-    except (TypeError, ValueError) as error:
+        pull = lambda s, merged, local, dr: (equation.pull(s, merged, local, None, s), equation.pull_read(s, dr))
+        there = jax.make_jaxpr(step)(*map(made, (state, u, v, local)))
+        back = jax.make_jaxpr(pull)(*map(made, (state, form, local)), tile)
+    except (TypeError, ValueError, IndexError, AssertionError) as error:
         raise ValueError(f"hands the gate some units at a time, which {cell} does not take ({error})") from error
-    if jaxpr.consts or (odd := _odd(jaxpr.jaxpr, tile.shape)):
-        raise ValueError(
-            f"needs an elementwise gate; that of {cell} has {odd if not jaxpr.consts else 'an array in it'}"
-        )
+    for jaxpr in (there, back):
+        if any(const.shape for const in jaxpr.consts):
+            raise ValueError(f"has no place for the array in the gate of {cell}: draw it in `init_local`")
+        if odd := _odd(jaxpr.jaxpr, tile.shape):
+            raise ValueError(f"needs an elementwise gate, of operations that kernels know; that of {cell} has `{odd}`")
     return equation
 
 
+def _check_leaves(cell: GatedCell, by_unit: Any, local: Any) -> None:
+    """Raise ValueError unless every leaf is floating, and has a number a unit (of the gate's own params, or one)."""
+    for leaf in jax.tree.leaves((by_unit, local)):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype.itemsize > 4:
+            raise ValueError(f"reckons in float32 or narrower; got {leaf.dtype} in a state, a param or an input")
+    for leaf in jax.tree.leaves(by_unit):
+        if leaf.shape[-1:] != (cell.hidden,):
+            raise ValueError(f"takes states and terms of {cell.hidden} units; {cell} has one of shape {leaf.shape}")
+    for leaf in jax.tree.leaves(local):
+        if leaf.shape not in ((), (1,), (cell.hidden,)):
+            raise ValueError(f"takes params of the gate of shape ({cell.hidden},); {cell} has one of {leaf.shape}")
+
+
 def _odd(jaxpr: Any, shape: tuple[int, ...]) -> str | None:
-    """Name an operation that mixes units, if there is one."""
+    """Name an operation that mixes units, or that kernels do not know, if there is one."""
     for step in jaxpr.eqns:
         if step.primitive.name not in ELEMENTWISE or any(v.aval.shape not in ((), shape) for v in step.outvars):
-            return f"`{step.primitive.name}`"
+            return str(step.primitive.name)
         for inner in jaxprs_in_params(step.params):
             if odd := _odd(inner, shape):
                 return odd
@@ -180,10 +159,23 @@ def _odd(jaxpr: Any, shape: tuple[int, ...]) -> str | None:
 
 
 def _inlined(function: Callable[..., Any], *args: Any) -> Any:
-    """Call `function` with its `add_any`, which no kernel knows, as an `add`."""
-    jaxpr, form = jax.make_jaxpr(function, return_shape=True)(*args)
+    """Call `function` in operations that kernels know: see `_evaluate`. It knows of no mesh."""
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+        jaxpr, form = jax.make_jaxpr(function, return_shape=True)(*args)
     out = _evaluate(jaxpr.jaxpr, jaxpr.consts, jax.tree.leaves(args))
     return jax.tree.unflatten(jax.tree.structure(form), out)
+
+
+REWRITTEN: dict[str, Callable[..., Any]] = {
+    "add_any": jnp.add,
+    "copy": lambda x: x,
+    "stop_gradient": lambda x: x,
+    "reshard": lambda x, **_: x,
+    "log1p": lambda x, **_: jnp.log(1 + x),  # to 6e-8, absolute, as expm1 is
+    "expm1": lambda x, **_: jnp.exp(x) - 1,
+    "integer_pow": lambda x, y: x**y if y >= 0 else 1 / x**-y,
+}
+"""What a kernel has no operation for, or not in all versions."""
 
 
 def _evaluate(jaxpr: Any, consts: Any, args: Any) -> list[Any]:
@@ -191,16 +183,32 @@ def _evaluate(jaxpr: Any, consts: Any, args: Any) -> list[Any]:
     read = lambda atom: atom.val if isinstance(atom, Literal) else values[atom]
     for step in jaxpr.eqns:
         inputs, name = list(map(read, step.invars)), step.primitive.name
-        if name in ("jit", "pjit", "custom_jvp_call"):
+        if name in CALLS:
             inner = step.params["jaxpr" if "jit" in name else "call_jaxpr"]
             outputs = _evaluate(inner.jaxpr, inner.consts, inputs)
-        elif name == "add_any":
-            outputs = [jnp.add(*inputs)]
+        elif name in REWRITTEN:
+            outputs = [REWRITTEN[name](*inputs, **step.params)]
         else:
-            outputs = step.primitive.bind(*inputs, **step.params)
+            how = step.params | ({"sharding": None} if "sharding" in step.params else {})
+            outputs = step.primitive.bind(*inputs, **how)
             outputs = outputs if step.primitive.multiple_results else [outputs]
         values.update(zip(step.outvars, outputs, strict=True))
     return list(map(read, jaxpr.outvars))
+
+
+def wide(tiles: Any) -> Tiles:
+    """Give tiles in float32."""
+    return [tile.astype(jnp.float32) for tile in tiles]
+
+
+def plus(a: Tiles, b: Tiles) -> Tiles:
+    """a + b."""
+    return [x + y for x, y in zip(a, b, strict=True)]
+
+
+def added(ds: Tiles, more: Any) -> Tiles:
+    """Add what there is of gradients (None is zero)."""
+    return [d if m is None else d + m.astype(d.dtype) for d, m in zip(ds, more, strict=True)]
 
 
 def blocks(w_h: jax.Array) -> jax.Array:

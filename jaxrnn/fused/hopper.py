@@ -20,8 +20,9 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from .calls import Crossed, Ones, Pulled, Rows, Weights
-from .equation import Equation, Tiles
+from ..mesh import vary, varying
+from .calls import Crossed, Ones, Pulled, Rows, Weights, like
+from .equation import Equation, Tiles, added, plus, wide
 from .exchange import Exchange
 from .tiling import Tiling
 
@@ -48,32 +49,34 @@ class Hopper:
 
     def forward(self, rows: Rows, ones: Ones, weights: Weights) -> Crossed:
         """Cross time."""
-        like = rows.terms[0]
-        tiling = Tiling.of(weights.w.shape, weights.w.dtype, like.shape[1], 1)
-        array = lambda dtype: jax.ShapeDtypeStruct((len(like), *tiling.shape), dtype)
+        first = rows.terms[0]
+        tiling = Tiling.of(weights.w.shape, weights.w.dtype, first.shape[1], 1)
+        array = lambda dtype: jax.ShapeDtypeStruct((len(first), *tiling.shape), dtype)
         out = Crossed([array(s.dtype) for s in ones.state], array(tiling.dtype))
-        return tiling.cut(
-            self._run(Crossing.cross, tiling, rows, ones, weights.local, tiling.slabs(weights.w), out), like
-        )
+        slabs = tiling.slabs(weights.w)
+        return tiling.cut(self._run(Crossing.cross, tiling, rows, ones, weights.local, slabs, out), first)
 
     def backward(self, rows: Rows, ones: Ones, weights: Weights) -> Pulled:
         """Walk back."""
-        like = rows.terms[0]
-        tiling = Tiling.of(weights.w.shape, weights.w.dtype, like.shape[1], weights.w.shape[2])
-        terms = [jax.ShapeDtypeStruct((len(like), *tiling.shape), tiling.dtype) for _ in rows.terms]
+        first = rows.terms[0]
+        tiling = Tiling.of(weights.w.shape, weights.w.dtype, first.shape[1], weights.w.shape[2])
+        terms = [jax.ShapeDtypeStruct((len(first), *tiling.shape), tiling.dtype) for _ in rows.terms]
         sums = lambda tiles: [jax.ShapeDtypeStruct(tiling.shape, jnp.float32) for _ in tiles]
         out = Pulled(terms, *map(sums, (ones.state, ones.initial, weights.local)))
         slabs = tiling.slabs(weights.w.transpose(0, 3, 2, 1))
-        return tiling.cut(self._run(Crossing.pull, tiling, rows, ones, weights.local, slabs, out), like)
+        return tiling.cut(self._run(Crossing.pull, tiling, rows, ones, weights.local, slabs, out), first)
 
     def _run(
         self, body: Callable[..., None], tiling: Tiling, rows: Rows, ones: Ones, local: Any, slabs: Any, out: Any
     ) -> Any:
         """Run `body` in every block of threads."""
-        wide = [jnp.broadcast_to(l, (tiling.batch, l.shape[-1])) for l in local]
-        plain, ones, wide = tiling.pad((rows._replace(valid=None, fresh=None), ones, wide))
+        local = [jnp.broadcast_to(l, (tiling.batch, l.shape[-1])) for l in local]
+        plain, ones, local = tiling.pad((rows._replace(valid=None, fresh=None), ones, local))
         marked = plain._replace(valid=tiling.mark(rows.valid), fresh=tiling.mark(rows.fresh))
-        flat, tree = jax.tree.flatten(((marked, ones, wide), slabs, out))
+        axes = varying((marked, ones, local, slabs))
+        operands = vary(((marked, ones, local), slabs), axes)
+        typed = functools.partial(jax.tree.map, lambda o: like(o, operands))
+        flat, tree = jax.tree.flatten((*operands, typed(out)))
         given = len(flat) - len(jax.tree.leaves(out))
         line = tiling.swizzle // tiling.dtype.itemsize
         transforms = (plgpu.TilingTransform((8, line)), plgpu.SwizzleTransform(tiling.swizzle))
@@ -97,7 +100,7 @@ class Hopper:
                 plgpu.Barrier(),
             ],
         )(*flat[:given])
-        return jax.tree.unflatten(jax.tree.structure(out), made)
+        return vary(jax.tree.unflatten(jax.tree.structure(out), made), axes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,14 +133,14 @@ class Crossing:
         """Load the marks of a step."""
         return self.exchange.mark(self.rows.valid, t), self.exchange.mark(self.rows.fresh, t)
 
-    def wide(self, refs: Any) -> Tiles:
+    def once(self, refs: Any) -> Tiles:
         """Load tiles of what there is once."""
-        return _wide(self.exchange.load(refs))
+        return wide(self.exchange.load(refs))
 
     def cross(self, out: Crossed) -> None:
         """Cross time."""
         eq, exchange, steps = self.equation, self.exchange, self.steps
-        initial, local = self.wide(self.ones.initial), self.wide(self.local)
+        initial, local = self.once(self.ones.initial), self.once(self.local)
 
         def terms(i: Any) -> Any:
             t = self.at(jnp.minimum(i, steps - 1))
@@ -152,20 +155,20 @@ class Crossing:
             ahead = terms(i + 1)  # here: loads are answered in turn, and the others' must not wait for these
             exchange.multiply()
             v = list(map(exchange.product, range(exchange.tiling.gates)))
-            new = eq.step(s, _wide(u), v, local, _holds(valid))
+            new = eq.step(s, wide(u), v, local, _holds(valid))
             s = eq.enter(new, _holds(fresh), initial)
             pl.when(i + 1 < steps)(lambda: publish(s, i + 1))
             exchange.store(out.states, new, self.at(i))
             return s, ahead
 
-        s = self.wide(self.ones.state)
+        s = self.once(self.ones.state)
         publish(s, 0)
         lax.fori_loop(0, steps, step, (s, terms(0)))
 
     def pull(self, out: Pulled) -> None:
         """Walk back."""
         eq, exchange = self.equation, self.exchange
-        initial, local = self.wide(self.ones.initial), self.wide(self.local)
+        initial, local = self.once(self.ones.initial), self.once(self.local)
         of_v = eq.of_v()
         rest = [j for j in range(eq.count) if j not in of_v]
         terms = self._terms_back()
@@ -173,19 +176,20 @@ class Crossing:
         def step(i: Any, carry: Any) -> Any:
             (ds, dinitial, dlocal), (merged, s, dstates, valid, fresh) = carry
             t, fresh = self.at(self.steps - 1 - i), _holds(fresh)
-            ds = [d if put is None else d + put.astype(d.dtype) for d, put in zip(ds, dstates, strict=True)]
-            s = eq.enter(_wide(s), fresh, initial)
-            ds, dterms, more = eq.pull(s, _wide(merged), local, _holds(valid), ds)
+            ds = added(ds, dstates)
+            s = eq.enter(wide(s), fresh, initial)
+            ds, dterms, more = eq.pull(s, wide(merged), local, _holds(valid), ds)
             exchange.publish([out.terms[j] for j in of_v], [dterms[j] for j in of_v], t)
             exchange.store([out.terms[j] for j in rest], [dterms[j] for j in rest], t)
             exchange.fetch([out.terms[j] for j in of_v], t, i + 1)
             ahead = terms(i + 1)
             exchange.multiply()
             dr = functools.reduce(jnp.add, map(exchange.product, range(exchange.tiling.gates)))
-            return leave(_add(ds, eq.pull_read(s, dr)), fresh, dinitial, _add(dlocal, more)), ahead
+            ds, dinitial = eq.begun(plus(ds, eq.pull_read(s, dr)), fresh, dinitial)
+            return (ds, dinitial, plus(dlocal, more)), ahead
 
         zeros = lambda refs: [exchange.zeros() for _ in refs]
-        sums = (self.wide(self.ones.dfinal), zeros(out.initial), zeros(out.local))
+        sums = (self.once(self.ones.dfinal), zeros(out.initial), zeros(out.local))
         sums, _ = lax.fori_loop(0, self.steps, step, (sums, terms(0)))
         for refs, tiles in zip((out.state, out.initial, out.local), sums, strict=True):
             exchange.store(refs, tiles)
@@ -205,21 +209,5 @@ class Crossing:
         return terms
 
 
-def leave(ds: Tiles, fresh: Any, dinitial: Tiles, dlocal: Tiles) -> tuple[Tiles, Tiles, Tiles]:
-    """Give the gradients before a step: that for the state goes to the initial one where the step was fresh."""
-    if fresh is not None:
-        dinitial = [jnp.where(fresh, i + d, i) for i, d in zip(dinitial, ds, strict=True)]
-        ds = [jnp.where(fresh, 0.0, d) for d in ds]
-    return ds, dinitial, dlocal
-
-
-def _wide(tiles: Tiles) -> Tiles:
-    return [tile.astype(jnp.float32) for tile in tiles]
-
-
 def _holds(mark: Any) -> Any:
     return None if mark is None else mark > 0
-
-
-def _add(a: Tiles, b: Tiles) -> Tiles:
-    return [x + y for x, y in zip(a, b, strict=True)]

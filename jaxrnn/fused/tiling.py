@@ -104,19 +104,19 @@ class Tiling:
 
     def slabs(self, w: jax.Array) -> jax.Array:
         """Give each block of threads its operand (N, K/n, M, K): of w (N, K, G, K) the second K is what it owns."""
-        pad = self.width - w.shape[1]
-        w = jnp.pad(w, ((0, 0), (0, pad), (0, 0), (0, pad)))
+        w = jnp.pad(w, ((0, 0), (0, self.width - w.shape[1]), (0, 0), (0, 0)))
+        w = _last(w, (0, 0, 0, self.width - w.shape[3]))
         w = w.reshape(self.blocks, self.width, self.gates, self.members, self.units).transpose(0, 3, 2, 4, 1)
         w = w.reshape(self.blocks, self.members, self.gates * self.units, self.width)
         return jnp.pad(w, ((0, 0), (0, 0), (0, self.height - w.shape[2]), (0, 0)))
 
     def pad(self, tree: Any) -> Any:
-        """Pad the units, and the batch, of arrays (..., B, N K)."""
+        """Pad the units, and the batch, of arrays (..., B, N K) with the last: what its gate takes, they take."""
 
         def one(a: jax.Array) -> jax.Array:
             a = a.reshape(*a.shape[:-1], self.blocks, a.shape[-1] // self.blocks)
-            more = [(0, 0)] * (a.ndim - 3) + [(0, self.batch - a.shape[-3]), (0, 0), (0, self.width - a.shape[-1])]
-            return jnp.pad(a, more).reshape(*a.shape[:-3], self.batch, self.blocks * self.width)
+            a = _last(a, (*[0] * (a.ndim - 3), self.batch - a.shape[-3], 0, self.width - a.shape[-1]))
+            return a.reshape(*a.shape[:-2], self.blocks * self.width)
 
         return jax.tree.map(one, tree)
 
@@ -136,6 +136,11 @@ class Tiling:
             return None
         mark = jnp.pad(mark, ((0, 0), (0, self.batch - mark.shape[1]))).astype(jnp.float32)
         return jnp.broadcast_to(mark[:, :, None], (*mark.shape, self.units))
+
+
+def _last(a: jax.Array, more: tuple[int, ...]) -> jax.Array:
+    """Repeat the last entry of each axis so many times."""
+    return jnp.pad(a, [(0, n) for n in more], mode="edge") if any(more) else a
 
 
 def _up(number: int, multiple: int) -> int:

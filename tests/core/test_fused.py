@@ -8,12 +8,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxrnn
 from jaxrnn import GRU, LSTM, Bidirectional, Elman, Fused, GatedCell, Heads, PeepholeLSTM, Scan, Stack, Zoneout
+from jaxrnn.fused.tiling import Tiling
 
-from .table import CELLS as MIXED
 from .table import draw, far, marks, run, total
 
 GPU = jax.default_backend() == "gpu"
@@ -29,7 +30,8 @@ class Damped(GatedCell):
     gates = 2
 
     def initial_state(self, params, batch=()):
-        return {"h": jnp.full((*batch, self.hidden), 0.5, params.b.dtype), "v": jnp.zeros((*batch, self.hidden))}
+        full = lambda value: jnp.full((*batch, self.hidden), value, params.b.dtype)
+        return {"h": full(0.5), "v": full(0.0)}
 
     def read(self, s):
         return jnp.sin(s["h"])
@@ -43,6 +45,27 @@ class Damped(GatedCell):
     def transition(self, damping, s, u, v):
         speed = damping * s["v"] + jax.nn.sigmoid(u[0] * v[0]) * jax.nn.relu(u[1] + v[1] - s["h"])
         return {"h": s["h"] + 0.1 * speed, "v": speed}
+
+
+class Half(jaxrnn.Dense):
+    """Another recurrence, whose weights look alike."""
+
+    def __call__(self, w, r):
+        return super().__call__(0.5 * w, r)
+
+
+class Mean(Elman):
+    """A gate that mixes units."""
+
+    def gate(self, s, u, v):
+        return super().gate(s, u, v) + s.mean(-1, keepdims=True)
+
+
+class Broadcast(Damped):
+    """An input term that stands for all units."""
+
+    def project(self, params, x):
+        return (*super().project(params, x), x[..., :1])
 
 
 CELLS = {
@@ -127,12 +150,14 @@ def test_second_order_goes_through_bptt():
 @pytest.mark.parametrize(
     ("cell", "why"),
     [
-        (jaxrnn.LayerNormLSTM(6), "some units at a time"),
-        (MIXED["mine"], "elementwise gate; that of .* has `reduce_sum`"),
-        (LSTM(6, recurrence=jaxrnn.Diagonal()), "dense recurrent weights or heads"),
+        (LSTM(6, recurrence=Half()), r"takes Dense\(\) recurrent weights"),
+        (Broadcast(6), r"takes states and terms of 6 units; .* has one of shape \(5, 3, 1\)"),
+        (jaxrnn.LayerNormLSTM(6), "takes params of the gate of shape"),
+        (Mean(6), "elementwise gate, .* has `reduce_sum`"),
+        (LSTM(6, recurrence=jaxrnn.Diagonal()), r"takes Dense\(\) recurrent weights"),
         (jaxrnn.ResetBeforeGRU(6), "needs a GatedCell"),
     ],
-    ids=["stacks units", "mixes units", "diagonal", "plain"],
+    ids=["subclass", "one term for all units", "other params", "mixes units", "diagonal", "plain"],
 )
 def test_another_cell_is_refused(cell, why):
     params, state, xs = draw(cell)
@@ -156,15 +181,15 @@ def test_another_platform_or_dtype_is_refused(x64):
     ids=["units", "gradient in float32", "batch"],
 )
 def test_weights_that_do_not_fit_are_refused(cell, dtype, batch, back):
-    tiling = pytest.importorskip("jaxrnn.fused.tiling")
     shape = (1, cell.hidden, cell.gates, cell.hidden)
     with pytest.raises(ValueError, match=r"keeps the recurrent weights on the chip: .* KiB"):
-        tiling.Tiling.of(shape, dtype, batch, cell.gates if back else 1)
-    assert tiling.Tiling.of((1, 512, cell.gates, 512), dtype, 16, cell.gates).members > 1
+        Tiling.of(shape, dtype, batch, cell.gates if back else 1)
+    assert Tiling.of((1, 512, cell.gates, 512), dtype, 16, cell.gates).members > 1
 
 
+@pytest.mark.parametrize("name", ["own", "relu", "softplus", "lstm_heads"])
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_lowers_for(platform, monkeypatch):
+def test_lowers_for(platform, name, monkeypatch):
     """As far as it goes without the device: to the code that is compiled there."""
     from jaxrnn.drivers import fused
     from jaxrnn.fused.blocks import Blocks
@@ -172,7 +197,9 @@ def test_lowers_for(platform, monkeypatch):
 
     made = (lambda how, *a: Hopper(*a)) if platform == "cuda" else (lambda how, *a: Blocks(*a, False))
     monkeypatch.setattr(fused, "_kernel", made)
-    cell = GRU({"cuda": 96, "tpu": 128}[platform], recurrence=Heads(2))  # or the second finds what the first traced
+    hidden = {"cuda": 6, "tpu": 9}[platform]  # or the second finds what the first traced
+    more = {"relu": Elman(hidden, jax.nn.relu), "softplus": Elman(hidden, jax.nn.softplus)}
+    cell = dataclasses.replace((CELLS | more)[name], hidden=hidden)
     params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), cell.init(jax.random.key(0), 4))
     loss = lambda params, xs: jaxrnn.unroll(cell, params, xs, driver=Fused(), **marks())[1].astype(jnp.float32).sum()
     xs = jnp.zeros((5, 3, 4), jnp.bfloat16)
@@ -180,22 +207,38 @@ def test_lowers_for(platform, monkeypatch):
     assert text.count("mosaic_gpu" if platform == "cuda" else "tpu_custom_call") >= 2
 
 
-def test_select_takes_it_up_to_what_was_measured(monkeypatch):
-    from jaxrnn.drivers import fused
-    from jaxrnn.fused.hopper import Hopper
+def test_units_that_pad_repeat_the_last():
+    """So that a gate meets nothing new in them; what hears them is zero."""
+    tiling = Tiling.of((2, 20, 3, 20), jnp.bfloat16, 5, 1)
+    assert (tiling.width, tiling.batch, tiling.members) == (32, tiling.rows, 2)
+    draw = np.random.default_rng(0).standard_normal
+    padded = tiling.pad(jnp.asarray(draw((4, 5, 40)))).reshape(4, tiling.batch, 2, 32)
+    assert (padded[..., 20:] == padded[..., 19:20]).all()
+    assert (padded[:, 5:] == padded[:, 4:5]).all()
+    w = jnp.asarray(draw((2, 20, 3, 20)))
+    slabs = tiling.slabs(w)[:, :, :48].reshape(2, 2, 3, 16, 32).transpose(0, 4, 2, 1, 3).reshape(2, 32, 3, 32)
+    assert (slabs[:, :20, :, :20] == w).all()
+    assert (slabs[:, 20:] == 0).all()
+    assert (slabs[..., 20:] == slabs[..., 19:20]).all()
 
-    choose = lambda cell, rows, dtype, time=1024: jaxrnn.select(cell, (time, rows, 64), dtype, "gpu")
-    assert GPU or choose(LSTM(768), 16, jnp.bfloat16) == jaxrnn.BPTT()  # there is no GPU
-    monkeypatch.setattr(fused, "_kernel", lambda how, *a: Hopper(*a))
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
-    monkeypatch.setattr(jax, "__version_info__", (0, 11, 2))
-    assert choose(LSTM(768), 16, jnp.bfloat16) == choose(GRU(40), 1, jnp.float32, 64) == Fused()
-    for refused in (
-        choose(LSTM(768), 16, jnp.float32),  # its gradient does not fit
-        choose(LSTM(768), 17, jnp.bfloat16),
-        choose(LSTM(769), 16, jnp.bfloat16),
-        choose(LSTM(64), 16, jnp.bfloat16, 63),
-        choose(jaxrnn.LayerNormLSTM(64), 16, jnp.bfloat16),
-        choose(LSTM(64), 16, None),
-    ):
-        assert refused == jaxrnn.BPTT()
+
+@pytest.mark.parametrize("how", ["explicit", "shard_map"])
+def test_each_device_crosses_its_rows(how):
+    cell = GRU(6)
+    params, state, xs = draw(cell, batch=(4,))
+    mesh = jax.make_mesh((2,), ("b",), axis_types=(jax.sharding.AxisType.Explicit,))
+    rows, whole = jax.P(None, "b"), jax.P()
+
+    def gradients(params, xs, driver):
+        loss = lambda params, xs: total(*jaxrnn.unroll(cell, params, xs, driver=driver))
+        return jax.grad(loss, (0, 1))(params, xs)
+
+    want = jax.jit(gradients, static_argnums=2)(params, xs, Scan())
+    with jax.set_mesh(mesh):
+        xs = jax.device_put(xs, rows)
+        if how == "explicit":
+            got = jax.jit(gradients, static_argnums=2)(params, xs, FUSED)
+        else:
+            each = functools.partial(gradients, driver=FUSED)
+            got = jax.jit(jax.shard_map(each, in_specs=(whole, rows), out_specs=(whole, rows)))(params, xs)
+    assert close(jax.device_get(got), jax.device_get(want))
