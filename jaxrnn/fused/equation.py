@@ -17,8 +17,9 @@ from ..recurrence import Dense, Heads
 from ..wrap import Delegate
 
 CALLS = ("jit", "pjit", "custom_jvp_call", "custom_vjp_call")
-KNOWN = """abs add add_any broadcast_in_dim clamp convert_element_type copy cos div eq exp exp2 expm1 ge gt integer_pow
-le log log1p logistic lt max min mul ne neg rsqrt select_n sign sin sqrt square stop_gradient sub tanh"""
+KNOWN = """abs add add_any and broadcast_in_dim clamp convert_element_type copy cos div eq exp exp2 expm1 ge gt
+integer_pow le log log1p logistic lt max min mul ne neg one_minus_square rsqrt select_n sign sin sqrt square
+stop_gradient sub tanh"""
 ELEMENTWISE = frozenset([*KNOWN.split(), *CALLS])
 """What kernels know of operations whose result at one unit of one row depends on that unit of that row alone."""
 
@@ -173,6 +174,7 @@ REWRITTEN: dict[str, Callable[..., Any]] = {
     "reshard": lambda x, **_: x,
     "log1p": lambda x, **_: jnp.log(1 + x),  # to 6e-8, absolute, as expm1 is
     "expm1": lambda x, **_: jnp.exp(x) - 1,
+    "one_minus_square": lambda x: 1 - x * x,
     "integer_pow": lambda x, y: x**y if y >= 0 else 1 / x**-y,
 }
 """What a kernel has no operation for, or not in all versions."""
