@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from .cell import GatedCell, Output, Params, State
 from .compose import Composite, Run, out_dim
+from .delegate import Delegate
 from .mesh import laid_as
-from .wrap import Delegate
 
 
 def check_rate(rate: float) -> None:

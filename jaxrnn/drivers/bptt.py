@@ -16,8 +16,8 @@ from jax.custom_derivatives import SymbolicZero
 
 from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter, leave
 from ..mesh import rows_of, zeros_like
+from ..terms import Terms, merge
 from .driver import body, gated, in_chunks, steps
-from .terms import Terms, merge
 
 
 @dataclasses.dataclass(frozen=True)

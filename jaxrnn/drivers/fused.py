@@ -12,13 +12,12 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter
-from ..fused.blocks import Blocks
 from ..fused.calls import Call, Ones, Rows, Weights, ruled
 from ..fused.equation import Equation, blocks, equation, recurrence_of
 from ..mesh import on_each_device, vary, varying
+from ..terms import merge
 from . import bptt
 from .driver import gated, steps
-from .terms import merge
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,12 +137,14 @@ def why_not() -> str | None:
 
 
 def _kernel(how: Fused, made: Equation, reverse: bool) -> Any:
-    """Give the kernel for this platform."""
+    """Give the kernel for this platform. It is imported here, since Pallas takes a while to import."""
     if not how.interpret and (reason := why_not()):
         raise ValueError(reason)
     if how.interpret or jax.default_backend() == "tpu":
+        from ..fused.blocks import Blocks
+
         return Blocks(made, reverse, how.interpret)
-    from ..fused.hopper import Hopper  # not before there is a use for it: it imports what only a GPU needs
+    from ..fused.hopper import Hopper
 
     return Hopper(made, reverse)
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jax.extend.core import Literal, jaxprs_in_params
 
 from ..cell import GatedCell, Params, State
-from ..drivers.terms import merge
+from ..delegate import Delegate
 from ..recurrence import Dense, Heads
-from ..wrap import Delegate
+from ..terms import merge
 
 CALLS = ("jit", "pjit", "custom_jvp_call", "custom_vjp_call")
 KNOWN = """abs add add_any and broadcast_in_dim clamp convert_element_type copy cos div eq exp exp2 expm1 ge gt
