@@ -73,11 +73,12 @@ def init(params: Params, optimizer: optax.GradientTransformation, key: jax.Array
 
 def _together(state: TrainState) -> TrainState:
     """Put what is on one device where params are: it would be there after the first step, and compile a second."""
-    meshes = {leaf.sharding.mesh for leaf in jax.tree.leaves(state.params) if isinstance(leaf.sharding, NamedSharding)}
+    laid = lambda a: isinstance(getattr(a, "sharding", None), NamedSharding)  # a NumPy array has none
+    meshes = {leaf.sharding.mesh for leaf in jax.tree.leaves(state.params) if laid(leaf)}
     if len(meshes) != 1:
         return state
     spread = jax.jit(lambda a: a, out_shardings=NamedSharding(meshes.pop(), PartitionSpec()))
-    return jax.tree.map(lambda a: a if isinstance(a.sharding, NamedSharding) else spread(a), state)
+    return jax.tree.map(lambda a: a if laid(a) else spread(a), state)
 
 
 def copy(tree: Any) -> Any:
