@@ -64,7 +64,7 @@ def refuses(cell: Cell, dtypes: set[Any]) -> str | None:
     gated = isinstance(cell, GatedCell) and cell.native() is not None
     if not gated and not isinstance(cell, AffineCell):
         return f"has no kernel for {cell}: it has one for Elman with jnp.tanh or jax.nn.relu, LSTM, GRU and AffineCell"
-    if isinstance(cell, GatedCell) and not isinstance(cell.recurrence, Dense):
+    if isinstance(cell, GatedCell) and type(cell.recurrence) is not Dense:  # a subclass may be another equation
         return f"takes dense recurrent weights; got {cell}"
     if dtypes != {jnp.dtype(jnp.float32)}:
         return f"takes params and a state in float32; got {', '.join(sorted(map(str, dtypes)))}"

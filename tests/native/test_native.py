@@ -303,6 +303,7 @@ def test_what_it_refuses():
         (PeepholeLSTM(5), "has no kernel"),
         (ProjectedLSTM(5, 3), "has no kernel"),
         (LSTM(5, recurrence=Diagonal()), "dense recurrent weights"),
+        (LSTM(5, recurrence=type("Other", (jaxrnn.Dense,), {})()), "dense recurrent weights"),
         (Elman(5, jnp.sin), "has no kernel"),
     ]:
         with pytest.raises(ValueError, match=why):
