@@ -12,12 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 
 from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter, leave
 from ..mesh import rows_of, zeros_like
 from ..terms import Terms, merge
-from .driver import body, gated, in_chunks, steps
+from .driver import body, cast_like, gated, in_chunks, present, steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,15 +103,15 @@ def _forward(cell: GatedCell, how: BPTT, reverse: bool, *primals: Any) -> tuple[
 
 def _backward(cell: GatedCell, how: BPTT, reverse: bool, residuals: Any, cotangents: Any) -> Any:
     params, state, xs, marks, states, terms = residuals
-    dfinal, dstates = jax.tree.map(_none_if_zero, cotangents, is_leaf=_is_zero)
+    dfinal, dstates = present(cotangents)
     ds = _add(jax.tree.map(zeros_like, state), dfinal)
     local, local_vjp = jax.vjp(cell.local, params)
     zeros = (_wide_zeros(params), _wide_zeros(local), jax.tree.map(zeros_like, marks.initial))
     rows = Rows(cell, reverse, params, local, state, xs, marks, states, terms, dstates)
     (ds, sums), dxs = _walk(rows, how.chunk, (ds, zeros))
     dparams, dlocal, dinitial = sums
-    (through_local,) = local_vjp(_cast_like(dlocal, local))
-    dparams = _add(_cast_like(dparams, params), through_local)
+    (through_local,) = local_vjp(cast_like(dlocal, local))
+    dparams = _add(cast_like(dparams, params), through_local)
     return dparams, ds, dxs, Marks(None, None, dinitial)
 
 
@@ -200,7 +199,7 @@ def _chunk(rows: Rows, start: Any, size: int, carry: Any) -> tuple[Any, Any]:
         dl, ds, d0, dterms = _pull(rows, s, terms, mark, _add(ds, dstate))
         recur = lambda s, initial: cell.recur(params, enter(s, mark._replace(initial=initial)))
         v, recur_vjp = jax.vjp(recur, s, marks.initial)
-        ds_v, d0_v = recur_vjp(_cast_like(dterms.of_v(), v))
+        ds_v, d0_v = recur_vjp(cast_like(dterms.of_v(), v))
         sums = _add(dlocal, dl), _add(_add(dinitial, d0), d0_v)
         return (_add(ds, ds_v), *sums), dterms
 
@@ -227,9 +226,9 @@ def _through_weights(cell: GatedCell, params: Params, xs: Any, entered: State, d
     flat = functools.partial(jax.tree.map, rows_of)
     us, project_vjp = jax.vjp(cell.project, params, flat(xs))
     vs, recur_vjp = jax.vjp(lambda p: cell.recur(p, flat(entered)), params)
-    dp, dxs = project_vjp(_cast_like(flat(dterms.u), us))
+    dp, dxs = project_vjp(cast_like(flat(dterms.u), us))
     dxs = jax.tree.map(lambda dx, x: dx.reshape(x.shape) if _differentiable(x) else None, dxs, xs)
-    return _add(dp, recur_vjp(_cast_like(flat(dterms.of_v()), vs))[0]), dxs
+    return _add(dp, recur_vjp(cast_like(flat(dterms.of_v()), vs))[0]), dxs
 
 
 def _differentiable(x: jax.Array) -> bool:
@@ -252,15 +251,3 @@ def _add(a: Any, b: Any) -> Any:
 def _wide_zeros(tree: Any) -> Any:
     """Zeros to sum in: float32 for narrower dtypes."""
     return jax.tree.map(lambda a: zeros_like(a, a.dtype if a.dtype.itemsize >= 4 else jnp.float32), tree)
-
-
-def _cast_like(tree: Any, like: Any) -> Any:
-    return jax.tree.map(lambda a, b: a.astype(b.dtype), tree, like)
-
-
-def _is_zero(x: Any) -> bool:
-    return isinstance(x, SymbolicZero)
-
-
-def _none_if_zero(x: Any) -> Any:
-    return None if _is_zero(x) else x

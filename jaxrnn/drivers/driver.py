@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter, leave
 
@@ -69,6 +70,17 @@ def in_chunks(cross: Step, state: State, inputs: Any, chunk: int, reverse: bool)
 def steps(tree: Any) -> int:
     """T, the length of the leading axis."""
     return jax.tree.leaves(tree)[0].shape[0]
+
+
+def present(cotangents: Any) -> Any:
+    """Give what there is of cotangents: None in place of a symbolic zero."""
+    absent = lambda leaf: isinstance(leaf, SymbolicZero)
+    return jax.tree.map(lambda leaf: None if absent(leaf) else leaf, cotangents, is_leaf=absent)
+
+
+def cast_like(tree: Any, like: Any) -> Any:
+    """Cast every leaf to the dtype of its like."""
+    return jax.tree.map(lambda a, b: a.astype(b.dtype), tree, like)
 
 
 def gated(cell: Cell, driver: Any) -> GatedCell:

@@ -9,15 +9,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
 
+from ..affine import shifted
 from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter
 from ..fused.calls import Call, Ones, Rows, Weights, ruled
 from ..fused.equation import Equation, blocks, equation, recurrence_of
 from ..mesh import on_each_device, vary, varying
 from ..terms import merge
 from . import bptt
-from .driver import gated, steps
+from .driver import cast_like, gated, present, steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +53,8 @@ class Fused:
         """Cross time in the kernel."""
         cell = gated(cell, self)
         if steps(xs) == 0 or any(s.size == 0 for s in jax.tree.leaves(state)):
-            return state, cell.output(
-                params, jax.tree.map(lambda s: jnp.zeros((steps(xs), *s.shape), s.dtype), state), xs
-            )
+            nothing = jax.tree.map(lambda s: jnp.zeros((steps(xs), *s.shape), s.dtype), state)
+            return state, cell.output(params, nothing, xs)
 
         def cross(params: Params, state: State, xs: Any, marks: Marks) -> tuple[State, Output]:
             operands = (params, state, xs, marks)
@@ -162,7 +161,10 @@ def _trajectory(
     """Give the state after the last step, that after every step, and what the recurrent weights saw (T, *batch, H)."""
     u = cell.project(params, xs)
     plan = Plan.of(cell, how, reverse, params, state, u, back=False)
-    first, later = _shifted(marks.fresh, reverse)
+    first = later = None
+    if marks.fresh is not None:
+        first = marks.fresh[-1 if reverse else 0]
+        later = shifted(marks.fresh, jnp.zeros_like(first), not reverse)  # whether the step after a step is fresh
     rows = Rows(plan.rows(jax.tree.leaves(u)), plan.mark(marks.valid), plan.mark(later))
     ones = Ones(plan.ones(enter(state, marks._replace(fresh=first))), plan.ones(marks.initial))
     crossed = plan.call(back=False)(rows, ones, Weights(blocks(params.w_h), _local(cell, params)))
@@ -177,9 +179,7 @@ def _forward(cell: GatedCell, how: Fused, reverse: bool, *primals: Any) -> tuple
 
 
 def _backward(cell: GatedCell, how: Fused, reverse: bool, residuals: Any, cotangents: Any) -> Any:
-    absent = lambda leaf: isinstance(leaf, SymbolicZero)
-    cotangents = jax.tree.map(lambda c: None if absent(c) else c, cotangents[:2], is_leaf=absent)
-    return _pull(cell, how, reverse, *residuals, cotangents)
+    return _pull(cell, how, reverse, *residuals, present(cotangents[:2]))
 
 
 _trajectory.defvjp(_forward, _backward, symbolic_zeros=True)
@@ -201,13 +201,13 @@ def _pull(cell: GatedCell, how: Fused, reverse: bool, arguments: Any, kept: Any,
         rows, Ones(*map(plan.ones, (state, marks.initial, zero))), Weights(blocks(params.w_h), local)
     )
     dterms = jax.tree.unflatten(plan.equation.terms, plan.apart(d.terms))
-    dparams, dxs = pull_u(_cast_like(dterms.u, u))
+    dparams, dxs = pull_u(cast_like(dterms.u, u))
     of_local = [sums.sum(0, keepdims=True) for sums in d.local]
-    for more in (*pull_v(_cast_like(dterms.of_v(), v)), *pull_local(of_local)):
+    for more in (*pull_v(cast_like(dterms.of_v(), v)), *pull_local(of_local)):
         dparams = jax.tree.map(jnp.add, dparams, more)
     whole = lambda arrays: jax.tree.unflatten(plan.equation.state, plan.apart(arrays))
-    dinitial = None if marks.initial is None else _cast_like(whole(d.initial), marks.initial)
-    return dparams, _cast_like(whole(d.state), state), dxs, Marks(None, None, dinitial)
+    dinitial = None if marks.initial is None else cast_like(whole(d.initial), marks.initial)
+    return dparams, cast_like(whole(d.state), state), dxs, Marks(None, None, dinitial)
 
 
 def _pull_forward(cell: GatedCell, how: Fused, reverse: bool, *operands: Any) -> tuple[Any, Any]:
@@ -231,17 +231,3 @@ def _pull_backward(cell: GatedCell, how: Fused, reverse: bool, operands: Any, se
 
 
 _pull.defvjp(_pull_forward, _pull_backward)
-
-
-def _cast_like(tree: Any, like: Any) -> Any:
-    return jax.tree.map(lambda a, b: a.astype(b.dtype), tree, like)
-
-
-def _shifted(fresh: Any, reverse: bool) -> tuple[Any, Any]:
-    """Whether the first step is fresh, and for every step whether the one after it is."""
-    if fresh is None:
-        return None, None
-    none = jnp.zeros_like(fresh[:1])
-    if reverse:
-        return fresh[-1], jnp.concatenate([none, fresh[:-1]])
-    return fresh[0], jnp.concatenate([fresh[1:], none])

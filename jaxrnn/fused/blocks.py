@@ -16,6 +16,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from ..affine import shifted
 from ..mesh import vary, varying
 from .calls import Crossed, Ones, Pulled, Rows, Weights, like
 from .equation import Equation, Tiles, added, plus, wide
@@ -58,9 +59,8 @@ class Blocks:
         terms = [jax.ShapeDtypeStruct(t.shape, weights.w.dtype) for t in rows.terms]
         local = [jax.ShapeDtypeStruct(ones.state[0].shape, jnp.float32) for _ in weights.local]
         out = Pulled(terms, _sums(ones.state), _sums(ones.initial), local)
-        edge = -1 if self.reverse else 0
-        before = lambda a, s: jnp.roll(a, -1 if self.reverse else 1, 0).at[edge].set(s.astype(a.dtype))
-        rows = rows._replace(states=[before(a, s) for a, s in zip(rows.states, ones.state, strict=True)])
+        before = lambda after, state: shifted(after, state.astype(after.dtype), self.reverse)
+        rows = rows._replace(states=list(map(before, rows.states, ones.state)))
         return self._run(self._pull, not self.reverse, rows, ones, weights, out)
 
     def _run(self, body: Callable[..., None], last_first: bool, rows: Rows, *more: Any) -> Any:

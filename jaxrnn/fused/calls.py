@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from ..fold import fold, unfold
+
 
 class Rows(NamedTuple):
     """What a crossing looks at in every step, (T, B, ...); None is what there is nothing of.
@@ -87,21 +89,9 @@ def ruled(call: Call, fits: Callable[[int], bool]) -> Call:
             member = lambda i: jax.tree.map(lambda a, m: a[i] if m else a, args, tuple(mapped))
             out = jax.lax.map(lambda i: one(*member(i)), jnp.arange(size))
         else:
-            fold = lambda axis, tree, flags: jax.tree.map(lambda a, m: _fold(a, m, size, axis), tree, flags)
-            wide = one(fold(1, rows, of_rows), fold(0, ones, of_ones), weights)
-            out = jax.tree.map(lambda a: _unfold(a, size, 1 if a.ndim == 3 else 0), wide)
+            folded = lambda axis, tree, flags: jax.tree.map(lambda a, m: fold(a, m, size, axis), tree, flags)
+            wide = one(folded(1, rows, of_rows), folded(0, ones, of_ones), weights)
+            out = jax.tree.map(lambda a: unfold(a, size, 1 if a.ndim == 3 else 0), wide)
         return out, jax.tree.map(lambda _: True, out)
 
     return one
-
-
-def _fold(array: jax.Array, mapped: bool, size: int, axis: int) -> jax.Array:
-    """Merge the mapped axis into the batch, at `axis`; what is not mapped is repeated."""
-    array = jnp.moveaxis(array, 0, axis) if mapped else jnp.repeat(jnp.expand_dims(array, axis), size, axis)
-    return array.reshape(*array.shape[:axis], size * array.shape[axis + 1], *array.shape[axis + 2 :])
-
-
-def _unfold(array: jax.Array, size: int, axis: int) -> jax.Array:
-    """Undo that."""
-    shape = *array.shape[:axis], size, array.shape[axis] // size, *array.shape[axis + 1 :]
-    return jnp.moveaxis(array.reshape(shape), axis, 0)

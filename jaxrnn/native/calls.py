@@ -18,6 +18,7 @@ from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
+from ..fold import fold, unfold
 from ..mesh import vary, varying
 from . import library
 
@@ -166,22 +167,16 @@ def _ruled(way: Way) -> Callable[..., Any]:
             member = lambda i: jax.tree.map(lambda a, m: a[i] if m else a, operands, mapped)
             out = jax.lax.map(lambda i: way(*member(i)), jnp.arange(size))
         else:
-            wide, *more = jax.tree.map(functools.partial(_fold, size), operands, mapped)
+            wide, *more = jax.tree.map(lambda a, m: fold(a, m, size, 1), operands, mapped)
             out = _unfold(size, way.widened(size)(wide._replace(weights=operands[0].weights), *more))
         return out, jax.tree.map(lambda _: True, out)
 
     return call
 
 
-def _fold(size: int, array: jax.Array, mapped: bool) -> jax.Array:
-    """(size, T, B, ...) to (T, size * B, ...); what is not mapped is repeated."""
-    array = jnp.moveaxis(array, 0, 1) if mapped else jnp.repeat(array[:, None], size, axis=1)
-    return array.reshape(array.shape[0], size * array.shape[2], *array.shape[3:])
-
-
 def _unfold(size: int, out: Crossed | Gradients) -> Any:
     """Undo that."""
-    apart = lambda a: jnp.moveaxis(a.reshape(a.shape[0], size, a.shape[1] // size, *a.shape[2:]), 1, 0)
+    apart = lambda a: unfold(a, size, 1)
     if isinstance(out, Crossed):
         return jax.tree.map(apart, out)
     each = lambda a: a.reshape(size, a.shape[0] // size, *a.shape[1:])
