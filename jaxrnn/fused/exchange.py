@@ -1,8 +1,15 @@
-"""What a block of threads of the GPU's kernel has, and how it meets the others: in Pallas' Mosaic backend."""
+"""What a block of threads of the GPU's kernel has, and how it meets the others: in Pallas' Mosaic backend.
+
+What is exchanged is its own signal: the arrays for it are filled with numbers that have all bits set, which no gate
+gives, and a block takes what another has published as soon as it finds something else there. No barrier, and no order
+of memory, is needed between blocks in a step.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,12 +18,16 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.mosaic import gpu as mosaic
 from jax.experimental.pallas import mosaic_gpu as plgpu
-from jaxlib.mlir.dialects import memref
+from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import arith
 
+from . import ptx
 from .equation import Tiles
-from .tiling import Tiling
+from .tiling import WARPS, Tiling
+from .warp import Warp, packed, unpacked
 
 OLDER: Any = {"idx": ()} if jax.__version_info__ < (0, 11) else {}  # what `load` had to be told
+COPIED = 8  # fragments of the weights that a thread copies at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,33 +36,38 @@ class Exchange:
 
     Attributes:
         tiling: how the work is cut.
-        weights: its operand (M, K), in shared memory.
-        fetched: the other one, (times b, K).
-        products: of both, transposed: `tiling.products`.
-        copied: the barrier for the copy of the weights.
-        arrivals: how often the blocks that share its work have published, all together; None where there is one.
+        weights: fragments of its weights, in shared memory.
+        products: sums of its warps: `tiling.products`.
+        kept: the other fragments, in registers.
     """
 
     tiling: Tiling
     weights: Any
-    fetched: Any
     products: Any
-    copied: Any
-    arrivals: Any
+    kept: Any
 
     @classmethod
-    def of(cls, tiling: Tiling, weights: Any, fetched: Any, products: Any, copied: Any) -> Exchange:
-        """Make it in the kernel."""
-        arrivals = None
+    def begin(cls, tiling: Tiling, slabs: Any, refs: Any, weights: Any, products: Any) -> Exchange:
+        """Fetch the weights, and mark all that will be exchanged as absent; wait until all blocks have done so."""
+        mine = slabs.at[lax.axis_index("block"), lax.axis_index("member")]
+
+        def take(first: int, count: int) -> Any:
+            return plgpu.load(mine.at[pl.ds(512 * first, 512 * count)], layout=_vectors(count), **OLDER)
+
+        made = cls(tiling, weights, products, take(0, tiling.kept))
+        for first in range(tiling.kept, tiling.fragments, COPIED):
+            count = min(COPIED, tiling.fragments - first)
+            weights[pl.ds(512 * (first - tiling.kept), 512 * count)] = take(first, count)
+        bits = jnp.full((tiling.rows, tiling.units), -1, {2: jnp.int16, 4: jnp.int32}[tiling.dtype.itemsize])
+        absent = lax.bitcast_convert_type(plgpu.layout_cast(bits, made.layout), tiling.dtype)
+        lax.fori_loop(0, len(refs[0]), lambda t, _: made.store(refs, [absent] * len(refs), t), None)
+        _meet()
         if tiling.members > 1:
             counts = pl.get_global(plgpu.SemaphoreType.REGULAR((tiling.batch // tiling.rows, tiling.blocks)))
             arrivals = counts.at[lax.axis_index("rows"), lax.axis_index("block")]
-        return cls(tiling, weights, fetched, products, copied, arrivals)
-
-    def begin(self, slabs: Any) -> None:
-        """Fetch the weights."""
-        plgpu.copy_gmem_to_smem(slabs.at[lax.axis_index("block"), lax.axis_index("member")], self.weights, self.copied)
-        plgpu.barrier_wait(self.copied)
+            plgpu.semaphore_signal(arrivals, 1, memory_scope="gpu")
+            plgpu.semaphore_wait(arrivals, tiling.members, decrement=False, memory_scope="gpu")
+        return made
 
     @property
     def layout(self) -> Any:
@@ -80,54 +96,91 @@ class Exchange:
         return None if ref is None else plgpu.layout_cast(ref.at[t, self.mine][...], self.layout)
 
     def store(self, refs: Any, tiles: Tiles, t: Any = None) -> None:
-        """Store tiles."""
+        """Store tiles, at once visible to all blocks."""
         for ref, tile in zip(refs, tiles, strict=True):
-            self.at(ref, t)[...] = tile.astype(ref.dtype)
+            self._own(ptx.publish, self.at(ref, t), plgpu.layout_cast(tile.astype(ref.dtype), self.layout))
+
+    def publish(self, refs: Any, tiles: Tiles, t: Any) -> None:
+        """Store tiles for the others: a NaN as the one that is not taken for absent."""
+        self.store(refs, [jnp.where(tile == tile, tile, jnp.nan) for tile in tiles], t)
+
+    def expect(self, refs: Any, t: Any) -> None:
+        """Say that tiles are going to be loaded: they are brought nearer."""
+        for ref in refs:
+            if ref is not None:
+                self._own(lambda pointer, _: ptx.prefetch(pointer), self.at(ref, t), self.zeros())
 
     def zeros(self) -> jax.Array:
         """A tile of zeros."""
         return plgpu.layout_cast(jnp.zeros((self.tiling.rows, self.tiling.units), jnp.float32), self.layout)
 
-    def publish(self, refs: Any, tiles: Tiles, t: Any) -> None:
-        """Store tiles for the others, and say so."""
-        self.store(refs, tiles, t)
-        if self.arrivals is not None:
-            plgpu.semaphore_signal(self.arrivals, 1, memory_scope="gpu")
+    def fetch(self, refs: Any, t: Any) -> Any:
+        """Wait for what all have published for t, and give what the last part of the product takes."""
+        section = self.tiling.sections()[-1]
+        vectors, chains = len(section.asked[-1]), self.tiling.chains(section)
+        kinds = [
+            plgpu.ShapeDtypeStruct((512 * count,), dtype, layout=_vectors(count))
+            for count, dtype in ((vectors, jnp.int32), (chains, jnp.float32))
+        ]
 
-    def fetch(self, refs: Any, t: Any, count: Any) -> None:
-        """Wait until all have published `count` times, and fetch what they have for t."""
-        tiling = self.tiling
-        if self.arrivals is not None:
-            plgpu.semaphore_wait(self.arrivals, count * tiling.members, decrement=False, memory_scope="gpu")
-        layout = plgpu.Layout.SMEM_GMEM_COPY((tiling.rows, tiling.width), tiling.dtype, tiling.swizzle)
-        columns = pl.ds(lax.axis_index("block") * tiling.width, tiling.width)
-        for k, ref in enumerate(refs):
-            part = ref.at[t, self.mine, columns]
-            self.fetched[pl.ds(k * tiling.rows, tiling.rows)] = plgpu.load(
-                part, layout=layout, optimized=False, **OLDER
-            )
-        plgpu.commit_smem()
+        @plgpu.inline_mgpu(arg_types=(*self._has, *[plgpu.RefType()] * len(refs)), return_type=tuple(kinds))
+        def fetch(context: Any, kept: Any, weights: Any, products: Any, *refs: Any) -> Any:
+            mosaic.warpgroup_barrier()  # all have seen the products of the step before
+            words, sums = Warp(self.tiling, kept.registers, weights, products).fetch(refs)
+            return _array(words, True), _array(sums, None)
 
-    def multiply(self) -> None:
-        """Multiply what was fetched with the weights."""
+        columns = pl.ds(lax.axis_index("block") * self.tiling.width, self.tiling.width)
+        return fetch(self.kept, self.weights, self.products, *(ref.at[t, self.mine, columns] for ref in refs))
 
-        def product(sums: Any) -> None:
-            plgpu.wgmma(sums, self.weights, self.fetched.T)
-            _store_transposed(sums[...], self.products)
+    def multiply(self, words: Any, sums: Any) -> None:
+        """End the product with what `fetch` gave."""
+        given = [_vectors(array.size // 512) for array in (words, sums)]
 
-        pl.run_scoped(product, plgpu.ACC((self.tiling.height, self.tiling.columns), jnp.float32))
+        @plgpu.inline_mgpu(arg_types=(*self._has, *given))
+        def multiply(context: Any, kept: Any, weights: Any, products: Any, words: Any, sums: Any) -> None:
+            warp = Warp(self.tiling, kept.registers, weights, products)
+            warp.multiply(unpacked(words.registers), unpacked(sums.registers))
+            mosaic.warpgroup_barrier()
+
+        multiply(self.kept, self.weights, self.products, words, sums)
 
     def product(self, gate: int) -> jax.Array:
         """Give a gate's tile of the product."""
-        tiling = self.tiling
-        first = gate * tiling.rows if tiling.times > 1 else 0
-        place = (pl.ds(first, tiling.rows), pl.ds(gate * tiling.units, tiling.units))
-        return plgpu.layout_cast(self.products.at[place][...], self.layout)
+        rows, units = self.tiling.rows, self.tiling.units
+        columns = pl.ds(gate * units, units)
+        parts = [self.products.at[pl.ds(warp * rows, rows), columns][...] for warp in range(WARPS)]
+        return functools.reduce(jnp.add, [plgpu.layout_cast(part, self.layout) for part in parts])
+
+    @property
+    def _has(self) -> tuple[Any, ...]:
+        return _vectors(self.tiling.kept), plgpu.RefType(), plgpu.RefType()
+
+    def _own(self, do: Callable[[Any, Any], None], ref: Any, tile: jax.Array) -> None:
+        """Do something with the address that each thread has in a reference, and its numbers of a tile."""
+
+        @plgpu.inline_mgpu(arg_types=(plgpu.RefType(), self.layout))
+        def each(context: Any, ref: Any, tile: Any) -> None:
+            kind = ir.MemRefType(ref.type)
+            stride = mosaic.c(kind.get_strides_and_offset()[0][0], ir.IndexType.get())
+            for (row, column), vector in zip(tile.layout.thread_idxs(tile.shape), tile.registers, strict=True):
+                number = arith.index_cast(ptx.word(), arith.addi(arith.muli(row, stride), column))
+                do(ptx.behind(ptx.address(ref), number, mosaic.bitwidth(kind.element_type) // 8), vector)
+
+        each(ref, tile)
 
 
-@plgpu.inline_mgpu(arg_types=(plgpu.Layout.WGMMA, plgpu.RefType()))
-def _store_transposed(context: Any, sums: Any, ref: Any) -> None:
-    """Store sums (M, N) as (N, M), so that a tile lies side by side; between barriers, which Pallas puts elsewhere."""
-    mosaic.warpgroup_barrier()
-    sums.foreach(lambda value, place: memref.store(value, ref, [place[1], place[0]]))
+def _vectors(count: int) -> Any:
+    """The layout of so many vectors of 16 bytes in each thread."""
+    return plgpu.Layout.WG_STRIDED((512 * count,), vec_size=4)
+
+
+def _array(numbers: list[Any], signed: bool | None) -> Any:
+    """Make an array of a thread's numbers."""
+    layout = mosaic.WGStridedFragLayout((128 * len(numbers),), 4)
+    return mosaic.FragmentedArray(_registers=packed(numbers, 4), _layout=layout, _is_signed=signed)
+
+
+@plgpu.inline_mgpu()
+def _meet(context: Any) -> None:
+    """Let the threads of a block see what each has stored."""
     mosaic.warpgroup_barrier()

@@ -1,10 +1,9 @@
-"""The kernel for a Hopper GPU, in Pallas' Mosaic backend: a persistent grid, its weights in shared memory.
+"""The kernel for a Hopper GPU, in Pallas' Mosaic backend: a persistent grid, its weights on the chip.
 
-A block of threads owns n units of a block of weights, for b rows of the batch: the G n columns of its weights, the M
-operand of `wgmma`, lie in its shared memory for the whole sequence. In each step the blocks that share rows and weights
-publish what they read of their states in global memory, each waits until all have, fetches the whole and multiplies it
-with its weights. Way back likewise, with the gradients for v in place of the state: there all G gates are
-multiplied with all G slices of weights, of which the diagonal is summed, so that one operand serves.
+A block of threads owns n units of a block of weights, for b rows of the batch: the G n columns of its weights stay in
+its registers and its shared memory for the whole sequence. In each step the blocks that share rows and weights publish
+what they read of their states in global memory; each takes the whole of it, as soon as it is there, and multiplies it
+with its weights. Way back likewise, with the gradients for v in place of the state, and sums over the gates.
 """
 
 from __future__ import annotations
@@ -25,6 +24,8 @@ from .calls import Crossed, Ones, Pulled, Rows, Weights, like
 from .equation import Equation, Tiles, added, plus, wide
 from .exchange import Exchange
 from .tiling import Tiling
+
+EXPECTED = 8  # steps that what a step looks at is brought nearer ahead of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +67,10 @@ class Hopper:
         slabs = tiling.slabs(weights.w.transpose(0, 3, 2, 1))
         return tiling.cut(self._run(Crossing.pull, tiling, rows, ones, weights.local, slabs, out), first)
 
+    def _exchanged(self, out: Any) -> list[Any]:
+        """Give what blocks hand each other of what they make: what the weights see, or the gradients for v."""
+        return [out.reads] if isinstance(out, Crossed) else [out.terms[j] for j in self.equation.of_v()]
+
     def _run(
         self, body: Callable[..., None], tiling: Tiling, rows: Rows, ones: Ones, local: Any, slabs: Any, out: Any
     ) -> Any:
@@ -78,14 +83,10 @@ class Hopper:
         typed = functools.partial(jax.tree.map, lambda o: like(o, operands))
         flat, tree = jax.tree.flatten((*operands, typed(out)))
         given = len(flat) - len(jax.tree.leaves(out))
-        line = tiling.swizzle // tiling.dtype.itemsize
-        transforms = (plgpu.TilingTransform((8, line)), plgpu.SwizzleTransform(tiling.swizzle))
-        operand = lambda height: plgpu.SMEM((height, tiling.width), tiling.dtype, transforms=transforms)
 
         def kernel(*refs: Any) -> None:
             operands, slabs, out = jax.tree.unflatten(tree, refs[: len(flat)])
-            exchange = Exchange.of(tiling, *refs[len(flat) :])
-            exchange.begin(slabs)
+            exchange = Exchange.begin(tiling, slabs, self._exchanged(out), *refs[len(flat) :])
             body(Crossing(self.equation, self.reverse, len(rows.terms[0]), exchange, *operands), out)
 
         made = plgpu.kernel(
@@ -94,10 +95,8 @@ class Hopper:
             grid=(tiling.batch // tiling.rows, tiling.blocks, tiling.members),
             grid_names=("rows", "block", "member"),
             scratch_types=[
-                operand(tiling.height),
-                operand(tiling.columns),
+                plgpu.SMEM((512 * max(1, tiling.fragments - tiling.kept),), jnp.int32),
                 plgpu.SMEM(tiling.products, jnp.float32),
-                plgpu.Barrier(),
             ],
         )(*flat[:given])
         return vary(jax.tree.unflatten(jax.tree.structure(out), made), axes)
@@ -151,9 +150,10 @@ class Crossing:
 
         def step(i: Any, carry: Any) -> Any:
             s, (u, valid, fresh) = carry
-            exchange.fetch([out.reads], self.at(i), i + 1)
+            fetched = exchange.fetch([out.reads], self.at(i))
             ahead = terms(i + 1)  # here: loads are answered in turn, and the others' must not wait for these
-            exchange.multiply()
+            exchange.expect(self.rows.terms, self.at(jnp.minimum(i + EXPECTED, steps - 1)))
+            exchange.multiply(*fetched)
             v = list(map(exchange.product, range(exchange.tiling.gates)))
             new = eq.step(s, wide(u), v, local, _holds(valid))
             s = eq.enter(new, _holds(fresh), initial)
@@ -181,11 +181,12 @@ class Crossing:
             ds, dterms, more = eq.pull(s, wide(merged), local, _holds(valid), ds)
             exchange.publish([out.terms[j] for j in of_v], [dterms[j] for j in of_v], t)
             exchange.store([out.terms[j] for j in rest], [dterms[j] for j in rest], t)
-            exchange.fetch([out.terms[j] for j in of_v], t, i + 1)
+            fetched = exchange.fetch([out.terms[j] for j in of_v], t)
             ahead = terms(i + 1)
-            exchange.multiply()
-            dr = functools.reduce(jnp.add, map(exchange.product, range(exchange.tiling.gates)))
-            ds, dinitial = eq.begun(plus(ds, eq.pull_read(s, dr)), fresh, dinitial)
+            soon = self.at(self.steps - 1 - jnp.minimum(i + EXPECTED, self.steps - 1))
+            exchange.expect([*self.rows.terms, *self.rows.states, *self.rows.dstates], soon)
+            exchange.multiply(*fetched)
+            ds, dinitial = eq.begun(plus(ds, eq.pull_read(s, exchange.product(0))), fresh, dinitial)
             return (ds, dinitial, plus(dlocal, more)), ahead
 
         zeros = lambda refs: [exchange.zeros() for _ in refs]

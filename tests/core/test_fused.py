@@ -177,7 +177,7 @@ def test_another_platform_or_dtype_is_refused(x64):
 
 @pytest.mark.parametrize(
     ("cell", "dtype", "batch", "back"),
-    [(LSTM(1600), jnp.bfloat16, 16, False), (LSTM(768), jnp.float32, 16, True), (GRU(512), jnp.bfloat16, 4096, False)],
+    [(LSTM(2112), jnp.bfloat16, 16, False), (LSTM(1088), jnp.float32, 16, True), (GRU(512), jnp.bfloat16, 4096, False)],
     ids=["units", "gradient in float32", "batch"],
 )
 def test_weights_that_do_not_fit_are_refused(cell, dtype, batch, back):
@@ -215,11 +215,35 @@ def test_units_that_pad_repeat_the_last():
     padded = tiling.pad(jnp.asarray(draw((4, 5, 40)))).reshape(4, tiling.batch, 2, 32)
     assert (padded[..., 20:] == padded[..., 19:20]).all()
     assert (padded[:, 5:] == padded[:, 4:5]).all()
-    w = jnp.asarray(draw((2, 20, 3, 20)))
-    slabs = tiling.slabs(w)[:, :, :48].reshape(2, 2, 3, 16, 32).transpose(0, 4, 2, 1, 3).reshape(2, 32, 3, 32)
-    assert (slabs[:, :20, :, :20] == w).all()
-    assert (slabs[:, 20:] == 0).all()
-    assert (slabs[..., 20:] == slabs[..., 19:20]).all()
+
+
+@pytest.mark.parametrize("times", [1, 3], ids=["forward", "backward"])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32], ids=["bfloat16", "float32"])
+def test_fragments_lie_as_mma_has_them(dtype, times):
+    """A (16, k) and B (k, 8) of `mma.sync` as the PTX manual draws them: lane 4 g + c, rows g and g + 8 of A, column g
+    of B; of the k each lane has two parts, and which is which is free where A and B agree."""
+    tiling = Tiling.of((2, 50, 3, 50), dtype, 5, times)
+    draw = np.random.default_rng(0).integers
+    w = draw(-3, 4, (2, 50, 3, 50)).astype(np.float32)
+    r = draw(-3, 4, (times, 8, 2, tiling.width)).astype(np.float32)
+    slabs = np.asarray(tiling.slabs(jnp.asarray(w, dtype))).view(dtype).astype(np.float32)
+    slabs = slabs.reshape(2, tiling.members, tiling.fragments, 4, 8, 4, 2, 2, -1)  # ..., warp, g, c, part, high, its k
+    padded = np.pad(w, [(0, 0), (0, tiling.width - 50), (0, 0), (0, tiling.width - 50)], mode="edge")
+    padded[:, 50:] = 0
+    got = np.zeros((2, tiling.members, tiling.height // 16, 2, 8, 8), np.float32)  # ..., tile, high, g, row
+    for vector in (v for section in tiling.sections() for group in section.asked for v in group):
+        for warp in range(4):
+            span = warp + 4 * vector.turn
+            if span < tiling.spans:
+                loaded = r[vector.time, :, :, span * tiling.span : (span + 1) * tiling.span]
+                loaded = loaded.reshape(8, 2, 4, 2, 2, -1)  # row, block, c, half, part, its k
+                for tile, half in np.ndindex(tiling.height // 16, 2):
+                    a = slabs[:, :, tiling.fragment(vector, tile, half), warp]
+                    got[:, :, tile] += np.einsum("nmgcphk,rncpk->nmhgr", a, loaded[:, :, :, half])
+    owned = padded.reshape(2, tiling.width, 3, tiling.members, tiling.units)
+    summed = "trnk,nktmu->nmur" if times > 1 else "trnk,nkgmu->nmgur"
+    want = np.einsum(summed, r, owned).reshape(2, tiling.members, tiling.height, 8)
+    assert (got.reshape(want.shape) == want).all()
 
 
 @pytest.mark.parametrize("how", ["explicit", "shard_map"])

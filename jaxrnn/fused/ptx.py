@@ -1,0 +1,92 @@
+"""Instructions for which Pallas has no operation: what a thread of the GPU's kernel does, in inline PTX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jax.experimental.mosaic import gpu as mosaic
+from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import arith, llvm
+
+Words = list[Any]  # of 32 bits, as they lie in a thread's registers
+Place = tuple[int, int]  # which of some pointers, and the bytes behind it
+
+
+def word() -> Any:
+    """The type of a word."""
+    return ir.IntegerType.get_signless(32)
+
+
+def address(ref: Any) -> Any:
+    """Give the address at which a reference to global memory begins."""
+    return llvm.ptrtoint(ir.IntegerType.get_signless(64), mosaic.utils.memref_ptr(ref))
+
+
+def behind(pointer: Any, elements: Any, size: int) -> Any:
+    """Give the address so many elements of a size behind another."""
+    long = ir.IntegerType.get_signless(64)
+    return arith.addi(pointer, arith.muli(arith.extui(long, elements), mosaic.c(size, long)))
+
+
+def ask(pointers: list[Any], places: list[Place]) -> Words:
+    """Load 16 bytes from each place, as they are now."""
+    loads = " ".join(_loads(places, len(pointers), 4 * len(places)))
+    return _assembly([word()] * (4 * len(places)), pointers, loads, ["=r"] * (4 * len(places)) + ["l"] * len(pointers))
+
+
+def settle(pointers: list[Any], places: list[Place], words: Words, size: int) -> Words:
+    """Load again until no element of any thread of the warp, of a size in bytes, is absent: has all its bits set."""
+    count = len(words)
+    if size == 4:
+        most, end = "max.u32", "setp.eq.u32 again, seen, 0xffffffff;"
+    else:  # a half of x & seen has its first bit set where that half of seen has all set
+        most = "max.u16x2"
+        end = "sub.u32 x, 0xfffefffe, seen; and.b32 x, x, seen; and.b32 x, x, 0x80008000; setp.ne.u32 again, x, 0;"
+    code = [
+        "{ .reg .pred again; .reg .b32 seen, x; wait${:uid}: mov.b32 seen, 0;",
+        *(f"{most} seen, seen, ${k};" for k in range(count)),
+        f"{end} vote.sync.any.pred again, again, 0xffffffff; @!again bra.uni done${{:uid}};",
+        *_loads(places, len(pointers), 2 * count),
+        "bra.uni wait${:uid}; done${:uid}: }",
+    ]
+    how = ["=&r"] * count + [str(k) for k in range(count)] + ["l"] * len(pointers)
+    return _assembly([word()] * count, [*words, *pointers], " ".join(code), how)
+
+
+def multiply_add(sums: list[Any], a: Words, b: Words, kind: str) -> list[Any]:
+    """Add the product of a (16, k) and b (k, 8), as `mma.sync` has them lie in a warp, to sums (16, 8)."""
+    real = ir.F32Type.get()
+    step = 8 if kind == "tf32" else 16
+    code = f"mma.sync.aligned.m16n8k{step}.row.col.f32.{kind}.{kind}.f32 {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, "
+    how = ["=f"] * 4 + ["r"] * 6 + [str(k) for k in range(4)]
+    return _assembly([real] * 4, [*a, *b, *sums], code + "{$0,$1,$2,$3};", how, lasting=False)
+
+
+def publish(pointer: Any, vector: Any) -> None:
+    """Store a vector of 2 to 8 bytes for other blocks of threads."""
+    bits = mosaic.bitwidth(vector.type)
+    one = mosaic.utils.bitcast(vector, ir.IntegerType.get_signless(bits))
+    how = {16: "h", 32: "r", 64: "l"}[bits]
+    _assembly([], [pointer, one], f"st.relaxed.gpu.global.b{bits} [$0], $1;", ["l", how])
+
+
+def prefetch(pointer: Any) -> None:
+    """Bring what an address holds into the second cache."""
+    _assembly([], [pointer], "prefetch.global.L2 [$0];", ["l"])
+
+
+def _loads(places: list[Place], pointers: int, first: int) -> list[str]:
+    """Load 16 bytes from each place into words 0, 1, ...; the pointers are operands from `first` on."""
+    into = lambda k: ",".join(f"${4 * k + part}" for part in range(4))
+    return [
+        f"ld.relaxed.gpu.global.v4.b32 {{{into(k)}}}, [${first + which}+{offset}];"
+        for k, (which, offset) in enumerate(places)
+    ]
+
+
+def _assembly(out: list[Any], operands: list[Any], code: str, how: list[str], lasting: bool = True) -> list[Any]:
+    """Inline PTX; `lasting` for what reads or writes memory."""
+    constraints = ",".join([*how, "~{memory}"] if lasting else how)
+    kind = llvm.StructType.get_literal(out) if out else ir.Type.parse("!llvm.void")
+    got: Any = llvm.inline_asm(kind, operands, code, constraints, has_side_effects=lasting)
+    return [llvm.extractvalue(one, got, [k]) for k, one in enumerate(out)]
