@@ -78,7 +78,7 @@ class Warp:
         """Add products with the weights."""
         kind, tiles = KINDS[self.tiling.dtype.name], self._tiles * len(section.rows)
         for k, vector in enumerate(group):
-            b = self._inside(vector, words[4 * k : 4 * k + 4])
+            b = words[4 * k : 4 * k + 4]
             for half, tile in itertools.product(range(2), range(self._tiles)):
                 turn = 2 * (vector.time * self.tiling.turns + vector.turn) + half
                 chain = turn % (len(sums) // tiles) * tiles + (vector.row - section.rows[0]) * self._tiles + tile
@@ -109,7 +109,10 @@ class Warp:
         return _split(self._thread, 32)[1]
 
     def _places(self, refs: Any) -> Any:
-        """Give pointers, and a function for a vector's place: the last turn, which some warps lack, has its own."""
+        """Give pointers, and a function for a vector's place.
+
+        A warp that has no span in the last turn loads another's, for which its weights are zero.
+        """
         tiling, size = self.tiling, self.tiling.dtype.itemsize
         [stride, _], _ = ir.MemRefType(refs[0].type).get_strides_and_offset()
         row, part = _split(self._lane, 4)
@@ -125,14 +128,6 @@ class Warp:
             return 2 * vector.time + is_last, (8 * vector.row * stride + turn * WARPS * tiling.span) * size
 
         return pointers, place
-
-    def _inside(self, vector: Vector, words: ptx.Words) -> ptx.Words:
-        """Give zeros where a turn has no span for this warp."""
-        spans, turn = self.tiling.spans, WARPS * vector.turn
-        if turn + WARPS <= spans:
-            return words
-        inside = arith.cmpi(arith.CmpIPredicate.ult, self._warp, mosaic.c(spans - turn, ptx.word()))
-        return [arith.select(inside, w, mosaic.c(0, ptx.word())) for w in words]
 
     def _fragment(self, which: int) -> ptx.Words:
         """Give a fragment of the weights."""

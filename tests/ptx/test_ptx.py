@@ -1,0 +1,71 @@
+"""The GPU's kernel without a GPU: compiled for one, its instructions interpreted, the tests of `Fused` run on that.
+
+It needs jax's plugin for CUDA and ptxas, in a folder that JAXRNN_CUDA names: see CONTRIBUTING.md.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+import jaxrnn
+from jaxrnn import GRU, LSTM, Elman, Fused, Heads, Scan
+from jaxrnn.drivers import fused
+from jaxrnn.fused import tiling
+from jaxrnn.fused.hopper import Hopper
+
+from ..core import test_fused
+from ..core.table import draw, run
+from ..core.test_fused import (  # noqa: F401 - they run here too
+    test_bfloat16_is_summed_in_float32,
+    test_composites,
+    test_each_device_crosses_its_rows,
+    test_equals_scan_in_value_and_gradient,
+    test_odd_sizes,
+    test_vmap,
+)
+from . import emulated
+
+pytestmark = pytest.mark.skipif(not emulated.CUDA, reason="JAXRNN_CUDA names no folder with jax's plugin for CUDA")
+
+
+@pytest.fixture(autouse=True)
+def on_an_emulated_gpu(monkeypatch):
+    jax.clear_caches()  # `Fused()` is traced anew, with another kernel
+    monkeypatch.setattr(plgpu, "kernel", emulated.kernel)
+    monkeypatch.setattr(fused, "_kernel", lambda how, *a: Hopper(*a))
+    monkeypatch.setattr(test_fused, "FUSED", Fused())
+    monkeypatch.setattr(test_fused, "TOLERANCE", 2e-2)
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize(
+    ("cell", "dtype", "batch", "processors"),
+    [
+        (LSTM(64), jnp.bfloat16, 11, 132),
+        (GRU(96, recurrence=Heads(2)), jnp.float16, 3, 132),
+        (Elman(128), jnp.bfloat16, 3, 132),
+        (LSTM(208), jnp.float32, 2, 132),
+        (LSTM(32), jnp.bfloat16, 128, 4),
+    ],
+    ids=["two groups of blocks", "heads", "wide", "weights in shared memory", "many rows a block"],
+)
+def test_blocks_that_meet(cell, dtype, batch, processors, monkeypatch):
+    monkeypatch.setattr(tiling, "PROCESSORS", processors)
+    operands = jax.tree.map(lambda a: a.astype(dtype), draw(cell, time=3, batch=(batch,)))
+    wide = jax.tree.map(lambda a: a.astype(jnp.float32), operands)
+    got = jax.tree.map(lambda a: a.astype(jnp.float32), run(cell, *operands, {}, Fused()))
+    assert test_fused.close(got, run(cell, *wide, {}, Scan()))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_what_is_no_number_is_not_waited_for(odd, dtype):
+    cell = GRU(40)
+    params, state, xs = jax.tree.map(lambda a: a.astype(dtype), draw(cell, time=4, batch=(3,)))
+    xs, state = xs.at[1, 0].set(odd), state.at[2].set(np.nan)
+    got, want = (jaxrnn.unroll(cell, params, xs, state, driver=driver)[1] for driver in (Fused(), Scan()))
+    assert (jnp.isnan(got) == jnp.isnan(want)).all()
+    assert not jnp.isnan(got[:, 1]).any()
