@@ -54,10 +54,11 @@ class Exchange:
         def take(first: int, count: int) -> Any:
             return plgpu.load(mine.at[pl.ds(512 * first, 512 * count)], layout=_vectors(count), **OLDER)
 
-        made = cls(tiling, weights, products, take(0, tiling.kept))
-        for first in range(tiling.kept, tiling.fragments, COPIED):
-            count = min(COPIED, tiling.fragments - first)
-            weights[pl.ds(512 * (first - tiling.kept), 512 * count)] = take(first, count)
+        streamed = tiling.fragments - tiling.kept
+        made = cls(tiling, weights, products, take(streamed, tiling.kept))
+        for first in range(0, streamed, COPIED):
+            count = min(COPIED, streamed - first)
+            weights[pl.ds(512 * first, 512 * count)] = take(first, count)
         bits = jnp.full((tiling.rows, tiling.units), -1, {2: jnp.int16, 4: jnp.int32}[tiling.dtype.itemsize])
         absent = lax.bitcast_convert_type(plgpu.layout_cast(bits, made.layout), tiling.dtype)
         lax.fori_loop(0, len(refs[0]), lambda t, _: made.store(refs, [absent] * len(refs), t), None)

@@ -38,13 +38,15 @@ def settle(pointers: list[Any], places: list[Place], words: Words, size: int) ->
     """Load again until no element of any thread of the warp, of a size in bytes, is absent: has all its bits set."""
     count = len(words)
     if size == 4:
-        most, end = "max.u32", "setp.eq.u32 again, seen, 0xffffffff;"
-    else:  # a half of x & seen has its first bit set where that half of seen has all set
+        most, end = "max.u32", "setp.eq.u32 again, s0, 0xffffffff;"
+    else:  # a half of x & s0 has its first bit set where that half of s0 has all set
         most = "max.u16x2"
-        end = "sub.u32 x, 0xfffefffe, seen; and.b32 x, x, seen; and.b32 x, x, 0x80008000; setp.ne.u32 again, x, 0;"
+        end = "sub.u32 x, 0xfffefffe, s0; and.b32 x, x, s0; and.b32 x, x, 0x80008000; setp.ne.u32 again, x, 0;"
     code = [
-        "{ .reg .pred again; .reg .b32 seen, x; wait${:uid}: mov.b32 seen, 0;",
-        *(f"{most} seen, seen, ${k};" for k in range(count)),
+        "{ .reg .pred again; .reg .b32 x, s0, s1, s2, s3; wait${:uid}:",
+        *(f"mov.b32 s{k}, ${k};" for k in range(4)),
+        *(f"{most} s{k % 4}, s{k % 4}, ${k};" for k in range(4, count)),
+        *(f"{most} s{k}, s{k}, s{more};" for k, more in ((0, 1), (2, 3), (0, 2))),
         f"{end} vote.sync.any.pred again, again, 0xffffffff; @!again bra.uni done${{:uid}};",
         *_loads(places, len(pointers), 2 * count),
         "bra.uni wait${:uid}; done${:uid}: }",

@@ -32,7 +32,7 @@ class Warp:
 
     Attributes:
         tiling: how the work is cut.
-        kept: the first fragments of the weights, in registers.
+        kept: the last fragments of the weights, in registers: what they are multiplied with comes last.
         weights: the others, in shared memory.
         products: where the sums meet.
     """
@@ -131,10 +131,11 @@ class Warp:
 
     def _fragment(self, which: int) -> ptx.Words:
         """Give a fragment of the weights."""
-        if which < self.tiling.kept:
-            vector = self.kept[which]
+        streamed = self.tiling.fragments - self.tiling.kept
+        if which >= streamed:
+            vector = self.kept[which - streamed]
         else:
-            first = arith.addi(_scaled(self._thread, 4), mosaic.c((which - self.tiling.kept) * 512, ptx.word()))
+            first = arith.addi(_scaled(self._thread, 4), mosaic.c(512 * which, ptx.word()))
             pointer = mosaic.utils.getelementptr(mosaic.utils.memref_ptr(self.weights), [first], ptx.word())
             vector = llvm.load(ir.VectorType.get((4,), ptx.word()), pointer, alignment=16)
         return unpacked([vector])
