@@ -131,11 +131,12 @@ class Blocks:
             ds = added(ds, [None if d is None else d[t] for d in rows.dstates])
             fresh = _mark(rows.fresh, t)
             s = eq.enter(_wide(rows.states, t), fresh, initial)
-            ds, dterms, dl = eq.pull(s, _wide(rows.terms, t), local, _mark(rows.valid, t), ds)
+            linear = eq.linearise(s, _wide(rows.terms, t), local)
+            ds, dterms, dl = eq.pull(linear, _mark(rows.valid, t), ds)
             dterms = [d.astype(ref.dtype) for d, ref in zip(dterms, out.terms, strict=True)]
             _put(out.terms, dterms, t)
             dr = _times_transposed([dterms[j] for j in eq.of_v()], weights.w)
-            ds, dinitial = eq.begun(plus(ds, eq.pull_read(s, dr)), fresh, dinitial)
+            ds, dinitial = eq.begun(plus(ds, eq.pull_read(linear, dr)), fresh, dinitial)
             return ds, dinitial, plus(dlocal, dl)
 
         for refs, tiles in zip(sums, lax.fori_loop(0, steps, step, tuple(map(_wide, sums))), strict=True):

@@ -59,19 +59,28 @@ class Equation:
         step = lambda s, u, v, local: self._leave(s, jax.tree.unflatten(self.u, u), tuple(v), local, valid)
         return _inlined(step, s, u, v, local)
 
-    def pull(self, s: Tiles, terms: Tiles, local: Tiles, valid: Any, ds: Tiles) -> tuple[Tiles, Tiles, Tiles]:
-        """Pull ds back through `step`: to the state that it entered with, the terms and the local params."""
+    def linearise(self, s: Tiles, terms: Tiles, local: Tiles) -> Any:
+        """Look at a step from s: a tree of tiles, all that `pull` and `pull_read` need of it."""
 
         def step(s: Tiles, terms: Tiles, local: Tiles) -> Tiles:
             merged = jax.tree.unflatten(self.terms, terms)
-            return self._leave(s, merged.u, merged.as_v(), local, valid)
+            return self._leave(s, merged.u, merged.as_v(), local, None)
 
         wide = [jnp.broadcast_to(l, s[0].shape) for l in local]
-        return _inlined(lambda s, terms, local, ds: jax.vjp(step, s, terms, local)[1](ds), s, terms, wide, ds)
+        both = lambda s, terms, local: (jax.vjp(step, s, terms, local)[1], jax.vjp(self._read, s)[1])
+        return _inlined(both, s, terms, wide)
 
-    def pull_read(self, s: Tiles, dr: jax.Array) -> Tiles:
+    def pull(self, linear: Any, valid: Any, ds: Tiles) -> tuple[Tiles, Tiles, Tiles]:
+        """Pull ds back through `step`: to the state that it entered with, the terms and the local params."""
+        before, *more = _inlined(lambda pull, ds: pull(ds), linear[0], ds)
+        if valid is None:
+            return before, *more
+        dterms, dlocal = ([jnp.where(valid, d, 0.0) for d in tiles] for tiles in more)
+        return [jnp.where(valid, b, d) for b, d in zip(before, ds, strict=True)], dterms, dlocal
+
+    def pull_read(self, linear: Any, dr: jax.Array) -> Tiles:
         """Pull dr back through `read`."""
-        return _inlined(lambda s, dr: jax.vjp(self._read, s)[1](dr)[0], s, dr)
+        return _inlined(lambda pull, dr: pull(dr)[0], linear[1], dr)
 
     def begun(self, ds: Tiles, fresh: Any, dinitial: Tiles) -> tuple[Tiles, Tiles]:
         """Pull ds back through `enter`, adding to the gradient for the initial state."""
@@ -122,7 +131,11 @@ def equation(cell: GatedCell, params: Params, state: State, u: Any, v: tuple[Any
         form = jax.eval_shape(functools.partial(merge, cell), *map(tiles, (local, state, u, v)))
         equation = Equation(cell, *map(jax.tree.structure, (state, u, local, form)))
         step = lambda s, u, v, local: (equation.read(s), equation.step(s, u, v, local, None))
-        pull = lambda s, merged, local, dr: (equation.pull(s, merged, local, None, s), equation.pull_read(s, dr))
+
+        def pull(s: Tiles, merged: Tiles, local: Tiles, dr: jax.Array) -> Any:
+            linear = equation.linearise(s, merged, local)
+            return equation.pull(linear, None, s), equation.pull_read(linear, dr)
+
         there = jax.make_jaxpr(step)(*map(made, (state, u, v, local)))
         back = jax.make_jaxpr(pull)(*map(made, (state, form, local)), tile)
     except (TypeError, ValueError, IndexError, AssertionError) as error:

@@ -171,43 +171,47 @@ class Crossing:
         initial, local = self.once(self.ones.initial), self.once(self.local)
         of_v = eq.of_v()
         rest = [j for j in range(eq.count) if j not in of_v]
-        terms = self._terms_back()
+        last, first, terms = self.steps - 1, self.once(self.ones.state), self._terms_back
+        forms: list[Any] = []
+
+        def look(i: Any, loaded: Any) -> Any:
+            """Do all of the i-th step back that need not wait for the one before it."""
+            merged, s, dstates, valid, fresh = loaded
+            s = [jnp.where(jnp.broadcast_to(i < last, f.shape), b, f) for b, f in zip(wide(s), first, strict=True)]
+            s = eq.enter(s, _holds(fresh), initial)
+            numbers, form = jax.tree.flatten(eq.linearise(s, wide(merged), local))
+            forms.append(form)
+            numbers = [n if n.dtype == jnp.bool_ else lax.optimization_barrier(n) for n in numbers]
+            return numbers, dstates, valid, fresh
 
         def step(i: Any, carry: Any) -> Any:
-            (ds, dinitial, dlocal), (merged, s, dstates, valid, fresh) = carry
-            t, fresh = self.at(self.steps - 1 - i), _holds(fresh)
-            ds = added(ds, dstates)
-            s = eq.enter(wide(s), fresh, initial)
-            ds, dterms, more = eq.pull(s, wide(merged), local, _holds(valid), ds)
+            (ds, dinitial, dlocal), (numbers, dstates, valid, fresh), loaded = carry
+            t, linear = self.at(last - i), jax.tree.unflatten(forms[0], numbers)
+            ds, dterms, more = eq.pull(linear, _holds(valid), added(ds, dstates))
             exchange.publish([out.terms[j] for j in of_v], [dterms[j] for j in of_v], t)
             exchange.store([out.terms[j] for j in rest], [dterms[j] for j in rest], t)
+            soon = look(i + 1, loaded)  # here: while the others' gradients are on their way
             fetched = exchange.fetch([out.terms[j] for j in of_v], t)
-            ahead = terms(i + 1)
-            soon = self.at(self.steps - 1 - jnp.minimum(i + EXPECTED, self.steps - 1))
-            exchange.expect([*self.rows.terms, *self.rows.states, *self.rows.dstates], soon)
+            later = terms(i + 2)
+            ahead = self.at(last - jnp.minimum(i + EXPECTED, last))
+            exchange.expect([*self.rows.terms, *self.rows.states, *self.rows.dstates], ahead)
             exchange.multiply(*fetched)
-            ds, dinitial = eq.begun(plus(ds, eq.pull_read(s, exchange.product(0))), fresh, dinitial)
-            return (ds, dinitial, plus(dlocal, more)), ahead
+            ds = plus(ds, eq.pull_read(linear, exchange.product(0)))
+            ds, dinitial = eq.begun(ds, _holds(fresh), dinitial)
+            return (ds, dinitial, plus(dlocal, more)), soon, later
 
         zeros = lambda refs: [exchange.zeros() for _ in refs]
         sums = (self.once(self.ones.dfinal), zeros(out.initial), zeros(out.local))
-        sums, _ = lax.fori_loop(0, self.steps, step, (sums, terms(0)))
+        sums, *_ = lax.fori_loop(0, self.steps, step, (sums, look(0, terms(0)), terms(1)))
         for refs, tiles in zip((out.state, out.initial, out.local), sums, strict=True):
             exchange.store(refs, tiles)
 
-    def _terms_back(self) -> Callable[[Any], Any]:
-        """Make a load of all that a step looks at on the way back: the i-th from the end, no further than the first."""
-        exchange, last = self.exchange, self.steps - 1
-        first = exchange.load(self.ones.state)
-
-        def terms(i: Any) -> Any:
-            t = self.at(last - jnp.minimum(i, last))
-            inside = jnp.broadcast_to(i < last, first[0].shape)
-            before = exchange.load(self.rows.states, self.at(last - jnp.minimum(i + 1, last)))
-            before = [jnp.where(inside, b, f.astype(b.dtype)) for b, f in zip(before, first, strict=True)]
-            return exchange.load(self.rows.terms, t), before, exchange.load(self.rows.dstates, t), *self.marks(t)
-
-        return terms
+    def _terms_back(self, i: Any) -> Any:
+        """Load all that a step looks at on the way back, the i-th from the end, no further than the first."""
+        last = self.steps - 1
+        t, before = (self.at(last - jnp.minimum(j, last)) for j in (i, i + 1))
+        states = self.exchange.load(self.rows.states, before)
+        return self.exchange.load(self.rows.terms, t), states, self.exchange.load(self.rows.dstates, t), *self.marks(t)
 
 
 def _holds(mark: Any) -> Any:

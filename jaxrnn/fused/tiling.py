@@ -14,7 +14,7 @@ from jax import lax
 SHARED = 227 * 1024  # bytes of shared memory that a block may have
 PROCESSORS = 132  # of an H100 or H200, where there is none to ask
 WARPS = 4  # of a block of threads, which share K
-KEPT = 24  # fragments of the weights that a thread keeps in registers; the others lie in shared memory
+KEPT = 20  # fragments of the weights that a thread keeps in registers; the others lie in shared memory
 ASKED = 12  # vectors of 16 bytes that a thread asks for at once
 SUMS = 16  # tiles (16, 8) of the product that a warp makes at once
 APART = 4  # floats between rows of the products in shared memory, so that no two lanes meet in a bank when they store
