@@ -51,10 +51,7 @@ class Peers:
 
     def __call__(self) -> None:
         """Measure, print a table a workload, write the file."""
-        workloads = self.workloads or _suite(self.suite)
-        peers = [peer for peer in PEERS if not self.names or peer.name in self.names]
-        if missing := set(self.names) - {peer.name for peer in peers}:
-            raise SystemExit(f"no such implementation: {sorted(missing)}. There are {[peer.name for peer in PEERS]}")
+        workloads, peers = self._chosen()
         rows: list[dict[str, Any]] = []
         shape = workloads[0].shape
         for workload in track(workloads, "workloads", console=console, transient=True):
@@ -63,9 +60,27 @@ class Peers:
                 gc.collect()
                 shape = workload.shape
             rows += compare(workload, peers, self.budget, self.rounds)
-            path = record.write("peers", rows, self.json, suite=self.suite, method=METHOD)
+            method = METHOD + (CACHED if jax.config.jax_compilation_cache_dir else "")
+            path = record.write("peers", rows, self.json, suite=self.suite, method=method)
             _show(workload, rows)
         console.print(f"results  {path}", markup=False)
+
+    def compile(self, share: int, of: int) -> None:
+        """Only compile, each `of`-th program from the `share`-th on, into JAX's cache; torch compiles nothing."""
+        workloads, peers = self._chosen()
+        for workload, peer in [(w, p) for w in workloads for p in peers][share::of]:
+            if peer.package != "torch" and installed(peer) and not peer.lacks(workload, jax.default_backend()):
+                try:
+                    peer.make(workload, draw(workload))
+                except Exception as failure:  # it is named again where it is measured
+                    console.print(f"{peer.name} {workload} failed: {failure}"[:300], markup=False)
+
+    def _chosen(self) -> tuple[tuple[Workload, ...], list[Peer]]:
+        """Give what is measured."""
+        peers = [peer for peer in PEERS if not self.names or peer.name in self.names]
+        if missing := set(self.names) - {peer.name for peer in peers}:
+            raise SystemExit(f"no such implementation: {sorted(missing)}. There are {[peer.name for peer in PEERS]}")
+        return self.workloads or _suite(self.suite), peers
 
 
 METHOD = (
@@ -74,6 +89,7 @@ METHOD = (
     "after the others. Loss sum(h^2), gradients for params and inputs, the input projection included. error: the "
     "largest difference from float64, relative to the largest entry of the array."
 )
+CACHED = " Programs may come from JAX's cache, compiled by other processes: compile_seconds says nothing."
 
 
 def _suite(name: str) -> tuple[Workload, ...]:

@@ -1,10 +1,12 @@
 """The benchmarks at sizes that fill an accelerator, a part a process: `python3 -m benchmarks.device peers`.
 
-`benchmarks/device.sh` runs them all. Where JAX has no accelerator the sizes are tiny: a dry run.
+`benchmarks/device.sh` runs them all. Where JAX has no accelerator the sizes are tiny: a dry run. With a share,
+`python3 -m benchmarks.device fused 3/6`, programs are only compiled, into JAX's cache, every sixth from the fourth on.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 
@@ -38,95 +40,106 @@ def workloads() -> tuple[Workload, ...]:
     return (*first, *(w for shape in SHAPES[1:] for cell in ("lstm", "gru") for w in both(cell, shape)))
 
 
-def peers() -> None:
-    """Run `peers`."""
-    Peers(workloads=workloads(), budget=1.0, names=NAMES)()
+def peers() -> Peers:
+    """Every implementation."""
+    return Peers(workloads=workloads(), budget=1.0, names=NAMES)
 
 
-def scaling() -> None:
-    """Run `scaling`."""
+def scaling() -> Scaling:
+    """How time grows with T, B and H."""
     times, batches, hiddens = (64, 512, 4096, 16384), (16, 256), (256, 1024)
-    Scaling(names=OWN, times=times, batches=batches, hiddens=hiddens, loop=(), budget=0.5, limit=2.0)()
+    return Scaling(names=OWN, times=times, batches=batches, hiddens=hiddens, loop=(), budget=0.5, limit=2.0)
 
 
-def memory() -> None:
-    """Run `memory`."""
-    time, batch, inputs, hidden = FLASHRNN
-    Memory(("lstm",), (*DRIVERS, "torch float32"), time=time, batch=batch, inputs=inputs, hidden=hidden, budget=0.5)()
+def memory() -> Memory:
+    """Peak memory."""
+    sizes = dict(zip(("time", "batch", "inputs", "hidden"), FLASHRNN, strict=True))
+    return Memory(("lstm",), (*DRIVERS, "torch float32"), **sizes, budget=0.5)
 
 
-def limit() -> None:
-    """Run `limit`: nothing of a narrower type than its workload."""
+def limit() -> Limit:
+    """The bound, beside nothing of a narrower type than its workload."""
     chosen = tuple(w for shape in SHAPES[:2] for w in both("lstm", shape)) + tuple(both("lstm", FLASHRNN, "bfloat16"))
-    Limit(workloads=chosen, names=("jaxrnn select", "torch TF32", "jax.experimental.rnn"), budget=0.5)()
+    return Limit(workloads=chosen, names=("jaxrnn select", "torch TF32", "jax.experimental.rnn"), budget=0.5)
 
 
-def fused() -> None:
-    """Run `fused`: one kernel for the time loop beside every other way, at FlashRNN's sizes, T from 64 to 16,384."""
+def fused() -> Peers:
+    """One kernel for the time loop beside every other way, at FlashRNN's size."""
     flash = [w for cell in ("lstm", "gru") for dtype in ("bfloat16", "float32") for w in both(cell, FLASHRNN, dtype)]
-    heads = [w for n in (12, 48) for w in both("lstm", FLASHRNN, "bfloat16", n)]
-    times = [w for time in (64, 16_384) for w in both("lstm", (time, *FLASHRNN[1:]), "bfloat16")]
-    deepbench = [w for shape in ((25, 16, 512, 512), (150, 16, 256, 256)) for w in both("lstm", shape, "bfloat16")]
     names = ("naive lax.scan", "jaxrnn Fused", "jaxrnn Scan", "jaxrnn BPTT", *LIBRARIES)
-    path = record.folder() / "fused.json"
-    Peers(workloads=(*flash, *heads, *times, *deepbench), budget=0.5, rounds=10, names=names, json=path)()
+    return Peers(workloads=tuple(flash), budget=0.5, rounds=10, names=names, json=record.folder() / "fused.json")
 
 
-def graphs() -> None:
-    """Run `graphs`: loops over FlashRNN's size, for which device.sh asks XLA to put whole loops into CUDA graphs."""
+def shapes() -> Peers:
+    """It at FlashRNN's head dimensions from 16 to 256, DeepBench's sizes, T from 64 to 16,384."""
+    heads = [w for n in (48, 24, 12, 6, 3) for w in both("lstm", FLASHRNN, "bfloat16", n)]
+    times = [w for time in (64, 256, 4096, 16_384) for w in both("lstm", (time, *FLASHRNN[1:]), "bfloat16")]
+    deepbench = ((25, 16, 512, 512), (25, 32, 1024, 1024), (150, 16, 256, 256), (187, 32, 1024, 1024))
+    cells = ("lstm", "lstm", "lstm", "gru")
+    others = [w for cell, shape in zip(cells, deepbench, strict=True) for w in both(cell, shape, "bfloat16")]
+    names = ("jaxrnn Fused", "jaxrnn BPTT", "torch float16", "torch bfloat16")
+    chosen = (*heads, *times, *others)
+    return Peers(workloads=chosen, budget=0.3, rounds=10, names=names, json=record.folder() / "fused-shapes.json")
+
+
+def bound() -> Limit:
+    """The bound beside it."""
+    cases = (("lstm", "bfloat16"), ("gru", "bfloat16"), ("lstm", "float32"))
+    chosen = tuple(w for cell, dtype in cases for w in both(cell, FLASHRNN, dtype))
+    return Limit(workloads=chosen, names=("jaxrnn Fused",), budget=0.3, json=record.folder() / "fused-bound.json")
+
+
+def graphs() -> Peers:
+    """Loops over FlashRNN's size, for which device.sh asks XLA to put whole loops into CUDA graphs."""
     chosen = tuple(w for cell in ("lstm", "gru") for w in both(cell, FLASHRNN, "bfloat16"))
     names = ("naive lax.scan", "jaxrnn Scan", "jaxrnn BPTT")
-    Peers(workloads=chosen, budget=0.5, rounds=10, names=names, json=record.folder() / "graphs.json")()
+    return Peers(workloads=chosen, budget=0.5, rounds=10, names=names, json=record.folder() / "graphs.json")
 
 
-def long() -> None:
-    """Run `long`: affine cells at Griffin's sizes, and Newton's method at those of DEER.
+def long() -> Long:
+    """Affine cells at Griffin's sizes, and Newton's method at those of DEER.
 
     Few, since XLA compiles for minutes: 28 programs of such lengths were not compiled in 70 s by 16 cores.
     """
     newton = {"units": (1, 16), "batches": (1,), "times": (1000, 10_000)}
-    Long(cells=("rg_lru",), shapes=((1024, 8, 1536), (8192, 8, 1536)), **newton, error_times=(1000,), budget=0.3)()
+    return Long(cells=("rg_lru",), shapes=((1024, 8, 1536), (8192, 8, 1536)), **newton, error_times=(1000,), budget=0.3)
 
 
-TINY = (4, 2, 3, 5)
-PARTS: dict[str, Callable[[], None]] = {
-    "peers": peers,
-    "scaling": scaling,
-    "memory": memory,
-    "limit": limit,
-    "long": long,
-    "fused": fused,
-    "graphs": graphs,
+Command = Peers | Scaling | Memory | Limit | Long
+PARTS: dict[str, Callable[[], Command]] = {
+    part.__name__: part for part in (peers, scaling, memory, limit, long, fused, shapes, bound, graphs)
 }
-DRY: dict[str, Callable[[], None]] = {
-    "peers": lambda: Peers(workloads=tuple(both("lstm", TINY)), budget=0.01, names=("jaxrnn select", "torch"))(),
-    "scaling": lambda: Scaling(names=OWN, times=(2, 4), batches=(1,), hiddens=(2,), loop=(), budget=0.01)(),
-    "memory": lambda: Memory(("lstm",), ("BPTT()",), time=4, batch=2, inputs=3, hidden=5, budget=0.01)(),
-    "limit": lambda: Limit(workloads=tuple(both("lstm", TINY)), names=("jaxrnn select",), budget=0.01)(),
-    "fused": lambda: Peers(
-        workloads=tuple(both("lstm", TINY)),
-        budget=0.01,
-        names=("jaxrnn Fused", "jaxrnn BPTT"),
-        json=record.folder() / "fused.json",
-    )(),
-    "graphs": lambda: Peers(
-        workloads=tuple(both("gru", TINY)),
-        budget=0.01,
-        names=("jaxrnn BPTT",),
-        json=record.folder() / "graphs.json",
-    )(),
-    "long": lambda: Long(cells=("lru",), shapes=((8, 1, 4),), units=(2,), times=(8,), error_times=(8,), budget=0.01)(),
-}
-"""What runs on an accelerator, and what runs without one."""
 
 
-def main(part: str) -> None:
-    """Run one part."""
+def tiny(command: Command) -> Command:
+    """Give the same at sizes for a CPU, where it means nothing."""
+    few = tuple(both("lstm", (4, 2, 3, 5)))
+    match command:
+        case Peers() | Limit():
+            names = (*(name for name in command.names if name.startswith("jaxrnn")), "torch")
+            return dataclasses.replace(command, workloads=few, budget=0.01, names=names)
+        case Scaling():
+            return dataclasses.replace(command, times=(2, 4), batches=(1,), hiddens=(2,), budget=0.01)
+        case Memory():
+            return Memory(("lstm",), ("BPTT()",), time=4, batch=2, inputs=3, hidden=5, budget=0.01)
+    return Long(cells=("lru",), shapes=((8, 1, 4),), units=(2,), times=(8,), error_times=(8,), budget=0.01)
+
+
+def main(part: str, share: str = "") -> None:
+    """Run one part, or compile a share of its programs."""
     if part not in PARTS:
         raise SystemExit(f"a part is one of {', '.join(PARTS)}; got {part!r}")
     keep_memory()
-    (DRY if jax.default_backend() == "cpu" else PARTS)[part]()
+    command = PARTS[part]()
+    if jax.default_backend() == "cpu":
+        command = tiny(command)
+    if not share:
+        command()
+    elif isinstance(command, Peers):
+        command.compile(*map(int, share.split("/")))
+    else:
+        raise SystemExit(f"only parts that time implementations are compiled ahead; got {part!r}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "")
+    main(*sys.argv[1:] or [""])

@@ -57,11 +57,26 @@ workers=()
 if [ "$JAX_PLATFORMS" != cpu ] && "$python" -c 'import xdist' 2>/dev/null; then workers=(-p xdist -n 8); fi
 if [ "${1:-}" = fused ]; then
   # float32 as it is multiplied there by default, in TF32
-  part tests 150 "$python" -m pytest -p no:cacheprovider "${workers[@]}" tests/core/test_fused.py -q -m gpu
-  part fused 310 "$python" -m benchmarks.device fused
+  part tests 120 "$python" -m pytest -p no:cacheprovider "${workers[@]}" tests/core/test_fused.py -q -m gpu
+  # XLA takes seconds for a program, and there are some 100: processes side by side fill its cache, then one measures
+  JAX_COMPILATION_CACHE_DIR=$(mktemp -d)
+  export JAX_COMPILATION_CACHE_DIR JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
   # CUDA graphs over whole loops, which XLA does not make by itself
-  graphs=--xla_gpu_enable_command_buffer=FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,WHILE,CONDITIONAL
-  part graphs 70 env XLA_FLAGS="${XLA_FLAGS:-} $graphs" "$python" -m benchmarks.device graphs
+  graphs="${XLA_FLAGS:-} --xla_gpu_enable_command_buffer=FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,WHILE,CONDITIONAL"
+  [ "$JAX_PLATFORMS" = cpu ] && graphs=${XLA_FLAGS:-}
+  compile() {
+    for share in 0 1 2 3 4 5; do "$python" -m benchmarks.device fused $share/6 & done
+    for share in 0 1 2 3; do "$python" -m benchmarks.device shapes $share/4 & done
+    for share in 0 1; do XLA_FLAGS=$graphs "$python" -m benchmarks.device graphs $share/2 & done
+    wait
+  }
+  export -f compile
+  export python graphs
+  part compile 120 bash -c compile
+  part fused 120 "$python" -m benchmarks.device fused
+  part shapes 85 "$python" -m benchmarks.device shapes
+  part bound 35 "$python" -m benchmarks.device bound
+  part graphs 45 env XLA_FLAGS="$graphs" "$python" -m benchmarks.device graphs
 elif [ "${1:-}" = long ]; then
   part tests 120 env JAX_DEFAULT_MATMUL_PRECISION=highest "$python" -m pytest -p no:cacheprovider "${workers[@]}" \
     tests/core/test_associative.py tests/core/test_newton.py -q -k "not devices"
