@@ -30,8 +30,9 @@ def behind(pointer: Any, elements: Any, size: int) -> Any:
 
 def ask(pointers: list[Any], places: list[Place]) -> Words:
     """Load 16 bytes from each place, as they are now."""
-    loads = " ".join(_loads(places, len(pointers), 4 * len(places)))
-    return _assembly([word()] * (4 * len(places)), pointers, loads, ["=r"] * (4 * len(places)) + ["l"] * len(pointers))
+    count = 4 * len(places)
+    loads = " ".join(_loads(places, len(pointers), count))
+    return _assembly([word()] * count, pointers, loads, ["=&r"] * count + ["l"] * len(pointers))
 
 
 def settle(pointers: list[Any], places: list[Place], words: Words, size: int) -> Words:
