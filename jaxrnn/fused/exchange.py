@@ -1,8 +1,8 @@
 """What a block of threads of the GPU's kernel has, and how it meets the others: in Pallas' Mosaic backend.
 
-What is exchanged is its own signal: the arrays for it are filled with numbers that have all bits set, which no gate
-gives, and a block takes what another has published as soon as it finds something else there. No barrier, and no order
-of memory, is needed between blocks in a step.
+What is exchanged is its own signal: the arrays for it are filled with a NaN that has all bits set, which is never
+published, and a block takes what another has published as soon as it finds something else there. No barrier, and no
+order of memory, is needed between blocks in a step.
 """
 
 from __future__ import annotations
@@ -97,13 +97,18 @@ class Exchange:
         return None if ref is None else plgpu.layout_cast(ref.at[t, self.mine][...], self.layout)
 
     def store(self, refs: Any, tiles: Tiles, t: Any = None) -> None:
-        """Store tiles, at once visible to all blocks."""
+        """Store tiles."""
         for ref, tile in zip(refs, tiles, strict=True):
             self._own(ptx.publish, self.at(ref, t), plgpu.layout_cast(tile.astype(ref.dtype), self.layout))
 
     def publish(self, refs: Any, tiles: Tiles, t: Any) -> None:
-        """Store tiles for the others: a NaN as the one that is not taken for absent."""
-        self.store(refs, [jnp.where(tile == tile, tile, jnp.nan) for tile in tiles], t)
+        """Store tiles for the others: a NaN as one that is not taken for absent, zero for units that only pad."""
+        tiles = [jnp.where(tile == tile, tile, jnp.nan) for tile in tiles]
+        if self.tiling.real < self.tiling.width:
+            first = lax.axis_index("member") * self.tiling.units
+            unit = plgpu.broadcasted_iota(jnp.int32, tiles[0].shape, 1, layout=self.layout) + first
+            tiles = [jnp.where(unit < self.tiling.real, tile, jnp.zeros_like(tile)) for tile in tiles]
+        self.store(refs, tiles, t)
 
     def expect(self, refs: Any, t: Any) -> None:
         """Say that tiles are going to be loaded: they are brought nearer."""

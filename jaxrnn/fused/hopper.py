@@ -24,6 +24,7 @@ from .calls import Crossed, Ones, Pulled, Rows, Weights, like
 from .equation import Equation, Tiles, added, plus, wide
 from .exchange import Exchange
 from .tiling import Tiling
+from .warp import KINDS
 
 EXPECTED = 8  # steps that what a step looks at is brought nearer ahead of it
 
@@ -46,6 +47,8 @@ class Hopper:
         precision = config.jax_default_matmul_precision
         if dtype == jnp.float32 and precision not in (None, "default", "fastest", "bfloat16", "tensorfloat32"):
             raise ValueError(f"multiplies float32 in TF32 on a GPU, and jax_default_matmul_precision is {precision}")
+        if jnp.dtype(dtype).name not in KINDS:
+            raise ValueError(f"multiplies {', '.join(KINDS)} on a GPU, not {jnp.dtype(dtype).name}")
         Tiling.of(shape, dtype, batch, shape[2] if back else 1)
 
     def forward(self, rows: Rows, ones: Ones, weights: Weights) -> Crossed:
@@ -95,7 +98,7 @@ class Hopper:
             grid=(tiling.batch // tiling.rows, tiling.blocks, tiling.members),
             grid_names=("rows", "block", "member"),
             scratch_types=[
-                plgpu.SMEM((512 * max(1, tiling.fragments - tiling.kept),), jnp.int32),
+                plgpu.SMEM((tiling.streamed,), jnp.int32),
                 plgpu.SMEM(tiling.products, jnp.float32),
             ],
         )(*flat[:given])
@@ -180,7 +183,7 @@ class Crossing:
             s = [jnp.where(jnp.broadcast_to(i < last, f.shape), b, f) for b, f in zip(wide(s), first, strict=True)]
             s = eq.enter(s, _holds(fresh), initial)
             numbers, form = jax.tree.flatten(eq.linearise(s, wide(merged), local))
-            forms.append(form)
+            forms.append(form)  # of two traces no trees are equal, though they have the same leaves in the same order
             numbers = [n if n.dtype == jnp.bool_ else lax.optimization_barrier(n) for n in numbers]
             return numbers, dstates, valid, fresh
 

@@ -1,4 +1,7 @@
-"""Instructions for which Pallas has no operation: what a thread of the GPU's kernel does, in inline PTX."""
+"""Instructions for which Pallas has no operation: what a thread of the GPU's kernel does, in inline PTX.
+
+A warp must come to `settle` and `multiply_add` as one: no branch around them may depend on the thread.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def behind(pointer: Any, elements: Any, size: int) -> Any:
 def ask(pointers: list[Any], places: list[Place]) -> Words:
     """Load 16 bytes from each place, as they are now."""
     count = 4 * len(places)
-    loads = " ".join(_loads(places, len(pointers), count))
+    loads = " ".join(_loads(places, count))
     return _assembly([word()] * count, pointers, loads, ["=&r"] * count + ["l"] * len(pointers))
 
 
@@ -49,7 +52,7 @@ def settle(pointers: list[Any], places: list[Place], words: Words, size: int) ->
         *(f"{most} s{k % 4}, s{k % 4}, ${k};" for k in range(4, count)),
         *(f"{most} s{k}, s{k}, s{more};" for k, more in ((0, 1), (2, 3), (0, 2))),
         f"{end} vote.sync.any.pred again, again, 0xffffffff; @!again bra.uni done${{:uid}};",
-        *_loads(places, len(pointers), 2 * count),
+        *_loads(places, 2 * count),
         "bra.uni wait${:uid}; done${:uid}: }",
     ]
     how = ["=&r"] * count + [str(k) for k in range(count)] + ["l"] * len(pointers)
@@ -66,20 +69,28 @@ def multiply_add(sums: list[Any], a: Words, b: Words, kind: str) -> list[Any]:
 
 
 def publish(pointer: Any, vector: Any) -> None:
-    """Store a vector of 2 to 8 bytes for other blocks of threads."""
+    """Store a vector of 2 to 8 bytes for other blocks of threads.
+
+    They read words of 4. Of one that is stored in halves they may see either half first, and wait for both: that a half
+    is never seen in part is more than PTX promises where sizes are mixed, but what GPUs do.
+    """
     bits = mosaic.bitwidth(vector.type)
-    one = mosaic.utils.bitcast(vector, ir.IntegerType.get_signless(bits))
-    how = {16: "h", 32: "r", 64: "l"}[bits]
-    _assembly([], [pointer, one], f"st.relaxed.gpu.global.b{bits} [$0], $1;", ["l", how])
+    if bits == 64:
+        words = mosaic.utils.bitcast(vector, ir.VectorType.get((2,), word()))
+        parts = [llvm.extractelement(words, mosaic.c(k, word())) for k in range(2)]
+        _assembly([], [pointer, *parts], "st.relaxed.gpu.global.v2.b32 [$0], {$1, $2};", ["l", "r", "r"])
+    else:
+        one = mosaic.utils.bitcast(vector, ir.IntegerType.get_signless(bits))
+        _assembly([], [pointer, one], f"st.relaxed.gpu.global.b{bits} [$0], $1;", ["l", "h" if bits == 16 else "r"])
 
 
 def prefetch(pointer: Any) -> None:
-    """Bring what an address holds into the second cache."""
+    """Bring what an address holds into L2."""
     _assembly([], [pointer], "prefetch.global.L2 [$0];", ["l"])
 
 
-def _loads(places: list[Place], pointers: int, first: int) -> list[str]:
-    """Load 16 bytes from each place into words 0, 1, ...; the pointers are operands from `first` on."""
+def _loads(places: list[Place], first: int) -> list[str]:
+    """Load 16 bytes from each place into operands 0, 1, ...; the pointers are those from `first` on."""
     into = lambda k: ",".join(f"${4 * k + part}" for part in range(4))
     return [
         f"ld.relaxed.gpu.global.v4.b32 {{{into(k)}}}, [${first + which}+{offset}];"

@@ -41,7 +41,8 @@ class Tiling:
 
     Attributes:
         blocks: N blocks of weights.
-        width: K, the units of one, padded to a multiple of `units` and of `span`.
+        real: K, the units of one.
+        width: those padded to a multiple of `units` and of `span`.
         gates: G.
         dtype: of weights.
         units: n, those that one block of threads owns.
@@ -51,6 +52,7 @@ class Tiling:
     """
 
     blocks: int
+    real: int
     width: int
     gates: int
     dtype: Any
@@ -66,12 +68,12 @@ class Tiling:
         Raises:
             ValueError: where there are none.
         """
-        (blocks, width, gates, _), dtype = shape, jnp.dtype(dtype)
+        (blocks, real, gates, _), dtype = shape, jnp.dtype(dtype)
         least = max(16, 64 // dtype.itemsize)
         made = [
-            cls(blocks, _up(width, max(units, least)), gates, dtype, units, rows, _up(batch, rows), times)
+            cls(blocks, real, _up(real, max(units, least)), gates, dtype, units, rows, _up(batch, rows), times)
             for rows, units in itertools.product((8, 16, 32, 64, 128), (64, 32, 16))
-            if units == 16 or (gates * units <= 64 and _up(width, units) == _up(width, least))
+            if units == 16 or (gates * units <= 64 and _up(real, units) == _up(real, least))
         ]
         cores = getattr(jax.devices()[0], "core_count", PROCESSORS)
         for tiling in made:
@@ -79,7 +81,7 @@ class Tiling:
                 return tiling
         best = min(made, key=lambda t: (t.together > cores, t.shared))
         raise ValueError(
-            f"keeps the recurrent weights on the chip: {gates} gates of {blocks * width} units in {best.dtype.name} "
+            f"keeps the recurrent weights on the chip: {gates} gates of {blocks * real} units in {best.dtype.name} "
             f"for a batch of {batch} take {best.shared / 1024:.0f} KiB of shared memory on each of {best.together} "
             f"processors, and there are {SHARED // 1024} KiB on each of {cores}"
         )
@@ -130,14 +132,19 @@ class Tiling:
         return min(self.fragments, KEPT if self.rows <= 16 else KEPT // 4)
 
     @property
+    def streamed(self) -> int:
+        """Words in shared memory for the others; one fragment at least, since it has no empty arrays."""
+        return max(1, self.fragments - self.kept) * WARPS * 128
+
+    @property
     def products(self) -> tuple[int, int]:
         """The shape of the product in shared memory, transposed, for each warp."""
         return WARPS * self.rows, self.height + APART
 
     @property
     def shared(self) -> int:
-        """Bytes of shared memory of a block of threads, with 2 KiB that the compiler takes."""
-        return (self.fragments - self.kept) * WARPS * 512 + 4 * math.prod(self.products) + 2304
+        """Bytes of shared memory of a block of threads, with some to spare: arrays are aligned to 1 KiB."""
+        return 4 * self.streamed + 4 * math.prod(self.products) + 2304
 
     def sections(self) -> list[Section]:
         """Say what a warp does in a step."""

@@ -28,7 +28,7 @@ Sums = list[list[Any]]  # a thread's four numbers of each tile of a section, by 
 
 @dataclasses.dataclass(frozen=True)
 class Warp:
-    """What a thread does for the product; its methods write instructions.
+    """A warp's part of the product, as each of its threads runs it; the methods write instructions.
 
     Attributes:
         tiling: how the work is cut.
@@ -78,7 +78,7 @@ class Warp:
         """Add products with the weights."""
         kind, tiles = KINDS[self.tiling.dtype.name], self._tiles * len(section.rows)
         for k, vector in enumerate(group):
-            b = words[4 * k : 4 * k + 4]
+            b = self._inside(vector, words[4 * k : 4 * k + 4])
             for half, tile in itertools.product(range(2), range(self._tiles)):
                 turn = 2 * (vector.time * self.tiling.turns + vector.turn) + half
                 chain = turn % (len(sums) // tiles) * tiles + (vector.row - section.rows[0]) * self._tiles + tile
@@ -98,7 +98,7 @@ class Warp:
 
     @property
     def _thread(self) -> Any:
-        return _split(mosaic.utils.thread_idx(), WARPS * 32)[1]
+        return mosaic.utils.thread_idx()
 
     @property
     def _warp(self) -> Any:
@@ -111,7 +111,7 @@ class Warp:
     def _places(self, refs: Any) -> Any:
         """Give pointers, and a function for a vector's place.
 
-        A warp that has no span in the last turn loads another's, for which its weights are zero.
+        A warp that has no span in the last turn loads another's, and drops it (`_inside`).
         """
         tiling, size = self.tiling, self.tiling.dtype.itemsize
         [stride, _], _ = ir.MemRefType(refs[0].type).get_strides_and_offset()
@@ -128,6 +128,14 @@ class Warp:
             return 2 * vector.time + is_last, (8 * vector.row * stride + turn * WARPS * tiling.span) * size
 
         return pointers, place
+
+    def _inside(self, vector: Vector, words: ptx.Words) -> ptx.Words:
+        """Give zeros where a turn has no span for this warp: its weights are zero there, but 0 * inf is not."""
+        spans = self.tiling.spans - WARPS * vector.turn
+        if spans >= WARPS:
+            return words
+        inside = arith.cmpi(arith.CmpIPredicate.ult, self._warp, mosaic.c(spans, ptx.word()))
+        return [arith.select(inside, w, mosaic.c(0, ptx.word())) for w in words]
 
     def _fragment(self, which: int) -> ptx.Words:
         """Give a fragment of the weights."""

@@ -48,6 +48,7 @@ INTEGERS: dict[str, Any] = (
         ),
     }
 )
+NAN = {"max": np.maximum, "min": np.minimum}  # with .NaN
 FLOATS: dict[str, Any] = COMMON | {
     "fma": lambda a, b, c: a * b + c,
     "neg": operator.neg,

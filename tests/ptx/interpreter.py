@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .arithmetic import FLOATS, HALVES, INTEGERS, KINDS, RAW, SHIFTS, narrow
+from .arithmetic import FLOATS, HALVES, INTEGERS, KINDS, NAN, RAW, SHIFTS, narrow
 from .program import Operation, Program, parts
 
 LANES, OWN = 32, 200
@@ -259,10 +259,10 @@ class Machine:
             values = [self.read(warp, o, np.uint32).view(np.uint16) for o in operation.operands[1:]]
             return self.write(warp, operation.operands[0], INTEGERS[name](*values).view(np.uint32), active)
         kind = KINDS[last]
-        if kind.kind == "f":
+        if kind.kind not in "iu":
             values = [self.read(warp, o, kind).astype(np.float64) for o in operation.operands[1:]]
-            result = FLOATS[name](*values)
-            exact, result = result, np.asarray(result).astype(kind)
+            result = (FLOATS | NAN if "NaN" in operation.name else FLOATS)[name](*values)
+            exact, result = result, narrow(np.asarray(result), kind)
             if "rm" in operation.name:
                 result = np.where(result > exact, np.nextafter(result, kind.type(-np.inf)), result)
             return self.write(warp, operation.operands[0], result, active)
