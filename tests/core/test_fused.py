@@ -13,6 +13,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import GRU, LSTM, Bidirectional, Elman, Fused, GatedCell, Heads, PeepholeLSTM, Scan, Stack, Zoneout
+from jaxrnn.fused.hopper import Hopper
 from jaxrnn.fused.tiling import Tiling
 
 from .table import draw, far, marks, run, total
@@ -169,6 +170,8 @@ def test_another_platform_or_dtype_is_refused(x64):
     cell = LSTM(6)
     with pytest.raises(ValueError, match=r"reckons in float32 or narrower; got float64"):
         jaxrnn.unroll(cell, *draw(cell)[::2], driver=FUSED)
+    with pytest.raises(ValueError, match=r"multiplies bfloat16, float16, float32 on a GPU, not float8"):
+        Hopper(None, reverse=False).check((1, 40, 3, 40), jnp.float8_e4m3fn, 3, back=False)
     if not GPU:
         narrow = jax.tree.map(lambda a: a.astype(jnp.float32), draw(cell)[::2])
         with pytest.raises(ValueError, match=r"runs on a GPU or a TPU, and this is a cpu"):
@@ -193,7 +196,6 @@ def test_lowers_for(platform, name, monkeypatch):
     """As far as it goes without the device: to the code that is compiled there."""
     from jaxrnn.drivers import fused
     from jaxrnn.fused.blocks import Blocks
-    from jaxrnn.fused.hopper import Hopper
 
     made = (lambda how, *a: Hopper(*a)) if platform == "cuda" else (lambda how, *a: Blocks(*a, False))
     monkeypatch.setattr(fused, "_kernel", made)
