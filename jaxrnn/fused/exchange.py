@@ -114,7 +114,7 @@ class Exchange:
         """Say that tiles are going to be loaded: they are brought nearer."""
         for ref in refs:
             if ref is not None:
-                self._own(lambda pointer, _: ptx.prefetch(pointer), self.at(ref, t), self.zeros())
+                self._own(ptx.prefetch, self.at(ref, t))
 
     def zeros(self) -> jax.Array:
         """A tile of zeros."""
@@ -161,18 +161,22 @@ class Exchange:
     def _has(self) -> tuple[Any, ...]:
         return _vectors(self.tiling.kept), plgpu.RefType(), plgpu.RefType()
 
-    def _own(self, do: Callable[[Any, Any], None], ref: Any, tile: jax.Array) -> None:
-        """Do something with the address that each thread has in a reference, and its numbers of a tile."""
+    def _own(self, do: Callable[..., None], ref: Any, *tiles: jax.Array) -> None:
+        """Do something with each address that a thread has in a reference, and with its numbers of tiles for it."""
 
-        @plgpu.inline_mgpu(arg_types=(plgpu.RefType(), self.layout))
-        def each(context: Any, ref: Any, tile: Any) -> None:
+        @plgpu.inline_mgpu(arg_types=(plgpu.RefType(), *[self.layout] * len(tiles)))
+        def each(context: Any, ref: Any, *tiles: Any) -> None:
             kind = ir.MemRefType(ref.type)
             stride = mosaic.c(kind.get_strides_and_offset()[0][0], ir.IndexType.get())
-            for (row, column), vector in zip(tile.layout.thread_idxs(tile.shape), tile.registers, strict=True):
+            places = self.layout.to_mgpu().thread_idxs((self.tiling.rows, self.tiling.units))
+            for k, (row, column) in enumerate(places):
                 number = arith.index_cast(ptx.word(), arith.addi(arith.muli(row, stride), column))
-                do(ptx.behind(ptx.address(ref), number, mosaic.bitwidth(kind.element_type) // 8), vector)
+                do(
+                    ptx.behind(ptx.address(ref), number, mosaic.bitwidth(kind.element_type) // 8),
+                    *(tile.registers[k] for tile in tiles),
+                )
 
-        each(ref, tile)
+        each(ref, *tiles)
 
 
 def _vectors(count: int) -> Any:
@@ -183,7 +187,7 @@ def _vectors(count: int) -> Any:
 def _array(numbers: list[Any], signed: bool | None) -> Any:
     """Make an array of a thread's numbers."""
     layout = mosaic.WGStridedFragLayout((128 * len(numbers),), 4)
-    return mosaic.FragmentedArray(_registers=packed(numbers, 4), _layout=layout, _is_signed=signed)
+    return mosaic.FragmentedArray(_registers=packed(numbers), _layout=layout, _is_signed=signed)
 
 
 @plgpu.inline_mgpu()

@@ -175,25 +175,25 @@ class Crossing:
         of_v = eq.of_v()
         rest = [j for j in range(eq.count) if j not in of_v]
         last, first, terms = self.steps - 1, self.once(self.ones.state), self._terms_back
-        forms: list[Any] = []
 
         def look(i: Any, loaded: Any) -> Any:
             """Do all of the i-th step back that need not wait for the one before it."""
             merged, s, dstates, valid, fresh = loaded
             s = [jnp.where(jnp.broadcast_to(i < last, f.shape), b, f) for b, f in zip(wide(s), first, strict=True)]
             s = eq.enter(s, _holds(fresh), initial)
-            numbers, form = jax.tree.flatten(eq.linearise(s, wide(merged), local))
-            forms.append(form)  # of two traces no trees are equal, though they have the same leaves in the same order
-            numbers = [n if n.dtype == jnp.bool_ else lax.optimization_barrier(n) for n in numbers]
-            return numbers, dstates, valid, fresh
+            here = lambda n: n if n.dtype == jnp.bool_ else lax.optimization_barrier(n)
+            return jax.tree.map(here, eq.linearise(s, wide(merged), local)), dstates, valid, fresh
+
+        linear, *marks = look(0, terms(0))
+        form = jax.tree.structure(linear)  # of two traces none are equal: the leaves are, in the same order
 
         def step(i: Any, carry: Any) -> Any:
             (ds, dinitial, dlocal), (numbers, dstates, valid, fresh), loaded = carry
-            t, linear = self.at(last - i), jax.tree.unflatten(forms[0], numbers)
+            t, linear = self.at(last - i), jax.tree.unflatten(form, numbers)
             ds, dterms, more = eq.pull(linear, _holds(valid), added(ds, dstates))
             exchange.publish([out.terms[j] for j in of_v], [dterms[j] for j in of_v], t)
             exchange.store([out.terms[j] for j in rest], [dterms[j] for j in rest], t)
-            soon = look(i + 1, loaded)  # here: while the others' gradients are on their way
+            soon, *soon_marks = look(i + 1, loaded)  # here: while the others' gradients are on their way
             fetched = exchange.fetch([out.terms[j] for j in of_v], t)
             later = terms(i + 2)
             ahead = self.at(last - jnp.minimum(i + EXPECTED, last))
@@ -201,11 +201,11 @@ class Crossing:
             exchange.multiply(*fetched)
             ds = plus(ds, eq.pull_read(linear, exchange.product(0)))
             ds, dinitial = eq.begun(ds, _holds(fresh), dinitial)
-            return (ds, dinitial, plus(dlocal, more)), soon, later
+            return (ds, dinitial, plus(dlocal, more)), (jax.tree.leaves(soon), *soon_marks), later
 
         zeros = lambda refs: [exchange.zeros() for _ in refs]
         sums = (self.once(self.ones.dfinal), zeros(out.initial), zeros(out.local))
-        sums, *_ = lax.fori_loop(0, self.steps, step, (sums, look(0, terms(0)), terms(1)))
+        sums, *_ = lax.fori_loop(0, self.steps, step, (sums, (jax.tree.leaves(linear), *marks), terms(1)))
         for refs, tiles in zip((out.state, out.initial, out.local), sums, strict=True):
             exchange.store(refs, tiles)
 

@@ -164,12 +164,12 @@ def unpacked(vectors: Any) -> list[Any]:
     return [llvm.extractelement(vector, mosaic.c(k, ptx.word())) for vector in vectors for k in range(count(vector))]
 
 
-def packed(numbers: list[Any], size: int) -> Any:
-    """Give vectors of a size, as the registers of an array."""
+def packed(numbers: list[Any]) -> Any:
+    """Give vectors of four, as the registers of an array."""
     made = []
-    for first in range(0, len(numbers), size):
-        part = numbers[first : first + size]
-        vector = llvm.mlir_undef(ir.VectorType.get((size,), part[0].type))
+    for first in range(0, len(numbers), 4):
+        part = numbers[first : first + 4]
+        vector = llvm.mlir_undef(ir.VectorType.get((4,), part[0].type))
         for k, number in enumerate(part):
             vector = llvm.insertelement(vector, number, position=mosaic.c(k, ptx.word()))
         made.append(vector)

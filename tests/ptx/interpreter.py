@@ -124,7 +124,7 @@ class Machine:
         warp.registers[register] = np.where(active, value, before.astype(value.dtype))
 
     def places(self, warp: Warp, operand: str, size: int, active: np.ndarray) -> Any:
-        """Give lanes, the memory they mean by [register + offset], and the bytes in it: (memory, index) a group."""
+        """Give each active lane, and the bytes that it means by [register + offset]."""
         base, _, offset = operand.strip("[] ").partition("+")
         addresses = self.read(warp, base.strip(), np.uint64) + np.uint64(int(offset or 0) % 2**64)
         for lane in np.nonzero(active)[0]:
