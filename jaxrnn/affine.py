@@ -13,8 +13,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .autodiff import reverse_only
 from .cell import Marks, Output, Params, State, cast, float_dtype, where
+from .hooks import forbid
 from .mesh import zeros_like
+
+INSTEAD = (
+    "override `affine` for another state, `output` for another output; or write a plain cell (init, initial_state, "
+    "step) that has this one as a field."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +42,11 @@ class AffineCell(abc.ABC):
     >>> y.shape
     (2, 3)
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse what drivers would ignore."""
+        super().__init_subclass__(**kwargs)
+        forbid(cls, AffineCell, "step", INSTEAD)
 
     @abc.abstractmethod
     def init(self, key: jax.Array, in_dim: int) -> Params:
@@ -59,10 +71,13 @@ class AffineCell(abc.ABC):
         return state, self.output(params, state, x)
 
 
+SOLVER = "The recurrence of an affine cell under Associative() and Native()"
+
+
 def shifted(rows: jax.Array, first: jax.Array, reverse: bool) -> jax.Array:
     """Put `first` (...) before the rows (T, ...) as they are crossed, and leave the last one out."""
     parts = [rows[1:], first[None]] if reverse else [first[None], rows[:-1]]
-    return jnp.concatenate(parts)[: len(rows)]
+    return jnp.concatenate(parts)[: rows.shape[0]]
 
 
 class Solver(abc.ABC):
@@ -94,6 +109,7 @@ def solved(solver: Solver, a: jax.Array, b: jax.Array, state: jax.Array, reverse
 
 
 def _forward(solver: Solver, a: jax.Array, b: jax.Array, state: jax.Array, reverse: bool) -> tuple[jax.Array, Any]:
+    a, b, state = reverse_only((a, b, state), SOLVER)
     states = solved(solver, a, b, state, reverse)
     return states, (a, state, states)
 
@@ -104,7 +120,7 @@ def _backward(solver: Solver, reverse: bool, residuals: Any, dstates: jax.Array)
     db = solved(solver, solver.shift(a, none, not reverse), dstates, none, not reverse)
     before = solver.shift(states, state, reverse)
     first = -1 if reverse else 0
-    return db * before, db, solver.enters(a[first] * db[first], reverse) if len(a) else none
+    return db * before, db, solver.enters(a[first] * db[first], reverse) if a.shape[0] else none
 
 
 solved.defvjp(_forward, _backward)
@@ -122,6 +138,7 @@ def cross(
     if marks.valid is not None:
         a = where(marks.valid, a, jax.tree.map(jnp.ones_like, a))
         b = where(marks.valid, b, jax.tree.map(jnp.zeros_like, b))
+    a, b, state = reverse_only((a, b, state), SOLVER)
     states = jax.tree.map(lambda a, b, s: solved(solver, a, b, s, reverse), a, b, state)
-    final = jax.tree.map(lambda s, states: states[0 if reverse else -1] if len(states) else s, state, states)
+    final = jax.tree.map(lambda s, states: states[0 if reverse else -1] if states.shape[0] else s, state, states)
     return final, cell.output(params, states, xs)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_ch
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
+from .hooks import forbid, forbid_ignored
 from .init import GlorotOrthogonal, Initializer
 from .recurrence import Dense, Recurrence, gates_of
 
@@ -53,6 +55,12 @@ class GatedParams(NamedTuple):
     w_h: jax.Array
     b: jax.Array
     local: Any = ()
+
+
+INSTEAD = (
+    "override `gate` or `transition` for another state, `output` for another output, `project` or `recur` for what the "
+    "gate takes; or write a plain cell (init, initial_state, step) that has this one as a field."
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,8 +105,13 @@ class GatedCell(abc.ABC):
     initializer: Initializer = GlorotOrthogonal()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Do not inherit `native`: a subclass may be another equation."""
+        """Refuse what drivers would ignore, and do not inherit `native`: a subclass may be another equation."""
         super().__init_subclass__(**kwargs)
+        for name in ("step", "advance"):
+            forbid(cls, GatedCell, name, INSTEAD)
+        forbid_ignored(cls, GatedCell, "gate", "transition")
+        for part in ("init_local", "bias_offset"):
+            forbid_ignored(cls, GatedCell, part, "init")
         if "native" not in cls.__dict__:
             setattr(cls, "native", GatedCell.native)  # noqa: B010
 
@@ -199,6 +212,13 @@ def enter(state: State, marks: Marks) -> State:
     return where(marks.fresh, marks.initial, state)
 
 
+def hide_padding(state: State, marks: Marks) -> State:
+    """Return the state that the step's equation sees: zeros where it is padding, so that no NaN gets a gradient."""
+    if marks.valid is None:
+        return state
+    return where(marks.valid, state, jax.tree.map(jnp.zeros_like, state))
+
+
 def leave(new: State, old: State, marks: Marks) -> State:
     """Give the state that a step ends with: the old one where the step is padding. It keeps its dtype."""
     new = jax.tree.map(lambda n, o: n.astype(o.dtype), new, old)
@@ -220,6 +240,28 @@ def before(lengths: Any, time: int) -> jax.Array:
     """Give (T, *batch) for lengths (*batch): whether t < lengths[b]. Narrow integers are widened, lest t overflow."""
     lengths = jnp.asarray(lengths).astype(jnp.int32)
     return jnp.arange(time, dtype=jnp.int32).reshape(time, *[1] * lengths.ndim) < lengths
+
+
+def boundaries(resets: jax.Array, valid: jax.Array | None, reverse: bool) -> jax.Array:
+    """Return (T, *batch): whether a reset lies between a step and the valid step that comes before it as time runs.
+
+    A reset where steps are masked counts at the next valid step; one that no valid step follows does not count.
+
+    Args:
+        resets: (T, *batch) bool, true at t for a boundary between t - 1 and t.
+        valid: (T, *batch) bool, false in the padding; None where there is none.
+        reverse: whether time runs from the last step to the first.
+    """
+    if valid is None:
+        return jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])]) if reverse else resets
+    count = jnp.cumsum(resets.astype(jnp.int32), 0)
+    most = jnp.iinfo(jnp.int32).max
+    if reverse:
+        later = lax.cummin(jnp.where(valid, count, most), 0, reverse=True)
+        later = jnp.concatenate([later[1:], jnp.full_like(later[:1], most)])
+        return valid & (later > count) & (later != most)
+    earlier = lax.cummax(jnp.where(valid, count, 0), 0)
+    return valid & (count > jnp.concatenate([jnp.zeros_like(earlier[:1]), earlier[:-1]]))
 
 
 def float_dtype(tree: Any) -> Any:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from .cell import Cell, Output, Params, State
+from .hooks import forbid_alone
 
 
 class Run(Protocol):
@@ -36,6 +37,11 @@ class Run(Protocol):
 
 class Composite(abc.ABC):
     """Something that `unroll` takes, made of parts."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a `step` and a `cross` that would not be the same."""
+        super().__init_subclass__(**kwargs)
+        forbid_alone(cls, "step", "cross", "streaming calls the one and `unroll` the other.")
 
     @abc.abstractmethod
     def init(self, key: jax.Array, in_dim: int) -> Params:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from .affine import AffineCell
@@ -20,7 +21,7 @@ FEWEST_ROWS = 8
 """The T * B from which on `Native` is taken on a CPU: with fewer, packing weights costs more than it gains."""
 
 
-def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> Driver:
+def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str, state: Any = None) -> Driver:
     """Choose the driver that `unroll(driver=None)` takes for one leaf cell.
 
     On a CPU that is read off `peers.json` and `long.json` of `benchmarks/results/cpu-2-cores` (docs/benchmarks.md);
@@ -31,11 +32,13 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> D
         xs_shape: (T, *batch, D).
         dtype: of params and state; None where they differ.
         platform: "cpu", "gpu" or "tpu".
+        state: the state before the first step, or its shapes and dtypes; None for one of floating leaves.
 
     Returns:
         On a CPU `Native()` wherever it takes the cell, in float32, and its library is there, and `Associative()` for
         any other `AffineCell` (an `LRU` then takes two thirds of the time or much less). Else `Scan()` for a plain
-        cell, a symbolic T (`jax.export`) and a few steps, and `BPTT` for the rest: on a CPU it keeps the gates, the
+        cell, a state with leaves that are not floating (counters, say), a symbolic T (`jax.export`) and a few steps,
+        and `BPTT` for the rest: on a CPU it keeps the gates, the
         faster way (an LSTM's gradient then takes 7.7 arrays of (T, B, H), where `Scan()` takes 14 and `BPTT()` 4.2),
         and projects inputs ahead where that pays; elsewhere it is `BPTT()`. `Native`, `Associative` and `BPTT` end
         forward mode: for `jax.jvp` and `jax.jacfwd` name `Scan()`; for `jax.export` name `BPTT()`, or `Associative()`.
@@ -49,6 +52,8 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str) -> D
     Scan(unroll=1, hoist=0, remat=None)
     """
     length, *batch, features = xs_shape
+    if not all(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(state)):
+        return Scan()
     if platform == "cpu" and _native(cell, xs_shape, dtype):
         return Native()
     if platform == "cpu" and isinstance(cell, AffineCell) and isinstance(length, int) and length > 1:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .cell import Cell, GatedCell, GatedParams, Marks, Output, Params, State, before, cast, where
+from .cell import Cell, GatedCell, GatedParams, Marks, Output, Params, State, before, boundaries, cast, where
 from .compose import Composite
 from .drivers import Driver, Loop
 from .mesh import lift
@@ -23,6 +23,7 @@ def unroll(
     state: State = None,
     *,
     lengths: Any = None,
+    mask: Any = None,
     resets: Any = None,
     reverse: bool = False,
     key: jax.Array | None = None,
@@ -40,9 +41,12 @@ def unroll(
             output is zero, and nothing in the padding reaches an output or a gradient (of a cell that is
             differentiable at an input of zeros). Length 0 gives back the state handed in. NumPy arrays and lists are
             checked to lie between 0 and T; values on a device are taken at their word.
+        mask: booleans (T, *batch): a step where it is false leaves the state as it is, yields zeros, and is padding
+            in every other way: padding on the left, or gaps. With `lengths`, a step counts where both say so.
         resets: booleans (T, *batch): true at t marks a boundary between t - 1 and t, where the state becomes
             `cell.initial_state(params)` whatever it was; before x_t is consumed. With `reverse` the same boundary
-            holds between the same two steps.
+            holds between the same two steps. A boundary inside a gap of `mask` counts at the next step that counts.
+            Nothing before a boundary reaches a gradient of what comes after it, NaN included.
         reverse: cross from the last step to the first; the output of step t stays at t.
         key: what dropout and zoneout draw from; None is deterministic.
         state_dtype: what the state is kept in, if not in the dtype that it comes with: `jnp.float32` for a
@@ -61,11 +65,12 @@ def unroll(
     >>> state.h.shape, ys.shape
     ((2, 8), (10, 2, 8))
     """
-    lengths, resets = (m if m is None or isinstance(m, jax.Array) else np.asarray(m) for m in (lengths, resets))
-    batch = _check(cell, xs, lengths, resets, driver)
+    on_host = lambda m: m if m is None or isinstance(m, jax.Array) else np.asarray(m)
+    lengths, mask, resets = map(on_host, (lengths, mask, resets))
+    batch = _check(cell, xs, lengths, mask, resets, driver)
     cross = _cross if isinstance(driver, Loop) else _compiled
     dtype = None if state_dtype is None else jnp.dtype(state_dtype)
-    return cross(cell, params, xs, state, lengths, resets, key, batch, bool(reverse), dtype, driver)
+    return cross(cell, params, xs, state, lengths, mask, resets, key, batch, bool(reverse), dtype, driver)
 
 
 def _cross(
@@ -74,6 +79,7 @@ def _cross(
     xs: Any,
     state: State,
     lengths: Any,
+    mask: Any,
     resets: Any,
     key: jax.Array | None,
     batch: tuple[int, ...],
@@ -85,6 +91,8 @@ def _cross(
     xs, params = jax.tree.map(jnp.asarray, (xs, params))
     length = jax.tree.leaves(xs)[0].shape[0]
     valid = None if lengths is None else before(lengths, length)
+    if mask is not None:
+        valid = jnp.asarray(mask) if valid is None else valid & mask
     xs = _cleared(xs, valid)
     initial = cast(cell.initial_state(params, batch), state_dtype)
     if state is None:
@@ -94,9 +102,6 @@ def _cross(
         _check_state(cell, batch, state, initial)
         state = cast(state, state_dtype)
     initial = jax.tree.map(lambda i, s: i.astype(s.dtype), initial, state)
-    marked = None if resets is None else jnp.asarray(resets)
-    if marked is not None and valid is not None:
-        marked &= valid
 
     def run(
         cell: Any,
@@ -114,7 +119,7 @@ def _cross(
             return cell.cross(functools.partial(run, rev=rev), params, state, initial, xs, key)
         _check_params(cell, params)
         params, state, initial = lift((params, state, initial), xs, len(batch))
-        fresh = marked if marked is None or not rev else _between(marked)
+        fresh = None if resets is None else boundaries(jnp.asarray(resets), valid, rev)
         marks = Marks(valid, fresh, None if fresh is None else initial)
         with jax.named_scope(type(cell).__name__):
             state, ys = _driver(cell, params, state, xs, driver)(cell, params, state, xs, marks, reverse=rev)
@@ -132,12 +137,7 @@ def _driver(cell: Cell, params: Params, state: State, xs: Any, driver: Driver | 
         return driver
     dtypes = {a.dtype for a in jax.tree.leaves((params, state))}
     dtype = dtypes.pop() if len(dtypes) == 1 else None
-    return select(cell, jax.tree.leaves(xs)[0].shape, dtype, jax.default_backend())
-
-
-def _between(marked: jax.Array) -> jax.Array:
-    """Boundaries as the way back meets them: the one between t and t + 1 stands before step t."""
-    return jnp.concatenate([marked[1:], jnp.zeros_like(marked[:1])])
+    return select(cell, jax.tree.leaves(xs)[0].shape, dtype, jax.default_backend(), state)
 
 
 def _cleared(tree: Any, valid: jax.Array | None) -> Any:
@@ -145,7 +145,7 @@ def _cleared(tree: Any, valid: jax.Array | None) -> Any:
     return tree if valid is None else where(valid, tree, jax.tree.map(jnp.zeros_like, tree))
 
 
-def _check(cell: Any, xs: Any, lengths: Any, resets: Any, driver: Any) -> tuple[int, ...]:
+def _check(cell: Any, xs: Any, lengths: Any, mask: Any, resets: Any, driver: Any) -> tuple[int, ...]:
     """Give the batch axes; raise what does not fit."""
     if isinstance(cell, type) or not isinstance(cell, Cell | Composite):
         raise ValueError(
@@ -162,12 +162,12 @@ def _check(cell: Any, xs: Any, lengths: Any, resets: Any, driver: Any) -> tuple[
         )
     length, *axes = shapes[0][:-1]
     batch = tuple(axes)
-    _check_marks(length, batch, lengths, resets)
+    _check_marks(length, batch, lengths, {"mask": mask, "resets": resets})
     return batch
 
 
-def _check_marks(length: Any, batch: tuple[int, ...], lengths: Any, resets: Any) -> None:
-    """Raise unless lengths (*batch) are integers and resets (T, *batch) are booleans."""
+def _check_marks(length: Any, batch: tuple[int, ...], lengths: Any, flags: dict[str, Any]) -> None:
+    """Raise unless lengths (*batch) are integers, and mask and resets (T, *batch) booleans."""
     if lengths is not None:
         if lengths.shape != batch or not jnp.issubdtype(lengths.dtype, jnp.integer):
             raise ValueError(
@@ -175,11 +175,12 @@ def _check_marks(length: Any, batch: tuple[int, ...], lengths: Any, resets: Any)
             )
         if isinstance(lengths, np.ndarray) and lengths.size and not 0 <= lengths.min() <= lengths.max() <= length:
             raise ValueError(f"lengths must lie between 0 and T={length}; got {lengths.min()} to {lengths.max()}")
-    if resets is not None and (resets.shape != (length, *batch) or resets.dtype != jnp.dtype(bool)):
-        raise ValueError(
-            f"resets must be booleans of shape {(length, *batch)}, (T, *batch); got {resets.dtype} {resets.shape}. "
-            "From numbers: resets.astype(bool)."
-        )
+    for name, flag in flags.items():
+        if flag is not None and (flag.shape != (length, *batch) or flag.dtype != jnp.dtype(bool)):
+            raise ValueError(
+                f"{name} must be booleans of shape {(length, *batch)}, (T, *batch); got {flag.dtype} {flag.shape}. "
+                f"From numbers: {name}.astype(bool)."
+            )
 
 
 def _check_state(cell: Any, batch: tuple[int, ...], state: State, needed: State) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -13,6 +14,7 @@ from ..affine import AffineCell, Solver
 from ..affine import cross as cross_affine
 from ..cell import Cell, Marks, Output, Params, State
 from ..mesh import zeros_like
+from .live import cut
 
 ENOUGH = 1 << 20
 """Numbers that a step should have on an accelerator to be worth its loop (unmeasured)."""
@@ -63,7 +65,10 @@ class Associative:
             raise ValueError(f"{self} takes no resets with reverse: those between two parts stand on the next device.")
         chunks = Chunks(self.chunk)
         solver = chunks if self.axis is None else Parts(self.axis, chunks)
-        return cross_affine(solver, cell, params, state, xs, marks, reverse=reverse)
+        across = functools.partial(cross_affine, solver, cell, reverse=reverse)
+        if self.axis is not None:  # whether a step is live is known by all devices together
+            return across(params, state, xs, marks)
+        return cut(across, params, state, xs, marks, reverse=reverse)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +79,11 @@ class Chunks(Solver):
 
     def __call__(self, a: jax.Array, b: jax.Array, state: jax.Array, reverse: bool) -> jax.Array:
         """Fold the chunks, solve for the states between them, and cross them."""
-        time = len(b)
+        time = b.shape[0]
         steps = self.chunk or chosen(time, state.size)
-        if steps >= time:
+        if self.chunk and not isinstance(time, int):
+            raise ValueError(f"chunks of {self.chunk} steps need a T that is known; got {time}. Use Associative().")
+        if steps is time or steps >= time:
             return _scanned(a, b, state, reverse)
         a, b = _cut(a, steps, 1), _cut(b, steps, 0)
         products, sums = _folded(a, b, reverse)
@@ -135,7 +142,9 @@ class Parts(Solver):
 
 
 def chosen(time: int, width: int) -> int:
-    """Give the steps of a chunk for so many steps of so many numbers: T for no chunks."""
+    """Return the steps of a chunk for so many steps of so many numbers: T for no chunks, and for symbolic shapes."""
+    if not isinstance(time, int) or not isinstance(width, int):
+        return time
     count = min(math.isqrt(time), ENOUGH // max(width, 1))
     return time if jax.default_backend() == "cpu" or time < SHORT or count < 2 else -(-time // count)
 

@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..autodiff import reverse_only
 from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter, leave
 from ..mesh import rows_of, zeros_like
 from ..terms import Terms, merge
 from .driver import body, cast_like, gated, in_chunks, present, steps
+from .live import clear, live, outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +58,8 @@ class BPTT:
         cell = gated(cell, self)
         if not all(_differentiable(s) for s in jax.tree.leaves(state)):
             raise ValueError(f"{self} needs a state of floating leaves; {cell} keeps others too. Use Scan().")
-        final, states = trajectory(cell, self, reverse, params, state, xs, marks)
-        return final, cell.output(params, states, xs)
+        final, states = trajectory(cell, self, reverse, *reverse_only((params, state, xs, marks), self))
+        return final, outputs(cell, params, states, xs, marks)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -104,6 +106,8 @@ def _forward(cell: GatedCell, how: BPTT, reverse: bool, *primals: Any) -> tuple[
 def _backward(cell: GatedCell, how: BPTT, reverse: bool, residuals: Any, cotangents: Any) -> Any:
     params, state, xs, marks, states, terms = residuals
     dfinal, dstates = present(cotangents)
+    marks = live(marks, dfinal, dstates, reverse)
+    xs = xs if marks.fresh is None else clear(marks, xs)
     ds = _add(jax.tree.map(zeros_like, state), dfinal)
     local, local_vjp = jax.vjp(cell.local, params)
     zeros = (_wide_zeros(params), _wide_zeros(local), jax.tree.map(zeros_like, marks.initial))
@@ -185,6 +189,7 @@ def _chunk(rows: Rows, start: Any, size: int, carry: Any) -> tuple[Any, Any]:
     cell, params = rows.cell, rows.params
     ds, (dparams, dlocal, dinitial) = carry
     xs, previous, marks, terms, dstates = rows.cut(start, size)
+    previous, terms = clear(marks, (previous, terms))
     into = lambda s, valid, fresh: enter(s, Marks(valid, fresh, marks.initial))
     entered = jax.vmap(into)(previous, marks.valid, marks.fresh)
     if terms is None:

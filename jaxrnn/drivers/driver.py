@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter, leave
+from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter, hide_padding, leave
 
 
 class Driver(Protocol):
@@ -37,7 +37,7 @@ def body(step: Step, initial: State) -> Step:
         x, valid, fresh = inputs
         marks = Marks(valid, fresh, initial)
         old = enter(state, marks)
-        new, y = step(old, x)
+        new, y = step(hide_padding(old, marks), x)
         return leave(new, old, marks), y
 
     return one

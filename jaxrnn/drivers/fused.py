@@ -11,13 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from ..affine import shifted
-from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter
+from ..autodiff import reverse_only
+from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter, where
 from ..fused.calls import Call, Ones, Rows, Weights, ruled
 from ..fused.equation import Equation, blocks, equation, recurrence_of
 from ..mesh import on_each_device, vary, varying
 from ..terms import merge
 from . import bptt
 from .driver import cast_like, gated, present, steps
+from .live import live, outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +60,9 @@ class Fused:
 
         def cross(params: Params, state: State, xs: Any, marks: Marks) -> tuple[State, Output]:
             operands = (params, state, xs, marks)
-            final, states, _ = _trajectory(cell, self, reverse, *vary(operands, varying(operands)))
-            return final, cell.output(params, states, xs)
+            operands = reverse_only(vary(operands, varying(operands)), self)
+            final, states, _ = _trajectory(cell, self, reverse, *operands)
+            return final, outputs(cell, params, states, xs, marks)
 
         return on_each_device(cross, params, state, xs, marks)
 
@@ -174,12 +177,19 @@ def _trajectory(
 
 def _forward(cell: GatedCell, how: Fused, reverse: bool, *primals: Any) -> tuple[Any, Any]:
     arguments = jax.tree.map(lambda p: p.value, primals)
-    out = _trajectory(cell, how, reverse, *arguments)
+    out = _trajectory(cell, how, reverse, *reverse_only(arguments, how))
     return out, (arguments, out[1:])
 
 
 def _backward(cell: GatedCell, how: Fused, reverse: bool, residuals: Any, cotangents: Any) -> Any:
-    return _pull(cell, how, reverse, *residuals, present(cotangents[:2]))
+    (params, state, xs, marks), (states, reads) = residuals
+    dfinal, dstates = present(cotangents[:2])
+    alive = live(marks, dfinal, dstates, reverse)
+    if marks.fresh is not None:
+        dead = ~alive.valid if marks.valid is None else marks.valid & ~alive.valid
+        xs, states, reads = where(dead, jax.tree.map(jnp.zeros_like, (xs, states, reads)), (xs, states, reads))
+    arguments, kept = reverse_only(((params, state, xs, alive), (states, reads)), how)
+    return _pull(cell, how, reverse, arguments, kept, (dfinal, dstates))
 
 
 _trajectory.defvjp(_forward, _backward, symbolic_zeros=True)

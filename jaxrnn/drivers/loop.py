@@ -12,6 +12,7 @@ from jax import lax
 
 from ..cell import Cell, Marks, Output, Params, State
 from .driver import body, steps
+from .live import cut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,12 @@ class Loop:
         self, cell: Cell, params: Params, state: State, xs: Any, marks: Marks, *, reverse: bool = False
     ) -> tuple[State, Output]:
         """Cross time step by step."""
+        return cut(functools.partial(self._loop, cell, reverse), params, state, xs, marks, reverse=reverse)
+
+    def _loop(
+        self, cell: Cell, reverse: bool, params: Params, state: State, xs: Any, marks: Marks
+    ) -> tuple[State, Output]:
+        """Return what `__call__` does; its gradient is JAX's own."""
         inputs = (xs, marks.valid, marks.fresh)
         step = body(functools.partial(cell.step, params), marks.initial)
         length = steps(xs)

@@ -13,6 +13,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from ..affine import AffineCell
 from ..affine import cross as cross_affine
+from ..autodiff import reverse_only
 from ..cell import Cell, GatedCell, GatedParams, Marks, Output, Params, State
 from ..mesh import on_each_device, vary, varying
 from ..native import library
@@ -20,6 +21,7 @@ from ..native.affine import Kernel
 from ..native.calls import Backward, Cotangents, Crossed, Forward, Gradients, Operands, Weights
 from ..recurrence import Dense, check_features
 from .bptt import BPTT
+from .live import cut, live
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +54,12 @@ class Native:
             raise ValueError(f"{self} {refusal}. Use BPTT(), or Scan(), which takes any cell.")
         if isinstance(cell, AffineCell):
             across = functools.partial(cross_affine, Kernel(), cell, reverse=reverse)
+            across = functools.partial(cut, across, reverse=reverse)
             return on_each_device(across, params, state, xs, marks)
         assert isinstance(cell, GatedCell)
         check_features(xs, params.w_x)
         plan = Plan(cell, reverse, jax.tree.structure(params.local), jax.tree.structure(state))
-        return on_each_device(plan.cross, params, state, xs, marks)
+        return on_each_device(plan.cross, *reverse_only((params, state, xs, marks), self))
 
 
 def refuses(cell: Cell, dtypes: set[Any]) -> str | None:
@@ -127,13 +130,16 @@ def _cross(plan: Plan, keep: bool, operands: Operands) -> Crossed:
 def _forward(plan: Plan, keep: bool, operands: Operands) -> tuple[Crossed, Any]:
     wanted = None if operands.xs.perturbed else ()
     operands = jax.tree.map(lambda p: p.value, operands)
-    crossed = _cross(plan, True, operands)
+    crossed = _cross(plan, True, reverse_only(operands, Native()))
     return (crossed if keep else crossed._replace(kept=None)), (operands, crossed, wanted)
 
 
 def _backward(plan: Plan, keep: bool, residuals: Any, cotangents: Crossed) -> tuple[Operands]:
     operands, crossed, wanted = residuals
     ys, final = (None if isinstance(ct, SymbolicZero) else ct for ct in (cotangents.ys, cotangents.final))
+    marks = Marks(operands.valid, operands.fresh)
+    valid = live(marks, None if final is None else jnp.moveaxis(final, 1, 0), ys, plan.reverse).valid
+    operands, crossed = reverse_only((operands._replace(valid=valid), crossed), Native())
     d = _pull(plan, wanted is None, operands, crossed, Cotangents(ys, final))
     return (Operands(d.xs, d.weights, d.state, d.initial, None, None),)
 

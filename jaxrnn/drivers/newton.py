@@ -16,9 +16,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..affine import shifted
+from ..autodiff import reverse_only
 from ..cell import Cell, Marks, Output, Params, State
 from ..mesh import zeros_like
 from .linearise import Steps
+from .live import cut
 
 TOLERANCE = {2: 1e-2, 4: 1e-6, 8: 1e-12}
 """By the bytes of a number."""
@@ -87,6 +89,13 @@ class Newton:
         self, cell: Cell, params: Params, state: State, xs: Any, marks: Marks, *, reverse: bool = False
     ) -> tuple[State, Output]:
         """Cross time."""
+        return cut(functools.partial(self._solve, cell, reverse), params, state, xs, marks, reverse=reverse)
+
+    def _solve(
+        self, cell: Cell, reverse: bool, params: Params, state: State, xs: Any, marks: Marks
+    ) -> tuple[State, Output]:
+        """Return what `__call__` does; every step takes part in its gradient."""
+        params, state, xs, marks = reverse_only((params, state, xs, marks), self)
         steps = Steps.of(cell, state, self.jacobian, self)
         row = marks._replace(initial=None)
         states = _trajectory(self, steps, reverse, params, steps.flat(state), xs, row, marks.initial)
@@ -168,7 +177,7 @@ def _trajectory(
 
 
 def _forward(how: Newton, steps: Steps, reverse: bool, *arguments: Any) -> tuple[jax.Array, Any]:
-    states = _trajectory(how, steps, reverse, *arguments)
+    states = _trajectory(how, steps, reverse, *reverse_only(arguments, how))
     return states, (arguments, states)
 
 

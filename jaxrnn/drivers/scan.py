@@ -12,6 +12,7 @@ from jax import lax
 
 from ..cell import Cell, GatedCell, Marks, Output, Params, State
 from .driver import Step, body, gated, in_chunks, steps
+from .live import cut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,12 @@ class Scan:
         self, cell: Cell, params: Params, state: State, xs: Any, marks: Marks, *, reverse: bool = False
     ) -> tuple[State, Output]:
         """Cross time with `lax.scan`."""
+        return cut(functools.partial(self._scan, cell, reverse), params, state, xs, marks, reverse=reverse)
+
+    def _scan(
+        self, cell: Cell, reverse: bool, params: Params, state: State, xs: Any, marks: Marks
+    ) -> tuple[State, Output]:
+        """Return what `__call__` does; its gradient is JAX's own."""
         if self.hoist:
             cross = self._hoisting(gated(cell, self), params, marks.initial, reverse)
         else:

@@ -84,8 +84,7 @@ class ForwardLoop {
     const Index panels = P::count(hidden);
     const std::size_t bytes = static_cast<std::size_t>(hidden) * sizeof(float);
     if (Cell::STATES > 1) {
-      std::memset(own_.memory, 0, static_cast<std::size_t>(rows_.count() * own_.width) * sizeof(float));
-      for (Index r = rows_.first; r < rows_.last; r++) std::memcpy(memory(r), job_.state + size + r * hidden, bytes);
+      for (Index r = rows_.first; r < rows_.last; r++) set_memory(r, job_.state + size + r * hidden);
     }
     for (Index s = 0; s < shape.time; s++) {
       if (own_.steps > 0 && s % own_.steps == 0) look_ahead(s);
@@ -100,6 +99,13 @@ class ForwardLoop {
       std::memcpy(job_.final + r * hidden, h + r * hidden, bytes);
       if (Cell::STATES > 1) std::memcpy(job_.final + size + r * hidden, memory(r), bytes);
     }
+  }
+
+  // The lanes past the last unit are zero: a NaN that they hold would outlive a reset.
+  void set_memory(Index row, const float* from) const {
+    const Index hidden = job_.shape.hidden;
+    std::memset(memory(row) + hidden, 0, static_cast<std::size_t>(own_.width - hidden) * sizeof(float));
+    std::memcpy(memory(row), from, static_cast<std::size_t>(hidden) * sizeof(float));
   }
 
   float* memory(Index row) const { return own_.memory + (row - rows_.first) * own_.width; }
@@ -118,7 +124,7 @@ class ForwardLoop {
         continue;
       }
       const bool fresh = job_.marks.fresh && job_.marks.fresh[mark + r];
-      if (fresh && Cell::STATES > 1) std::memcpy(memory(r), job_.marks.initial + size + r * hidden, bytes);
+      if (fresh && Cell::STATES > 1) set_memory(r, job_.marks.initial + size + r * hidden);
       own_.rows[count] = r;
       own_.old[count++] = (fresh ? job_.marks.initial : before) + r * hidden;
     }
