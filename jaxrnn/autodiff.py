@@ -125,6 +125,4 @@ _linear_p.def_abstract_eval(lambda *_, avals, **__: list(avals))
 ad.primitive_jvps[_linear_p] = _linear_jvp
 ad.primitive_transposes[_linear_p] = _linear_transpose
 batching.primitive_batchers[_linear_p] = _linear_batched
-mlir.register_lowering(
-    _linear_p, mlir.lower_fun(lambda *arrays, forward, **_: forward(*arrays), multiple_results=True)
-)
+mlir.register_lowering(_linear_p, mlir.lower_fun(lambda *arrays, forward, **_: forward(*arrays), multiple_results=True))

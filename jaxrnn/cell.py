@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .exportable import exportable
 from .hooks import forbid, forbid_ignored
 from .init import GlorotOrthogonal, Initializer
 from .recurrence import Dense, Recurrence, gates_of
@@ -41,6 +42,7 @@ class Cell(Protocol):
         ...
 
 
+@exportable
 class GatedParams(NamedTuple):
     """The params of a gated cell, plain arrays.
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from .cell import Cell, Output, Params, State
+from .exportable import exportable
 from .hooks import forbid_alone
 
 
@@ -154,6 +155,7 @@ class Stack(Composite):
         return tuple(states), xs
 
 
+@exportable
 class Both(NamedTuple):
     """The params, or the state, of the two directions."""
 

@@ -16,6 +16,7 @@ from .compose import need_step, out_dim
 from .embed import BagEmbedding as BagEmbedding
 from .embed import Embed as Embed
 from .embed import Embedding as Embedding
+from .exportable import exportable
 from .read import Read as Read
 from .read import ends as ends
 from .read import every as every
@@ -25,6 +26,7 @@ from .read import mean as mean
 from .unroll import unroll
 
 
+@exportable
 class ReadoutParams(NamedTuple):
     """The params of a readout.
 
@@ -51,6 +53,7 @@ def readout(params: ReadoutParams, h: jax.Array) -> jax.Array:
     return h @ params.v + params.c
 
 
+@exportable
 class ModelParams(NamedTuple):
     """The params of a model, as its parts define them."""
 

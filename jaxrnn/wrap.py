@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from .cell import Cell, GatedCell, Output, Params, State
 from .compose import Composite, Run, need_step, out_dim
 from .delegate import Delegate
+from .exportable import exportable
 
 
+@exportable
 class LearnedParams(NamedTuple):
     """The params of a cell, and its initial state without batch axes."""
 

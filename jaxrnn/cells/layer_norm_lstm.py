@@ -11,10 +11,12 @@ from jax import lax
 from jax.nn import sigmoid
 
 from ..cell import GatedCell, GatedParams, cast
+from ..exportable import exportable
 from ..recurrence import gates_of
 from .lstm import LSTMState, forget_offset
 
 
+@exportable
 class LayerNorms(NamedTuple):
     """Gains of the normalised input terms (4, H), recurrent terms (4, H) and memory (H,), and its bias (H,)."""
 

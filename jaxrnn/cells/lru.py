@@ -11,9 +11,11 @@ import jax.numpy as jnp
 
 from ..affine import AffineCell
 from ..cell import float_dtype
+from ..exportable import exportable
 from ..recurrence import check_features
 
 
+@exportable
 class LRUParams(NamedTuple):
     """The params of an LRU with N states, plain real arrays.
 

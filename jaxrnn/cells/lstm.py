@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 
 from ..cell import GatedCell, GatedParams
+from ..exportable import exportable
 
 
+@exportable
 class LSTMState(NamedTuple):
     """h (*batch, H), what is put out and read; c (*batch, H), the memory."""
 

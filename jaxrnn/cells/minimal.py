@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from ..affine import AffineCell
+from ..exportable import exportable
 from ..init import GlorotOrthogonal, Initializer
 from ..recurrence import gates_of
 
 
+@exportable
 class MinimalParams(NamedTuple):
     """w_x (D, G, H) and b (G, H), of the gates and of the candidate, the last."""
 

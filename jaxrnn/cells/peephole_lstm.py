@@ -10,9 +10,11 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 
 from ..cell import GatedCell, GatedParams
+from ..exportable import exportable
 from .lstm import LSTMState, forget_offset
 
 
+@exportable
 class Peepholes(NamedTuple):
     """Weights from the memory to the gates, each (H,)."""
 

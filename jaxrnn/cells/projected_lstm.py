@@ -10,11 +10,13 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 
 from ..cell import cast, float_dtype
+from ..exportable import exportable
 from ..init import GlorotOrthogonal, Initializer
 from ..recurrence import gates_of
 from .lstm import LSTMState, forget_offset
 
 
+@exportable
 class ProjectedLSTMParams(NamedTuple):
     """w_x (D, 4, H), w_h (P, 4, H), b (4, H), w_p (H, P)."""
 

@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from ..affine import AffineCell
+from ..exportable import exportable
 from ..init import GlorotOrthogonal, Initializer
 from ..recurrence import gates_of
 
 LEAST = 1e-12  # of 1 - a^2, lest the gradient of its root be infinite
 
 
+@exportable
 class RGLRUParams(NamedTuple):
     """The params of an RG-LRU, plain arrays.
 

@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from ..affine import AffineCell
+from ..exportable import exportable
 from ..init import GlorotOrthogonal, Initializer
 from ..recurrence import gates_of
 
 
+@exportable
 class SRUParams(NamedTuple):
     """The params of an SRU, plain arrays.
 

@@ -39,10 +39,17 @@ class Native:
     Reverse mode only: for `jax.jvp` and forward mode use `Scan()`. A second order, reverse over reverse, of a
     gated cell is taken through `BPTT()`.
 
+    Args:
+        exported: what computes in its place in a program that `jax.export` makes, since whoever loads that may not have
+            this library; None leaves the call in the program, which `jax.export` takes with
+            `disabled_checks=[jax.export.DisabledSafetyCheck.custom_call(name)]` for every name that it refuses.
+
     Raises:
         ValueError: for another cell, recurrence or dtype.
         RuntimeError: where the library was not built; `jaxrnn.drivers.available()` says why.
     """
+
+    exported: BPTT | None = dataclasses.field(default=BPTT(), repr=False)
 
     def __call__(
         self, cell: Cell, params: Params, state: State, xs: Any, marks: Marks, *, reverse: bool = False
@@ -53,12 +60,12 @@ class Native:
         if refusal := refuses(cell, {a.dtype for a in jax.tree.leaves((params, state))}):
             raise ValueError(f"{self} {refusal}. Use BPTT(), or Scan(), which takes any cell.")
         if isinstance(cell, AffineCell):
-            across = functools.partial(cross_affine, Kernel(), cell, reverse=reverse)
+            across = functools.partial(cross_affine, Kernel(self.exported is not None), cell, reverse=reverse)
             across = functools.partial(cut, across, reverse=reverse)
             return on_each_device(across, params, state, xs, marks)
         assert isinstance(cell, GatedCell)
         check_features(xs, params.w_x)
-        plan = Plan(cell, reverse, jax.tree.structure(params.local), jax.tree.structure(state))
+        plan = Plan(cell, reverse, self.exported, jax.tree.structure(params.local), jax.tree.structure(state))
         return on_each_device(plan.cross, *reverse_only((params, state, xs, marks), self))
 
 
@@ -80,6 +87,7 @@ class Plan:
 
     cell: GatedCell
     reverse: bool
+    exported: BPTT | None
     local_tree: Any
     state_tree: Any
 
@@ -87,6 +95,11 @@ class Plan:
     def kernel(self) -> str:
         """Its name."""
         return str(self.cell.native())
+
+    @property
+    def portable(self) -> bool:
+        """Whether another driver takes its place in a program that is exported."""
+        return self.exported is not None
 
     def cross(self, params: GatedParams, state: State, xs: jax.Array, marks: Marks) -> tuple[State, Output]:
         """Cross time."""
@@ -109,8 +122,8 @@ class Plan:
         operands = Operands(wide(xs.astype(jnp.float32)), weights, stack(state), initial, valid, fresh)
         return vary(operands, varying(operands))
 
-    def in_jax(self, operands: Operands) -> tuple[Any, Any]:
-        """Do what the kernel does by `BPTT()`: give ys and final."""
+    def forward(self, operands: Operands) -> tuple[Any, Any]:
+        """Return ys and the final state, as the kernel does, in JAX."""
         local = jax.tree.unflatten(self.local_tree, list(operands.weights.local))
         params = GatedParams(*operands.weights[:3], local)
         state, initial = (
@@ -118,13 +131,21 @@ class Plan:
             for s in (operands.state, operands.initial)
         )
         marks = Marks(operands.valid, operands.fresh, initial)
-        final, ys = BPTT()(self.cell, params, state, operands.xs, marks, reverse=self.reverse)
+        final, ys = (self.exported or BPTT())(self.cell, params, state, operands.xs, marks, reverse=self.reverse)
         return ys, jnp.stack(jax.tree.leaves(final))
+
+    def backward(self, operands: Operands, cotangents: Cotangents) -> Gradients:
+        """Return the gradients for the operands, as the kernel does, in JAX."""
+        xs, weights, state, initial, valid, fresh = operands
+        forward = lambda xs, weights, state, initial: self.forward(Operands(xs, weights, state, initial, valid, fresh))
+        out, pull = jax.vjp(forward, xs, weights, state, initial)
+        full = [jnp.zeros_like(o) if ct is None else ct for o, ct in zip(out, cotangents, strict=True)]
+        return Gradients(*pull(tuple(full)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _cross(plan: Plan, keep: bool, operands: Operands) -> Crossed:
-    return Forward(plan.kernel, plan.reverse, keep)(operands)
+    return Forward(plan, keep)(operands)
 
 
 def _forward(plan: Plan, keep: bool, operands: Operands) -> tuple[Crossed, Any]:
@@ -150,7 +171,7 @@ _cross.defvjp(_forward, _backward, symbolic_zeros=True)
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _pull(plan: Plan, inputs: bool, operands: Operands, crossed: Crossed, cotangents: Cotangents) -> Gradients:
     """Pull cotangents back through the kernel. `crossed` follows from the operands: it gets no gradient of its own."""
-    return Backward(plan.kernel, plan.reverse, inputs)(operands, crossed, cotangents)
+    return Backward(plan, inputs)(operands, crossed, cotangents)
 
 
 def _pull_forward(plan: Plan, inputs: bool, *operands: Any) -> tuple[Gradients, Any]:
@@ -161,15 +182,11 @@ def _pull_backward(plan: Plan, inputs: bool, residuals: Any, seconds: Gradients)
     """Differentiate the way back, for a second order: that of `BPTT()`, which computes the same."""
     operands, crossed, cotangents = residuals
 
-    def way_back(operands: Operands, cotangents: Cotangents) -> Gradients:
-        xs, weights, state, initial, valid, fresh = operands
-        there = lambda xs, weights, state, initial: plan.in_jax(Operands(xs, weights, state, initial, valid, fresh))
-        out, pull = jax.vjp(there, xs, weights, state, initial)
-        full = [jnp.zeros_like(o) if ct is None else ct for o, ct in zip(out, cotangents, strict=True)]
-        gradients = Gradients(*pull(tuple(full)))
+    def backward(operands: Operands, cotangents: Cotangents) -> Gradients:
+        gradients = plan.backward(operands, cotangents)
         return gradients if inputs else gradients._replace(xs=None)
 
-    doperands, dcotangents = jax.vjp(way_back, operands, cotangents)[1](seconds)
+    doperands, dcotangents = jax.vjp(backward, operands, cotangents)[1](seconds)
     return doperands, jax.tree.map(jnp.zeros_like, crossed), dcotangents
 
 

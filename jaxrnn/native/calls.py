@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ..fold import fold, unfold
 from ..mesh import vary, varying
 from . import library
+from .portable import portable
 
 PADDED_TO = 16  # of job.h
 
@@ -69,18 +70,38 @@ class Gradients(NamedTuple):
     initial: Any
 
 
+class Twin(Protocol):
+    """A kernel's equation in JAX, a frozen value: for second derivatives, and for programs that are exported.
+
+    Attributes:
+        kernel: the name of the kernel in `kernel.cc`.
+        reverse: whether time runs from the last step to the first.
+        portable: whether it takes the kernel's place in a program that is exported.
+    """
+
+    kernel: Any
+    reverse: Any
+    portable: Any
+
+    def forward(self, operands: Operands) -> tuple[jax.Array, jax.Array]:
+        """Return ys (T, B, H) and the final state (S, B, H)."""
+        ...
+
+    def backward(self, operands: Operands, cotangents: Cotangents) -> Gradients:
+        """Return the gradients for the operands; None in the cotangents stands for zero."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Forward:
     """Cross time.
 
     Args:
-        kernel: its name in `kernel.cc`.
-        reverse: whether from the last step to the first.
+        twin: the same computation in JAX.
         keep: whether to keep what the way back needs.
     """
 
-    kernel: str
-    reverse: bool
+    twin: Twin
     keep: bool
 
     def __call__(self, operands: Operands) -> Crossed:
@@ -90,10 +111,19 @@ class Forward:
     def direct(self, operands: Operands) -> Crossed:
         """Call the library."""
         (time, batch, _), hidden = operands.xs.shape, operands.state.shape[-1]
-        width = library.kept(self.kernel) * -(-hidden // PADDED_TO) * PADDED_TO
-        kept = _floats(time, batch, width) if self.keep else None
+        kept = self._kept(operands) if self.keep else None
         results = Crossed(_floats(time, batch, hidden), _floats(*operands.state.shape), kept)
-        return _call("jaxrnn_forward", results, operands, cell=self.kernel, reverse=self.reverse)
+        return _call("jaxrnn_forward", results, operands, cell=self.twin.kernel, reverse=self.twin.reverse)
+
+    def in_jax(self, operands: Operands) -> Crossed:
+        """Return the same without the library; nothing is kept, since `Backward.in_jax` computes it again."""
+        ys, final = self.twin.forward(operands)
+        kept = self._kept(operands) if self.keep else None
+        return Crossed(ys, final, None if kept is None else jnp.zeros(kept.shape, kept.dtype))
+
+    def _kept(self, operands: Operands) -> jax.ShapeDtypeStruct:
+        width = library.kept(self.twin.kernel) * -(-operands.state.shape[-1] // PADDED_TO) * PADDED_TO
+        return _floats(*operands.xs.shape[:2], width)
 
     def widened(self, size: int) -> Forward:
         """Be the call for `size` times the batch."""
@@ -105,14 +135,12 @@ class Backward:
     """Walk back.
 
     Args:
-        kernel: its name in `kernel.cc`.
-        reverse: as the way there was.
+        twin: the same computation in JAX.
         inputs: whether gradients for the inputs are wanted.
         groups: equal parts of the batch, each with gradients for weights of its own; more than 1 under `vmap` alone.
     """
 
-    kernel: str
-    reverse: bool
+    twin: Twin
     inputs: bool
     groups: int = 1
 
@@ -126,8 +154,15 @@ class Backward:
         weights = Weights(*(_floats(self.groups * len(w), *w.shape[1:]) for w in operands.weights))
         xs = like(operands.xs) if self.inputs else None
         results = Gradients(xs, weights, like(operands.state), like(operands.initial))
-        how = {"cell": self.kernel, "reverse": self.reverse, "groups": np.int64(self.groups)}
+        how = {"cell": self.twin.kernel, "reverse": self.twin.reverse, "groups": np.int64(self.groups)}
         return _call("jaxrnn_backward", results, operands, crossed.ys, crossed.kept, cotangents, **how)
+
+    def in_jax(self, operands: Operands, crossed: Crossed, cotangents: Cotangents) -> Gradients:
+        """Return the same without the library."""
+        if self.groups > 1:
+            raise ValueError("a gradient under jax.vmap is not exported with Native(): name driver=jaxrnn.BPTT().")
+        gradients = self.twin.backward(operands, cotangents)
+        return gradients if self.inputs else gradients._replace(xs=None)
 
     def widened(self, size: int) -> Backward:
         """Be the call for `size` times the batch."""
@@ -188,9 +223,14 @@ def _unfold(size: int, out: Crossed | Gradients) -> Any:
 
 
 def _on_devices(way: Way, *operands: Any) -> Any:
+    if axes := varying(operands):
+        return vary(way.direct(*operands), axes)
+    split = way.direct if jax.device_count() == 1 else functools.partial(_partitioned, way)
+    return portable(split, way.in_jax, *operands) if way.twin.portable else split(*operands)
+
+
+def _partitioned(way: Way, *operands: Any) -> Any:
     leaves, tree = jax.tree.flatten(operands)
-    if jax.device_count() == 1 or varying(operands):
-        return vary(way.direct(*operands), varying(operands))
     flat = lambda *leaves: tuple(jax.tree.leaves(way.direct(*jax.tree.unflatten(tree, leaves))))
     out = jax.eval_shape(way.direct, *operands)
     rows_in, rows_out = _have_rows(operands), _have_rows((out,))
