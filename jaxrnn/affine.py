@@ -141,4 +141,6 @@ def cross(
     a, b, state = reverse_only((a, b, state), SOLVER)
     states = jax.tree.map(lambda a, b, s: solved(solver, a, b, s, reverse), a, b, state)
     final = jax.tree.map(lambda s, states: states[0 if reverse else -1] if states.shape[0] else s, state, states)
+    if marks.valid is not None:  # a NaN that padding holds gets no gradient
+        states = where(marks.valid, states, jax.tree.map(jnp.zeros_like, states))
     return final, cell.output(params, states, xs)

@@ -63,7 +63,8 @@ def clear(marks: Marks, tree: Any) -> Any:
 
 def outputs(cell: GatedCell, params: Params, states: State, xs: Any, marks: Marks) -> Output:
     """Return the cell's outputs (T, *batch, ...) of the states after all steps; each step is live or not by itself."""
-    if marks.fresh is None or type(cell).output is GatedCell.output:
+    states = clear(marks, states)
+    if marks.fresh is None:
         return cell.output(params, states, xs)
     each = Marks(None, jnp.ones_like(marks.fresh), ())
     of_steps = lambda params, state, inputs, marks: (state, cell.output(params, *inputs))

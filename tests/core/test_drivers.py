@@ -122,10 +122,43 @@ def test_hessian_goes_through_bptt(x64):
 def test_forward_mode_is_for_scan():
     cell = CELLS["lstm"]
     params, state, xs = draw(cell)
-    push = lambda driver: jax.jvp(lambda x: jaxrnn.unroll(cell, params, x, state, driver=driver)[1], (xs,), (xs,))
-    assert jnp.isfinite(push(Scan())[1]).all()
-    with pytest.raises(TypeError, match="forward-mode"):
-        push(BPTT())
+    kw = marks()
+    push = lambda driver: jax.jvp(lambda x: jaxrnn.unroll(cell, params, x, state, driver=driver, **kw)[1], (xs,), (xs,))
+    assert far(push(Scan()), push(jaxrnn.Loop())) < 1e-5
+
+
+FORWARD = {
+    "jvp": lambda f, x: jax.jvp(f, (x,), (x,)),
+    "linearize": lambda f, x: jax.linearize(f, x)[1](x),
+    "jacfwd": lambda f, x: jax.jacfwd(f)(x),
+    "in a jit": lambda f, x: jax.jit(lambda x: jax.jvp(f, (x,), (x,)))(x),
+    "of a vmap": lambda f, x: jax.jvp(jax.vmap(f), (x[None],), (x[None],)),
+    "hessian": lambda f, x: jax.hessian(f)(x),
+}
+
+
+@pytest.mark.parametrize("mode", FORWARD)
+@pytest.mark.parametrize(
+    ("name", "driver"),
+    [
+        ("gru", None),
+        ("gru", BPTT()),
+        ("gru", jaxrnn.Native()),
+        ("gru", jaxrnn.Newton()),
+        ("min_gru", jaxrnn.Associative()),
+        ("min_gru", jaxrnn.Native()),
+    ],
+    ids=str,
+)
+def test_where_there_is_no_forward_mode_the_error_names_the_driver_that_has_one(name, driver, mode):
+    cell = CELLS[name]
+    params, _, xs = draw(cell, time=9, batch=())
+    f = lambda x: (jaxrnn.unroll(cell, params, x, driver=driver)[1] ** 2).sum()
+    if mode == "hessian" and isinstance(driver, BPTT):
+        assert far(FORWARD[mode](f, xs), jax.jacrev(jax.grad(f))(xs)) < 1e-4
+    else:
+        with pytest.raises(TypeError, match=r"need driver=jaxrnn.Scan\(\).*has reverse mode alone"):
+            FORWARD[mode](f, xs)
 
 
 def test_no_steps_give_back_the_state(x64):

@@ -12,10 +12,10 @@ from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxrnn
-from jaxrnn import BPTT, GRU, LSTM, Associative, Loop, MinGRU, Newton, Remat, Scan, Stack
+from jaxrnn import BPTT, GRU, LSTM, Associative, Loop, MinGRU, Native, Newton, Remat, Scan, Stack
 
 from .. import quick
-from .table import CELLS, COMPOSITES, D, H, T, draw, far, marks, run, total, unroll
+from .table import CELLS, COMPOSITES, EVERY, D, H, T, draw, far, marks, run, total, unroll
 
 SOME = [Scan(), Scan(hoist=2, remat=Remat(2)), BPTT(2)]
 
@@ -57,13 +57,32 @@ def test_checkpoint_and_eval_shape(driver):
     assert ys.shape == (T, 3, H)
 
 
-def test_export_with_a_symbolic_time():
-    cell = LSTM(H)
-    params, _, xs = draw(cell)
-    (t,) = export.symbolic_shape("t")
-    f = jax.jit(lambda p, x: jaxrnn.unroll(cell, p, x)[1])
-    made = export.export(f)(params, jax.ShapeDtypeStruct((t, 3, D), jnp.float32))
-    assert far(made.call(params, xs), f(params, xs)) < 2e-6
+EXPORTED = [
+    *((name, None, shape) for name in ("lstm", "min_gru", "stack") for shape in (f"9, 3, {D}", f"t, b, {D}")),
+    *(("lru", Associative(), shape) for shape in (f"9, b, {D}", f"t, 3, {D}")),
+    ("gru", Native(), f"9, 3, {D}"),
+    ("bidirectional", None, f"9, b, {D}"),
+]
+
+
+@pytest.mark.parametrize(("name", "driver", "shape"), EXPORTED, ids=str)
+def test_export_for_two_platforms(name, driver, shape):
+    """Params are arguments, states come back, shapes may be symbolic; the gradient of a static one too."""
+    cell = EVERY[name]
+    params, state, xs = draw(cell, time=9)
+    kw = marks(time=9)
+    f = jax.jit(lambda p, s, x, n: jaxrnn.unroll(cell, p, x, s, lengths=n, driver=driver))
+    dims = export.symbolic_shape(shape)
+    sized = lambda tree: jax.tree.map(lambda a: jax.ShapeDtypeStruct((dims[1], *a.shape[1:]), a.dtype), tree)
+    specs = sized(state), jax.ShapeDtypeStruct(dims, jnp.float32), sized(kw["lengths"])
+    made = export.export(f, platforms=("cpu", "cuda"))(params, *specs)
+    again = export.deserialize(made.serialize())
+    operands = (params, state, xs, kw["lengths"])
+    assert far(again.call(*operands), f(*operands)) < 2e-6
+    if driver is None and "t" not in shape:
+        grad = jax.jit(jax.grad(lambda p, *rest: total(*f(p, *rest))))
+        made = export.export(grad)(*operands)
+        assert far(export.deserialize(made.serialize()).call(*operands), grad(*operands)) < 2e-5
 
 
 @pytest.fixture

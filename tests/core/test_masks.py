@@ -1,0 +1,140 @@
+"""Masked steps, and steps before a reset, take no part in what comes after them, in value and gradient."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import BPTT, Associative, Bidirectional, Fused, LearnedState, Loop, Native, Newton, Remat, Scan
+
+from .. import quick
+from .table import CELLS, H, draw, far, total, unroll
+
+DRIVERS = [
+    ("reset_before", Scan()),
+    ("lru", Scan(remat=Remat(2))),
+    ("mine", Scan(hoist=3)),
+    ("gru", Loop()),
+    ("mine", BPTT(3)),
+    ("lstm", BPTT(2, keep_gates=True, hoist=2)),
+    ("lstm", Native()),
+    ("gru", Native()),
+    ("min_lstm", Native()),
+    ("lru", Associative()),
+    ("sru", Associative(2)),
+    ("peephole", Fused(interpret=True)),
+    ("elman", Newton(otherwise="nan")),
+]
+TIME = 8
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("name", "driver"), DRIVERS, ids=str)
+def test_a_mask_leaves_out_steps(name, driver, reverse):
+    """As if the steps were not there: gaps and padding on either side, resets within gaps, NaN in what is masked."""
+    cell = CELLS[name]
+    params, state, xs = draw(cell, time=TIME, batch=(4,))
+    rng = np.random.default_rng(1)
+    mask = rng.random((TIME, 4)) < 0.6
+    mask[:3, 0], mask[5:, 1], mask[:, 2] = False, False, False
+    resets = rng.random((TIME, 4)) < 0.3
+    resets[4, 0] = True
+    dirty = jnp.where(mask[..., None], xs, jnp.nan)
+    final, ys = unroll(cell, params, dirty, state, mask=mask, resets=resets, reverse=reverse, driver=driver)
+    assert not np.where(mask[..., None], 0, ys).any()
+    for row in range(4):
+        steps = np.flatnonzero(mask[:, row])
+        since = [0, *(steps + 1)][: len(steps)]
+        between = np.array([resets[a : b + 1, row].any() for a, b in zip(since, steps, strict=True)], bool)
+        one = jax.tree.map(lambda a: a[row], state)
+        alone, ys_alone = unroll(cell, params, xs[steps, row], one, resets=between, reverse=reverse, driver=Scan())
+        assert far(jax.tree.map(lambda a: a[row], final), alone) < 2e-5
+        assert far(ys[steps, row], ys_alone) < 2e-5
+
+
+def test_a_mask_beside_lengths_under_both_directions():
+    cell = Bidirectional(LearnedState(CELLS["gru"]))
+    params, _, xs = draw(cell, time=TIME, batch=(2,))
+    lengths = np.array([TIME, 5])
+    inside = np.arange(TIME)[:, None] < lengths
+    mask = np.ones((TIME, 2), bool)
+    mask[2] = False
+    both = unroll(cell, params, xs, lengths=lengths, mask=mask)
+    assert far(both, unroll(cell, params, xs, mask=mask & inside)) == 0
+    assert far(unroll(cell, params, xs, lengths=lengths), unroll(cell, params, xs, mask=inside)) == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class WithReadout(type(CELLS["elman"])):
+    """An output with params of its own, which see states before a reset."""
+
+    def output(self, params, s, x):
+        return s * params.b[0] + x[..., :1]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("name", "driver"), [*DRIVERS, ("readout", BPTT(2)), ("lstm", None)], ids=str)
+def test_nothing_before_a_reset_reaches_a_gradient_after_it(name, driver, reverse):
+    """NaN in inputs and in the state handed in: the gradient is that of the steps after the reset by themselves."""
+    cell = WithReadout(H) if name == "readout" else CELLS[name]
+    params, state, xs = draw(cell, time=TIME, batch=(2,))
+    k = 3
+    after = slice(None, TIME - k) if reverse else slice(k, None)
+    resets = np.zeros((TIME, 2), bool)
+    resets[TIME - k if reverse else k] = True
+    dirty = np.array(xs)
+    before = slice(TIME - k, None) if reverse else slice(k)
+    dirty[before] = np.nan
+    lost = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), state)
+
+    def loss(params, xs, state=None, **kw):
+        final, ys = jaxrnn.unroll(cell, params, xs, state, driver=driver, reverse=reverse, **kw)
+        return total(final, ys[after] if kw else ys)
+
+    grad = quick.jit(jax.grad(loss, (0, 1)))
+    if isinstance(driver, Newton):  # its residual sees every step: NaN in a row is no convergence
+        dirty, lost = np.where(np.isnan(dirty), 1.0, dirty).astype(np.float32), state
+    (dparams, dxs), (want, dxs_alone) = grad(params, dirty, lost, resets=resets), grad(params, xs[after])
+    assert far(dparams, want) < 1e-3 * max(1.0, max(float(jnp.abs(a).max()) for a in jax.tree.leaves(want)))
+    assert far(dxs[after], dxs_alone) < 1e-3
+    assert not dxs[before].any()
+
+
+def test_a_row_of_no_steps_takes_no_part_whatever_its_state_is():
+    for driver in (Scan(), BPTT(2), Native()):
+        cell = CELLS["gru"]
+        params, state, xs = draw(cell, time=TIME, batch=(2,))
+        state = state.at[1].set(jnp.nan)
+        f = lambda p, s: jaxrnn.unroll(cell, p, xs, s, lengths=np.array([TIME, 0]), driver=driver)[1].sum()
+        assert jnp.isfinite(jax.grad(f)(params, state).w_h).all()
+
+
+def test_resets_under_vmap_a_scan_and_second_order():
+    cell = CELLS["reset_before"]
+    params, state, xs = draw(cell, time=TIME, batch=(3,))
+    resets = np.zeros((TIME, 3), bool)
+    resets[2, 0] = resets[5, 1] = True
+    f = functools.partial(jaxrnn.unroll, cell, driver=Scan())
+    whole = lambda p: total(*f(p, xs, state, resets=resets))
+    rows = jax.vmap(lambda p, x, s, r: f(p, x, s, resets=r), in_axes=(None, 1, 0, 1), out_axes=(0, 1))
+    assert (
+        far(
+            quick.jit(jax.grad(lambda p: total(*rows(p, xs, state, resets))))(params),
+            quick.jit(jax.grad(whole))(params),
+        )
+        < 1e-4
+    )
+
+    def in_a_scan(p):
+        half = lambda a: jnp.reshape(a, (2, TIME // 2, *a.shape[1:]))
+        final, ys = jax.lax.scan(lambda s, a: f(p, a[0], s, resets=a[1]), state, (half(xs), half(jnp.asarray(resets))))
+        return total(final, ys.reshape(TIME, *ys.shape[2:]))
+
+    assert far(quick.jit(jax.grad(in_a_scan))(params), quick.jit(jax.grad(whole))(params)) < 1e-4
+    gradient = lambda b: jax.grad(lambda b: whole(params._replace(b=b)))(b)
+    forward, reverse = quick.jit(jax.jacfwd(gradient))(params.b), quick.jit(jax.jacrev(gradient))(params.b)
+    assert far(forward, reverse) < 1e-3
