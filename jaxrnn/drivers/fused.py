@@ -185,9 +185,9 @@ def _backward(cell: GatedCell, how: Fused, reverse: bool, residuals: Any, cotang
     (params, state, xs, marks), (states, reads) = residuals
     dfinal, dstates = present(cotangents[:2])
     alive = live(marks, dfinal, dstates, reverse)
-    if marks.fresh is not None:
-        dead = ~alive.valid if marks.valid is None else marks.valid & ~alive.valid
-        xs, states, reads = where(dead, jax.tree.map(jnp.zeros_like, (xs, states, reads)), (xs, states, reads))
+    if alive.valid is not None and marks.fresh is not None:
+        keep = alive.valid if marks.valid is None else alive.valid | ~marks.valid  # a gap holds what comes after it
+        xs, states, reads = where(keep, (xs, states, reads), jax.tree.map(jnp.zeros_like, (xs, states, reads)))
     arguments, kept = reverse_only(((params, state, xs, alive), (states, reads)), how)
     return _pull(cell, how, reverse, arguments, kept, (dfinal, dstates))
 

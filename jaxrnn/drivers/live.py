@@ -100,7 +100,8 @@ def _cut_jvp(unroll: Unroll, reverse: bool, primals: Any, tangents: Any) -> tupl
 
     def backward(operands: Any, cotangents: list[Any]) -> list[Any]:
         params, state, xs, marks = operands
-        marks = live(marks, *_spread(cotangents, shapes), reverse)
+        dfinal, dys = _spread(cotangents, shapes)
+        marks = live(marks, dfinal, dys, reverse)
         smooth, rebuild = _split((params, state, clear(marks, xs), marks))
         return jax.vjp(lambda smooth: _split(unroll(*rebuild(smooth)))[0], smooth)[1](cotangents)[0]
 

@@ -71,17 +71,22 @@ class Gradients(NamedTuple):
 
 
 class Twin(Protocol):
-    """A kernel's equation in JAX, a frozen value: for second derivatives, and for programs that are exported.
+    """A kernel's equation in JAX, a frozen value: for second derivatives, and for programs that are exported."""
 
-    Attributes:
-        kernel: the name of the kernel in `kernel.cc`.
-        reverse: whether time runs from the last step to the first.
-        portable: whether it takes the kernel's place in a program that is exported.
-    """
+    @property
+    def kernel(self) -> str:
+        """The name of the kernel in `kernel.cc`."""
+        ...
 
-    kernel: Any
-    reverse: Any
-    portable: Any
+    @property
+    def reverse(self) -> bool:
+        """Whether time runs from the last step to the first."""
+        ...
+
+    @property
+    def portable(self) -> bool:
+        """Whether it takes the kernel's place in a program that is exported."""
+        ...
 
     def forward(self, operands: Operands) -> tuple[jax.Array, jax.Array]:
         """Return ys (T, B, H) and the final state (S, B, H)."""

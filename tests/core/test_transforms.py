@@ -82,7 +82,7 @@ def test_export_for_two_platforms(name, driver, shape):
     if driver is None and "t" not in shape:
         grad = jax.jit(jax.grad(lambda p, *rest: total(*f(p, *rest))))
         made = export.export(grad)(*operands)
-        assert far(export.deserialize(made.serialize()).call(*operands), grad(*operands)) < 2e-5
+        assert far(export.deserialize(made.serialize()).call(*operands), grad(*operands)) < 2e-4
 
 
 @pytest.fixture
