@@ -38,6 +38,7 @@ from jaxrnn.train import init, make_step
 
 SYMBOLS, LENGTH = 8, 10  # of what is to be copied
 DRIVERS: dict[str, Driver | None] = {"Scan()": Scan(), "Associative()": Associative(), "select": None}
+PROGRAM = f"python -m {__package__}.long_memory"
 TIMED = 7  # gradients of a cell under each driver
 Row = dict[str, Any]
 console = Console(highlight=False, soft_wrap=True)
@@ -232,7 +233,7 @@ class Main:
     def _write(self, rows: dict[str, Row]) -> None:
         """Write what was found, and how."""
         about = dataclasses.asdict(self) | {"out": self.out.name, "cells": rows}
-        about["command"] = " ".join(["python -m examples.long_memory", *sys.argv[1:]])
+        about["command"] = " ".join([PROGRAM, *sys.argv[1:]])
         about["versions"] = {name: version(name) for name in ("jax", "jaxlib", "optax")}
         about["cores"] = os.cpu_count()
         self.out.parent.mkdir(parents=True, exist_ok=True)
@@ -259,4 +260,4 @@ class Main:
 
 
 if __name__ == "__main__":
-    tyro.cli(Main)()
+    tyro.cli(Main, prog=PROGRAM)()

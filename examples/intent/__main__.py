@@ -6,27 +6,35 @@ import sys
 from pathlib import Path
 
 import jax
-import tyro
 
-from .benchmark import Benchmark
-from .commands import Evaluate, Explain, Export, Predict, Serve, Train
+from jaxrnn.extras import extra
+
+from . import PROGRAM
 from .errors import UserError
-
-COMMANDS = Train | Evaluate | Predict | Explain | Export | Serve | Benchmark
 
 
 def main(arguments: list[str]) -> int:
     """Run a command; a user's error is a line, not a traceback."""
-    helps = arguments[:1] in (["-h"], ["--help"])
-    if not arguments or (arguments[0].startswith("-") and not helps):
-        arguments = ["train", *arguments]
-    command = tyro.cli(COMMANDS, args=arguments, prog="python -m examples.intent")
     try:
-        command()
-    except (UserError, OSError) as error:
+        with extra("examples"):
+            _run(arguments)
+    except (UserError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _run(arguments: list[str]) -> None:
+    import tyro  # here, so that a package that is not installed is a user's error
+
+    from .benchmark import Benchmark
+    from .commands import Evaluate, Explain, Export, Predict, Serve, Train
+
+    commands = Train | Evaluate | Predict | Explain | Export | Serve | Benchmark
+    helps = arguments[:1] in (["-h"], ["--help"])
+    if not arguments or (arguments[0].startswith("-") and not helps):
+        arguments = ["train", *arguments]
+    tyro.cli(commands, args=arguments, prog=PROGRAM)()
 
 
 if __name__ == "__main__":
