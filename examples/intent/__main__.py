@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -37,8 +38,21 @@ def _run(arguments: list[str]) -> None:
     tyro.cli(commands, args=arguments, prog=PROGRAM)()
 
 
+def _keep_compiled() -> None:
+    """Cache what is compiled in the home directory, so that the next start finds it; warn where that is impossible."""
+    try:
+        folder = Path.home() / ".cache" / "jaxrnn-intent"
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{folder} cannot be written")
+    except (OSError, RuntimeError) as error:  # a RuntimeError where there is no home
+        print(f"note: every start compiles again, for want of a cache: {error}", file=sys.stderr)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
 if __name__ == "__main__":
-    if jax.config.jax_compilation_cache_dir is None:  # what is compiled once is there at the next start
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "jaxrnn-intent"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    if jax.config.jax_compilation_cache_dir is None:
+        _keep_compiled()
     sys.exit(main(sys.argv[1:]))

@@ -11,8 +11,8 @@ import jax
 
 HANDLERS = ("jaxrnn_forward", "jaxrnn_backward", "jaxrnn_affine")
 HOW = (
-    "Install a C++ compiler (g++ or clang++) and install again from a checkout, `pip install .`; or name BPTT() or "
-    "Scan()."
+    "Install a C++ compiler (g++ or clang++) and install again from a checkout, `pip install -v .`, which shows why a "
+    "build fails; or name BPTT() or Scan()."
 )
 
 
