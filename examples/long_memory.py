@@ -24,17 +24,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
-from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
-from tyro.conf import arg
 
 import jaxrnn
 from jaxrnn import GRU, LRU, LSTM, RGLRU, Associative, Driver, GlorotOrthogonal, IndRNN, MinGRU, MinLSTM, Scan
+from jaxrnn.extras import extra
 from jaxrnn.init import Shape
 from jaxrnn.model import init_readout, readout
 from jaxrnn.train import init, make_step
+
+with extra("examples"):
+    import tyro
+    from matplotlib.figure import Figure
+    from rich.console import Console
+    from rich.table import Table
+    from tyro.conf import arg
 
 SYMBOLS, LENGTH = 8, 10  # of what is to be copied
 DRIVERS: dict[str, Driver | None] = {"Scan()": Scan(), "Associative()": Associative(), "select": None}
