@@ -58,9 +58,10 @@ def test_a_source_distribution_holds_what_a_wheel_is_built_of(built):
 def test_the_metadata_has_the_version_and_no_dead_link(built):
     metadata = email.message_from_string((built / "jaxrnn.egg-info/PKG-INFO").read_text())
     assert metadata["Version"] == jaxrnn.__version__
-    description = metadata.get_payload()
+    description, code = metadata.get_payload(), re.compile(r"```.*?```", re.S)
     assert description.startswith("# jaxrnn")
-    links = re.findall(r"\]\(([^)]+)\)", re.sub(r"```.*?```", "", description, flags=re.S))
+    assert code.findall(description) == code.findall((ROOT / "README.md").read_text())
+    links = re.findall(r"\]\(([^)]+)\)", code.sub("", description))
     assert all(link.startswith("https://") for link in links), links
 
 
@@ -71,7 +72,7 @@ def test_the_installed_examples_run_and_know_their_name(built, tmp_path):
     done = run("-m", "jaxrnn_examples.intent", "predict", "hello", "--bundle", "b", cwd=tmp_path, env=environment)
     assert done.returncode == 2
     note, error = done.stderr.splitlines()
-    assert note.startswith("note: every start compiles again")
+    assert note.startswith("note: every start compiles again, since")
     assert error.endswith("Make one: python -m jaxrnn_examples.intent train --bundle b")
 
 

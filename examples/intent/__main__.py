@@ -46,7 +46,7 @@ def _keep_compiled() -> None:
         if not os.access(folder, os.W_OK):
             raise PermissionError(f"{folder} cannot be written")
     except (OSError, RuntimeError) as error:  # a RuntimeError where there is no home
-        print(f"note: every start compiles again, for want of a cache: {error}", file=sys.stderr)
+        print(f"note: every start compiles again, since there is no place for a cache: {error}", file=sys.stderr)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
