@@ -98,7 +98,7 @@ def test_what_only_an_extra_installs_is_imported_under_its_name():
             listed = {re.match(r"[\w-]+", need)[0] for need in PROJECT["optional-dependencies"].get(extra, [])}
             if package not in NEEDED and listed.isdisjoint(providers.get(package, [package])):
                 bare.append(
-                    f"{path.relative_to(ROOT)}: write `with extra(...):` around the import of {package}, and list it"
+                    f"{path.relative_to(ROOT)}: {package} needs `with extra(...):` and a line in pyproject.toml"
                 )
     assert not bare
 
