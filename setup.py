@@ -1,14 +1,17 @@
-"""Builds the native library, `jaxrnn/native/_kernels*.so`: its kernels once for every instruction set.
+"""Builds the native library, `jaxrnn/native/_kernels.so`: its kernels once for every instruction set.
 
-All else stands in pyproject.toml. Where there is no compiler, or it fails, jaxrnn is installed without the library.
+Where there is no compiler, or it fails, jaxrnn is installed without the library. Also here is what pyproject.toml
+cannot express: the folder `examples` is installed as the package `jaxrnn_examples`, and the description on an index is
+the README without its relative links, which lead nowhere there.
 """
 
 import concurrent.futures
 import importlib.util
 import pathlib
 import platform
+import re
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
@@ -29,6 +32,10 @@ def headers() -> str:
 
 class Build(build_ext):
     """Compiles kernel.cc with the flags of each instruction set, all files side by side, and links them."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """Return a name without the version of Python, on which the library does not depend."""
+        return str(pathlib.Path(*fullname.split("."))) + ".so"
 
     def build_extension(self, extension: Extension) -> None:
         """Build the library."""
@@ -56,6 +63,24 @@ class Wheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
+def description() -> str:
+    """Return the README, with the path of a file in place of each link to one."""
+    text = pathlib.Path("README.md").read_text(encoding="utf-8")
+    return re.sub(r"\[([^\]]+)\]\((?!https?:)([^)]+)\)", lambda link: _named(*link.groups()), text)
+
+
+def _named(text: str, path: str) -> str:
+    return f"`{path}`" if text == path else f"{text} (`{path}`)"
+
+
 sources = [str(NATIVE / name) for name in ("kernel.cc", "library.cc", "ffi.cc")]
 library = Extension("jaxrnn.native._kernels", sources, depends=[str(p) for p in NATIVE.glob("*.h")], optional=True)
-setup(ext_modules=[library], cmdclass={"build_ext": Build, "bdist_wheel": Wheel})
+examples = [f"jaxrnn_{name}" for name in find_packages(include=["examples*"])]
+setup(
+    packages=[*find_packages(include=["jaxrnn*"]), *examples],
+    package_dir={"jaxrnn_examples": "examples"},
+    ext_modules=[library],
+    cmdclass={"build_ext": Build, "bdist_wheel": Wheel},
+    long_description=description(),
+    long_description_content_type="text/markdown",
+)

@@ -24,20 +24,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
-from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
-from tyro.conf import arg
 
 import jaxrnn
 from jaxrnn import GRU, LRU, LSTM, RGLRU, Associative, Driver, GlorotOrthogonal, IndRNN, MinGRU, MinLSTM, Scan
+from jaxrnn.extras import extra
 from jaxrnn.init import Shape
 from jaxrnn.model import init_readout, readout
 from jaxrnn.train import init, make_step
 
+with extra("examples"):
+    import tyro
+    from matplotlib.figure import Figure
+    from rich.console import Console
+    from rich.table import Table
+    from tyro.conf import arg
+
 SYMBOLS, LENGTH = 8, 10  # of what is to be copied
 DRIVERS: dict[str, Driver | None] = {"Scan()": Scan(), "Associative()": Associative(), "select": None}
+PROGRAM = f"python -m {__package__}.long_memory"
 TIMED = 7  # gradients of a cell under each driver
 Row = dict[str, Any]
 console = Console(highlight=False, soft_wrap=True)
@@ -232,7 +236,7 @@ class Main:
     def _write(self, rows: dict[str, Row]) -> None:
         """Write what was found, and how."""
         about = dataclasses.asdict(self) | {"out": self.out.name, "cells": rows}
-        about["command"] = " ".join(["python -m examples.long_memory", *sys.argv[1:]])
+        about["command"] = " ".join([PROGRAM, *sys.argv[1:]])
         about["versions"] = {name: version(name) for name in ("jax", "jaxlib", "optax")}
         about["cores"] = os.cpu_count()
         self.out.parent.mkdir(parents=True, exist_ok=True)
@@ -259,4 +263,4 @@ class Main:
 
 
 if __name__ == "__main__":
-    tyro.cli(Main)()
+    tyro.cli(Main, prog=PROGRAM)()

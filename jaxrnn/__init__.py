@@ -48,3 +48,5 @@ from .sequences import pad as pad
 from .unroll import unroll as unroll
 from .wrap import LearnedState as LearnedState
 from .wrap import States as States
+
+__version__ = "0.1.0"

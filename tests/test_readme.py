@@ -1,16 +1,19 @@
-"""The README's program runs as it stands, and learns."""
+"""The README's program runs as it stands, and learns; the commands that install name extras that exist."""
 
 import contextlib
 import io
 import pathlib
 import re
+import tomllib
 
 import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.mark.optimised
 def test_the_program_runs_and_learns():
-    text = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+    text = (ROOT / "README.md").read_text()
     program, own_cell, _, long = re.findall(r"```python\n(.*?)```", text, re.S)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -27,3 +30,11 @@ def test_the_program_runs_and_learns():
     exec(long, names)
     assert names["found"].converged
     assert names["split"](names["cell"].init(key, 2), xs).shape == (80, 64)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "examples/intent/README.md", ".ci/run"])
+def test_the_install_commands_name_extras_that_exist(name):
+    listed = re.findall(r"pip install [^\n`]*?(?:\.|jaxrnn)\[([\w,]+)\]", (ROOT / name).read_text())
+    assert listed
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(",".join(listed).split(",")) <= set(extras)

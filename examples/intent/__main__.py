@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import jax
-import tyro
 
-from .benchmark import Benchmark
-from .commands import Evaluate, Explain, Export, Predict, Serve, Train
+from jaxrnn.extras import extra
+
+from . import PROGRAM
 from .errors import UserError
-
-COMMANDS = Train | Evaluate | Predict | Explain | Export | Serve | Benchmark
 
 
 def main(arguments: list[str]) -> int:
     """Run a command; a user's error is a line, not a traceback."""
-    helps = arguments[:1] in (["-h"], ["--help"])
-    if not arguments or (arguments[0].startswith("-") and not helps):
-        arguments = ["train", *arguments]
-    command = tyro.cli(COMMANDS, args=arguments, prog="python -m examples.intent")
     try:
-        command()
-    except (UserError, OSError) as error:
+        with extra("examples"):
+            _run(arguments)
+    except (UserError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
+def _run(arguments: list[str]) -> None:
+    import tyro  # here, so that a package that is not installed is a user's error
+
+    from .benchmark import Benchmark
+    from .commands import Evaluate, Explain, Export, Predict, Serve, Train
+
+    commands = Train | Evaluate | Predict | Explain | Export | Serve | Benchmark
+    helps = arguments[:1] in (["-h"], ["--help"])
+    if not arguments or (arguments[0].startswith("-") and not helps):
+        arguments = ["train", *arguments]
+    tyro.cli(commands, args=arguments, prog=PROGRAM)()
+
+
+def _keep_compiled() -> None:
+    """Cache what is compiled in the home directory, so that the next start finds it; warn where that is impossible."""
+    try:
+        folder = Path.home() / ".cache" / "jaxrnn-intent"
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{folder} cannot be written")
+    except (OSError, RuntimeError) as error:  # a RuntimeError where there is no home
+        print(f"note: every start compiles again, since there is no place for a cache: {error}", file=sys.stderr)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
 if __name__ == "__main__":
-    if jax.config.jax_compilation_cache_dir is None:  # what is compiled once is there at the next start
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "jaxrnn-intent"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    if jax.config.jax_compilation_cache_dir is None:
+        _keep_compiled()
     sys.exit(main(sys.argv[1:]))

@@ -16,6 +16,7 @@ import safetensors.numpy
 
 from jaxrnn.model import SequenceModel
 
+from . import PROGRAM
 from .calibration import Calibration
 from .classifier import Classifier, Config, Params, build, init
 from .errors import UserError
@@ -81,7 +82,7 @@ def load(folder: Path) -> tuple[Classifier, dict[str, Any]]:
 def _verified(folder: Path) -> dict[str, bytes]:
     """Read every file once, and check it against the manifest."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: no bundle there. Make one: python -m examples.intent train --bundle {folder}")
+        raise UserError(f"{folder}: no bundle there. Make one: {PROGRAM} train --bundle {folder}")
     try:
         manifest = json.loads((folder / "manifest.json").read_bytes())
         contents = {name: (folder / name).read_bytes() for name in FILES}

@@ -23,16 +23,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import onnx
 
 from ..cell import GatedParams, Params, State
 from ..cells import GRU, LSTM, Elman, LSTMState, PeepholeLSTM, ResetBeforeGRU
 from ..cells.peephole_lstm import Peepholes
 from ..compose import Bidirectional, Both
+from ..extras import extra
 from ..unroll import unroll
 from .arrays import exact, split_gates
 from .backward import Backward as Backward
 from .onnx_node import GATES, Node, parse
+
+with extra("onnx"):
+    import onnx
 
 # where our r, z, n stand in ONNX's z, r, h, and our i, f, g, o in its i, o, f, c
 _ORDERS = {"RNN": (0,), "GRU": (1, 0, 2), "LSTM": (0, 2, 3, 1)}

@@ -7,9 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import onnx
 
+from ..extras import extra
 from .onnx_activations import activations
+
+with extra("onnx"):
+    import onnx
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 _INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")

@@ -21,16 +21,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import torch
-from torch import nn
 
 from ..cell import Params, State
 from ..cells import GRU, LSTM, Elman, LSTMState, ProjectedLSTM
 from ..compose import Bidirectional, Both, Stack
 from ..dropout import Dropout
+from ..extras import extra
 from ..recurrence import Dense
 from .arrays import exact
 from .torch_weights import dtype_of, read, to_numpy, to_tensor, write
+
+with extra("torch"):
+    import torch
+    from torch import nn
 
 _ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 

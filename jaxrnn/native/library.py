@@ -11,23 +11,23 @@ import jax
 
 HANDLERS = ("jaxrnn_forward", "jaxrnn_backward", "jaxrnn_affine")
 HOW = (
-    "Install a C++ compiler (g++ or clang++) and install again from a checkout, `pip install .`; or name BPTT() or "
-    "Scan()."
+    "Install a C++ compiler (g++ or clang++) and install again from a checkout, `pip install -v .`, which shows why a "
+    "build fails; or name BPTT() or Scan()."
 )
 
 
 @functools.cache
 def load() -> ctypes.CDLL | str:
     """Give the library, its handlers registered; or a sentence on why there is none, which is logged once."""
-    found = sorted(pathlib.Path(__file__).parent.glob("_kernels*.so"))
-    if not found:
+    path = pathlib.Path(__file__).with_name("_kernels.so")
+    if not path.exists():
         return _missing("it was not built, most likely for want of a C++ compiler")
     try:
-        library = ctypes.CDLL(str(found[0]))
+        library = ctypes.CDLL(str(path))
         for name in HANDLERS:
             jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
     except (OSError, AttributeError) as failure:
-        return _missing(f"{found[0].name} does not load: {failure}")
+        return _missing(f"{path.name} does not load: {failure}")
     library.jaxrnn_isa.restype = ctypes.c_char_p
     library.jaxrnn_kept.restype = ctypes.c_int64
     return library

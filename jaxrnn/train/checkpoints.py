@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..extras import extra
 from . import manifest
 
 UNFINISHED = "unfinished-"  # no name of a checkpoint begins so
@@ -65,7 +66,8 @@ class Checkpoints:
 
         Raises ValueError if there is a checkpoint of this epoch.
         """
-        import orbax.checkpoint as ocp
+        with extra("train"):
+            import orbax.checkpoint as ocp
 
         target = self._path(epoch)
         if target.exists():
@@ -98,7 +100,8 @@ class Checkpoints:
         Raises:
             ValueError: if there is none, if a file was changed (naming it), or if `like` is another kind of tree.
         """
-        import orbax.checkpoint as ocp
+        with extra("train"):
+            import orbax.checkpoint as ocp
 
         epoch = self.latest() if epoch is None else epoch
         path = None if epoch is None else self._path(epoch)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+from ..extras import extra
+
 SECONDS = 0.5  # between two looks at the loss, which waits for the device
 
 
@@ -31,8 +33,9 @@ class Bar(AbstractContextManager["Bar"]):
     """A line of rich: the epoch, its batches, the loss; a line stays for every epoch."""
 
     def __init__(self, epochs: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        with extra("train"):
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         self._console = Console(stderr=True)
         text = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ...cell import GatedParams, Params
 from ...cells import GRU, LSTM, Elman
 from ...compose import Bidirectional, Both
+from ...extras import extra
 from .contract import check_cell, check_directions, check_forward, check_module, check_shapes, directions
 from .modules import LinenRNN
+
+with extra("flax"):
+    import flax.linen as nn
 
 
 class _Layout(NamedTuple):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from ...cell import Output, Params, State
 from ...drivers import Driver
+from ...extras import extra
 from .contract import cross
+
+with extra("flax"):
+    import flax.linen as nn
+    from flax import nnx
 
 
 class NnxRNN(nnx.Module):

@@ -8,13 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from ...cell import GatedParams, Params
 from ...cells import GRU, LSTM, Elman
 from ...compose import Bidirectional, Both
+from ...extras import extra
 from .contract import check_cell, check_directions, check_forward, check_module, check_shapes, directions
 from .modules import NnxRNN
+
+with extra("flax"):
+    from flax import nnx
 
 
 def from_nnx(module: nnx.Module) -> tuple[Any, Params]:
