@@ -147,7 +147,7 @@ class Checkpoints:
                         stack.enter_context(lock)
                     except filelock.Timeout:
                         raise ValueError(
-                            f"another run saves its checkpoints to {root}. Wait until it ends, or choose another directory."
+                            f"another run saves checkpoints to {root}. Wait until it ends, or choose another directory."
                         ) from None
             yield
 

@@ -120,7 +120,7 @@ def _stored(dtype: np.dtype) -> bool:
     """Return whether Orbax stores arrays of this dtype."""
     import tensorstore
 
-    if not (jnp.issubdtype(dtype, jnp.number) or dtype == bool):
+    if not (jnp.issubdtype(dtype, jnp.number) or dtype == np.bool_):
         return False
     try:
         return bool(tensorstore.dtype(dtype))
@@ -130,6 +130,6 @@ def _stored(dtype: np.dtype) -> bool:
 
 def _unsupported(name: str, what: str) -> TypeError:
     return TypeError(
-        f"{name} is {what}, which a checkpoint cannot hold. It holds arrays of JAX and NumPy with numbers, random keys, "
-        "and Python's numbers."
+        f"{name:.90} is {what}, which a checkpoint cannot hold. It holds random keys, Python's numbers, and arrays of "
+        "numbers of JAX and NumPy."
     )
