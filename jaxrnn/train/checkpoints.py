@@ -88,7 +88,9 @@ class Checkpoints:
         if abstract := [name for name, leaf in leaves.items() if isinstance(leaf, jax.ShapeDtypeStruct)]:
             raise TypeError(f"{abstract[0]} is a ShapeDtypeStruct, which has no numbers to save: only restore takes it")
         arrays = [plain(name, leaf) for name, leaf in leaves.items() if has_numbers(leaf)]
-        text = json.dumps({"leaves": kinds, "record": as_json(dict(record or {}))})
+        if not isinstance(record, Mapping | None):
+            raise TypeError(f"record must be a dict; got a {type(record).__name__}")
+        text = json.dumps({"leaves": kinds, "record": as_json(record or {})})
         if len(text) > MOST_RECORD_BYTES:
             raise ValueError(
                 f"the record is {len(text)} bytes, more than {MOST_RECORD_BYTES}: put arrays into the tree"
