@@ -8,6 +8,8 @@ from pathlib import Path
 import jax
 import tyro
 
+from jaxrnn.train import CheckpointError
+
 from .benchmark import Benchmark
 from .commands import Evaluate, Explain, Export, Predict, Serve, Train
 from .errors import UserError
@@ -23,9 +25,12 @@ def main(arguments: list[str]) -> int:
     command = tyro.cli(COMMANDS, args=arguments, prog="python -m examples.intent")
     try:
         command()
-    except (UserError, OSError) as error:
+    except (UserError, CheckpointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "stopped", file=sys.stderr)
+        return 130
     return 0
 
 

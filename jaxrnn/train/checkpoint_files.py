@@ -20,7 +20,11 @@ MOST_RECORD_BYTES = 64 << 20
 SPARE_BYTES = 1 << 30  # what all files may take beyond twice the arrays, which are written compressed
 
 
-class DamagedCheckpointError(ValueError):
+class CheckpointError(ValueError):
+    """A checkpoint cannot be saved or restored as asked; the message says why."""
+
+
+class DamagedCheckpointError(CheckpointError):
     """A checkpoint's files are not those that were saved, or do not hold what a checkpoint holds."""
 
 
@@ -41,7 +45,7 @@ def read(path: Path, like: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
 
     Raises:
         DamagedCheckpointError: if the files were changed, or hold something else.
-        ValueError: if the checkpoint is of another tree than `like`.
+        CheckpointError: if the checkpoint is of another tree than `like`.
     """
     targets = {name: plain(name, leaf) for name, leaf in like.items() if has_numbers(leaf)}
     expected = sum(target.size * target.dtype.itemsize for target in targets.values())
@@ -81,11 +85,11 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def _check_same(path: Path, saved: dict[str, Any], asked: dict[str, str]) -> None:
-    """Raise ValueError, naming the first leaf that differs."""
+    """Raise CheckpointError, naming the first leaf that differs."""
     for name in sorted(saved.keys() | asked.keys()):
         if saved.get(name) != asked.get(name):
             old, new = saved.get(name, "not there"), asked.get(name, "nothing")
-            raise ValueError(
+            raise CheckpointError(
                 f"{path} does not fit: {name:.80} is {old!s:.60} in it, and {new} was asked for. The model, the "
                 "optimizer and evaluate must be those that it was saved with."
             )

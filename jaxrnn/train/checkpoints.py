@@ -15,7 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from .checkpoint_files import MOST_RECORD_BYTES, DamagedCheckpointError, brief, damage, read, write
+from .checkpoint_files import MOST_RECORD_BYTES, CheckpointError, DamagedCheckpointError, brief, damage, read, write
+from .interrupts import HeldInterrupts
 from .leaves import as_json, has_numbers, kind, named_leaves, plain
 
 UNFINISHED = "unfinished-"  # no name of a checkpoint begins so
@@ -78,8 +79,9 @@ class Checkpoints:
             record: numbers (scalars of NumPy and JAX become Python's), strings, None, lists, dicts with string keys.
 
         Raises:
-            ValueError, TypeError: before anything is written: for what could not be restored, for an epoch that was
-                saved before, and if another run holds the lock.
+            ValueError, TypeError: for what could not be restored, before anything is written.
+            CheckpointError: a ValueError: this epoch was saved before, or another run holds the lock.
+            KeyboardInterrupt: if Ctrl-C was pressed meanwhile, after the checkpoint is whole.
             OSError: if the checkpoint could not be written; those before it are as they were.
         """
         target = self._path(epoch)
@@ -96,8 +98,8 @@ class Checkpoints:
                 f"the record is {len(text)} bytes, more than {MOST_RECORD_BYTES}: put arrays into the tree"
             )
         if target.exists() and not (self.skip_damaged and damage(target)):
-            raise ValueError(f"{target} is there already. Choose another directory, or take it away.")
-        with self.lock():
+            raise CheckpointError(f"{target} is there already. Choose another directory, or take it away.")
+        with self.lock(), HeldInterrupts():
             self._write(target, arrays, text)
         return target
 
@@ -109,15 +111,16 @@ class Checkpoints:
             epoch: which; None takes the newest.
 
         Raises:
-            DamagedCheckpointError: a ValueError: a file was changed (it is named), or holds what `save` does not write.
-            ValueError: there is no such checkpoint, or `like` is another kind of tree.
+            CheckpointError: a ValueError: there is no such checkpoint, or `like` is another kind of tree.
+            DamagedCheckpointError: a CheckpointError: a file was changed (it is named), or holds what `save` does not
+                write.
         """
         leaves, structure = named_leaves(like)
         saved = self.epochs()
         candidates = saved[::-1] if epoch is None else [number for number in saved if number == epoch]
         if not candidates:
             asked = "the newest" if epoch is None else epoch
-            raise ValueError(f"{self._root()} holds the checkpoints {saved[-9:]}; asked for {asked}")
+            raise CheckpointError(f"{self._root()} holds the checkpoints {saved[-9:]}; asked for {asked}")
         for number in candidates:
             before = [other for other in saved if other < number]
             try:
@@ -132,7 +135,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the directory for this run; raise ValueError if another run holds it. It may be nested.
+        """Hold the directory for this run; raise CheckpointError if another run holds it. It may be nested.
 
         The operating system releases it when the process ends, however it ends. Of several processes the first holds
         it for all.
@@ -148,7 +151,7 @@ class Checkpoints:
                     try:
                         stack.enter_context(lock)
                     except filelock.Timeout:
-                        raise ValueError(
+                        raise CheckpointError(
                             f"another run saves checkpoints to {root}. Wait until it ends, or choose another directory."
                         ) from None
             yield

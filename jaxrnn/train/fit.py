@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .checkpoint_files import DamagedCheckpointError
+from .checkpoint_files import CheckpointError, DamagedCheckpointError
 from .checkpoints import Checkpoints
+from .interrupts import HeldInterrupts
 from .monitor import Monitor
 from .progress import Bar, Silent, bar_for
 from .step import Batch, Carried, Loss, Params, TrainState, TrainStep, as_carried, copy, init, make_step
@@ -81,7 +82,8 @@ def fit(
         ValueError: for a patience or monitor without `evaluate`, an unknown monitor or mode, an epoch without batches,
             names used twice, a checkpoint that does not fit or was changed, or a directory in which another run trains.
         TypeError: for arguments that are not what is said above.
-        KeyboardInterrupt: after Ctrl-C, which says what is saved.
+        KeyboardInterrupt: after Ctrl-C, when the batch or the checkpoint at hand is done; it says what is saved. A
+            second Ctrl-C does not wait.
 
     Warns:
         RuntimeWarning: if all steps of an epoch were skipped, since their losses or gradients were not finite.
@@ -96,20 +98,21 @@ def fit(
     judge = Monitor(monitor, mode, patience)
     _check_arguments(batches, epochs, evaluate, judge)
     train_step = make_step(loss, optimizer, clip=clip)
-    run = _Run(
-        init(params, optimizer, key, as_carried(loss).initial(params)), () if evaluate is None else copy(params), []
-    )
-    with contextlib.nullcontext() if checkpoints is None else checkpoints.lock(), bar_for(progress, epochs) as bar:
-        if checkpoints is not None:
-            run = _resumed(run, checkpoints, judge)
-        try:
+    locked = contextlib.nullcontext() if checkpoints is None else checkpoints.lock()
+    try:
+        with HeldInterrupts() as interrupts, locked, bar_for(progress, epochs) as bar:
+            carry = as_carried(loss).initial(params)
+            run = _Run(init(params, optimizer, key, carry), () if evaluate is None else copy(params), [])
+            run = run if checkpoints is None else _resumed(run, checkpoints, judge)
+            batches = _interruptible(batches, interrupts)
             while len(run.history) < epochs and not judge.over(run.history):
                 run = _epoch(run, train_step, batches, evaluate, judge, bar)
                 if checkpoints is not None:
                     record = {"history": run.history, "best": [monitor, mode]}
                     checkpoints.save(len(run.history), (run.state, run.best), record)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(_stopped(len(run.history), epochs, checkpoints)) from None
+                interrupts.check()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_stopped(checkpoints)) from None
     return Fit(copy(run.state.params) if evaluate is None else run.best, run.state, run.history)
 
 
@@ -146,7 +149,7 @@ def _resumed(run: _Run, checkpoints: Checkpoints, judge: Monitor) -> _Run:
         return run
     (state, best), record = checkpoints.restore((run.state, run.best))
     if record.get("best") != [judge.name, judge.mode]:
-        raise ValueError(
+        raise CheckpointError(
             f"{checkpoints} holds what was best by {record.get('best')!s:.60}, not by {[judge.name, judge.mode]}"
         )
     history = record.get("history")
@@ -166,14 +169,24 @@ def _is_record(row: Any, epoch: int) -> bool:
     return numbers and row.get("epoch") == epoch and row.keys() >= {*OWN}
 
 
-def _stopped(done: int, epochs: int, checkpoints: Checkpoints | None) -> str:
-    """Return where Ctrl-C stopped the training, and what is left of it."""
-    where = f"training stopped in epoch {done + 1} of {epochs}"
+def _interruptible(batches: Batches, interrupts: HeldInterrupts) -> Batches:
+    """Return `batches` that let Ctrl-C through before each."""
+
+    def checked(epoch: int) -> Iterable[Batch]:
+        for batch in batches(epoch):
+            interrupts.check()
+            yield batch
+
+    return checked
+
+
+def _stopped(checkpoints: Checkpoints | None) -> str:
+    """Return what is left of a training that Ctrl-C stopped."""
     if checkpoints is None:
-        return f"{where}; nothing is saved without checkpoints"
+        return "training stopped; without checkpoints nothing of it is saved"
     if (saved := checkpoints.latest()) is None:
-        return f"{where}; no epoch was saved to {checkpoints.directory} yet"
-    return f"{where}; epoch {saved} is saved in {checkpoints.directory}, and the same call resumes from it"
+        return f"training stopped before its first epoch was saved to {checkpoints.directory}"
+    return f"training stopped; epoch {saved} is saved in {checkpoints.directory}: the same training resumes from there"
 
 
 def _epoch(
