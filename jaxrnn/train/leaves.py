@@ -19,7 +19,8 @@ def named_leaves(tree: Any) -> tuple[dict[str, Any], Any]:
         ValueError: if JAX cannot flatten the tree, or two leaves have one name.
     """
     try:
-        found, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: not jax.tree.leaves(node))
+        childless = lambda node: jax.tree.structure(node).num_nodes == 1
+        found, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=childless)
     except (ValueError, TypeError, SystemError, RecursionError) as error:
         raise ValueError(
             f"JAX cannot flatten this tree ({error}). The keys of a dict must be of one type, and no container may "
