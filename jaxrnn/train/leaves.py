@@ -19,8 +19,7 @@ def named_leaves(tree: Any) -> tuple[dict[str, Any], Any]:
         ValueError: if JAX cannot flatten the tree, or two leaves have one name.
     """
     try:
-        childless = lambda node: jax.tree.structure(node).num_nodes == 1
-        found, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=childless)
+        found, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_childless)
     except (ValueError, TypeError, SystemError, RecursionError) as error:
         raise ValueError(
             f"JAX cannot flatten this tree ({error}). The keys of a dict must be of one type, and no container may "
@@ -115,6 +114,11 @@ def as_json(value: Any, name: str = "record") -> Any:
         f"{name} is {what}: a record holds numbers, strings, None, lists, and dicts with strings as keys. Put arrays "
         "into the tree."
     )
+
+
+def _is_childless(node: Any) -> bool:
+    structure: Any = jax.tree.structure(node)
+    return structure.num_nodes == 1
 
 
 def _stored(dtype: np.dtype) -> bool:

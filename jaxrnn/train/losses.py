@@ -22,8 +22,8 @@ class CrossEntropy:
 
     Args:
         model: with logits (B, K) for labels (B,), or logits (T, B, K) for labels (T, B); labels are integers from 0 to
-            K - 1. Another label makes the loss NaN, and `make_step` skips the step, where it counts; in the padding and in
-            rows of weight 0 any label does.
+            K - 1. Any other label makes the loss NaN, so that `make_step` skips the step; but not in the padding and in
+            rows of weight 0, where labels do not count.
 
     Its metrics are `accuracy` and `weight`, the number of answers that count.
 
