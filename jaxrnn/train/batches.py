@@ -110,7 +110,7 @@ def length_groups(lengths: Any, groups: int = 6) -> LengthGroups:
     LengthGroups(boundaries=(4, 10))
     """
     lengths = np.maximum(_integers(lengths), 1)
-    if lengths.size == 0 or groups < 1:
+    if lengths.size == 0 or not isinstance(groups, int | np.integer) or groups < 1:
         raise ValueError(f"length_groups needs lengths, and groups >= 1; got {lengths.size} lengths, groups={groups}")
     ends = np.unique(lengths)
     if ends.size > MOST_CANDIDATES:
@@ -175,6 +175,8 @@ def epoch_batches(
     """
     arrays = [np.asarray(sequence) for sequence in sequences]
     answers, each_step = _answers(arrays, labels)
+    if not isinstance(groups, LengthGroups):
+        raise TypeError(f"groups must be LengthGroups, as length_groups returns; got {groups!r:.60}")
     _check_plan(batch_size, rng, share)
     if len({(a.shape[1:], a.dtype) for a in arrays}) != 1 or arrays[0].ndim == 0 or batch_size < 1:
         kinds = sorted({f"{a.dtype} {('T', *a.shape[1:])}" for a in arrays})

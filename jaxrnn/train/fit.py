@@ -96,7 +96,7 @@ def fit(
     ([1.0, 1.0], 0)
     """
     judge = Monitor(monitor, mode, patience)
-    _check_arguments(batches, epochs, evaluate, judge)
+    _check_arguments(batches, epochs, evaluate, judge, checkpoints)
     train_step = make_step(loss, optimizer, clip=clip)
     locked = contextlib.nullcontext() if checkpoints is None else checkpoints.lock()
     try:
@@ -125,13 +125,15 @@ class _Run:
     history: list[Record]
 
 
-def _check_arguments(batches: Any, epochs: Any, evaluate: Any, judge: Monitor) -> None:
+def _check_arguments(batches: Any, epochs: Any, evaluate: Any, judge: Monitor, checkpoints: Any) -> None:
     """Raise what is wrong with the arguments of `fit` that nothing else checks."""
     if not callable(batches):
         raise TypeError(
             f"batches must be a function from the epoch to its batches; got a {type(batches).__name__}. For the same "
             "list every epoch: lambda epoch: batches"
         )
+    if not isinstance(checkpoints, Checkpoints | None):
+        raise TypeError(f"checkpoints must be Checkpoints(directory); got {checkpoints!r:.60}")
     if not isinstance(epochs, int | np.integer) or isinstance(epochs, bool) or epochs < 0:
         raise ValueError(f"epochs must be an integer of at least 0; got {epochs!r}")
     if evaluate is None and (judge.patience, judge.name, judge.mode) != (None, "loss", "min"):
@@ -247,6 +249,8 @@ def _add(record: Record, scores: Mapping[str, Any], monitor: str) -> None:
         raise ValueError(f"evaluate gave {taken}, names that the history has already: choose others")
     if monitor not in scores:
         raise ValueError(f"evaluate gave {sorted(scores)}, but monitor={monitor!r} is not among them")
-    if wrong := {name: np.shape(score) for name, score in scores.items() if np.shape(score) != ()}:
-        raise ValueError(f"evaluate must return a number for each name; these have other shapes: {wrong}")
+    if wrong := [
+        name for name, score in scores.items() if np.shape(score) or np.asarray(score).dtype.kind not in "biuf"
+    ]:
+        raise TypeError(f"evaluate must return a number for each name; {wrong[0]} is {scores[wrong[0]]!r:.60}")
     record.update({name: float(score) for name, score in scores.items()})

@@ -40,6 +40,8 @@ class CrossEntropy:
 
     def __call__(self, params: ModelParams, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Metrics]:
         """Give the mean, and the metrics; without a key there is no dropout."""
+        if not isinstance(batch, Batch):
+            raise TypeError(f"CrossEntropy needs a Batch, as epoch_batches yields; got a {type(batch).__name__}")
         if batch.labels is None:
             raise ValueError("CrossEntropy needs labels; this batch has none")
         logits = self.model(params, batch.ids, batch.lengths, key=key)

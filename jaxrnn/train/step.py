@@ -130,6 +130,8 @@ def make_step(loss: Loss | Carried, optimizer: optax.GradientTransformation, *, 
     optimize = optax.with_extra_args_support(optimizer)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        if not isinstance(state, TrainState):
+            raise TypeError(f"train_step takes the TrainState that init returned; got a {type(state).__name__}")
         key = jax.random.fold_in(state.key, state.step)
 
         def value(params: Params) -> tuple[jax.Array, tuple[Carry, Metrics]]:
@@ -186,8 +188,10 @@ def _check_scalars(scalar: Any, metrics: Any) -> None:
         )
     if not isinstance(metrics, dict):
         raise TypeError(f"the metrics of a loss must be a dict of scalars; got a {type(metrics).__name__}")
-    if wrong := {name: jnp.shape(value) for name, value in metrics.items() if jnp.shape(value) != ()}:
-        raise TypeError(f"the metrics of a loss must be scalars, as means are; these have other shapes: {wrong}")
+    for name, value in metrics.items():
+        if not isinstance(value, jax.Array | np.ndarray | np.generic | float | int) or jnp.shape(value) != ():
+            shape = list(value.shape) if isinstance(value, jax.Array | np.ndarray) else ""
+            raise TypeError(f"the metrics of a loss must be scalars; {name} is a {type(value).__name__}{shape}")
 
 
 def _check_carry(before: Carry, after: Carry) -> None:
