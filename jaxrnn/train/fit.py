@@ -82,8 +82,8 @@ def fit(
         ValueError: for a patience or monitor without `evaluate`, an unknown monitor or mode, an epoch without batches,
             names used twice, a checkpoint that does not fit or was changed, or a directory in which another run trains.
         TypeError: for arguments that are not what is said above.
-        KeyboardInterrupt: after Ctrl-C, when the batch or the checkpoint at hand is done; it says what is saved. A
-            second Ctrl-C does not wait.
+        KeyboardInterrupt: after Ctrl-C, when the batch, the evaluation or the checkpoint at hand is done; it says what
+            is saved. A second Ctrl-C does not wait.
 
     Warns:
         RuntimeWarning: if all steps of an epoch were skipped, since their losses or gradients were not finite.
@@ -154,12 +154,13 @@ def _resumed(run: _Run, checkpoints: Checkpoints, judge: Monitor) -> _Run:
         raise CheckpointError(
             f"{checkpoints} holds what was best by {record.get('best')!s:.60}, not by {[judge.name, judge.mode]}"
         )
+    newest, remove = f"the newest checkpoint of {checkpoints.directory}", "Remove it to resume from the one before."
     history = record.get("history")
     if not isinstance(history, list) or not all(_is_record(row, epoch) for epoch, row in enumerate(history)):
-        raise DamagedCheckpointError(f"{checkpoints} holds no history of epochs in its newest record")
+        raise DamagedCheckpointError(f"{newest} holds no history of epochs. {remove}")
     floats = [leaf for leaf in jax.tree.leaves((state.params, best)) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     if any(bool(jnp.isnan(leaf).any()) for leaf in floats):
-        raise DamagedCheckpointError(f"{checkpoints} holds params that are NaN in its newest checkpoint")
+        raise DamagedCheckpointError(f"{newest} holds params that are NaN. {remove}")
     return _Run(state, best, history)
 
 
