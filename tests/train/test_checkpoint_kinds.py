@@ -1,6 +1,7 @@
 """What a checkpoint holds is restored exactly; what it cannot hold is refused before anything is written."""
 
 import enum
+import json
 import os
 import random
 import re
@@ -11,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import optax
 import pytest
+import tensorstore
 
 import jaxrnn
 from jaxrnn.train import CheckpointError, Checkpoints, DamagedCheckpointError, manifest
@@ -198,6 +200,18 @@ def test_arrays_of_another_checkpoint_under_a_new_manifest_are_refused(other, tm
     manifest.write(arrays.parent)
     with pytest.raises(DamagedCheckpointError, match=r"in place of float32\[3\]"):
         ours.restore({"w": jnp.zeros(3)})
+
+
+@pytest.mark.parametrize("change", [{"chunks": [10**10]}, {"shape": [10**12]}, {"dtype": "<i4"}, {"compressor": None}])
+def test_an_array_that_is_described_otherwise_is_refused_before_it_is_allocated(change, tmp_path):
+    path = Checkpoints(tmp_path).save(1, {"w": jnp.ones(3)})
+    store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{path}/arrays/"}}
+    files = tensorstore.KvStore.open(store).result()
+    description = {**json.loads(files.read(b"0/.zarray").result().value), **change}
+    files.write(b"0/.zarray", json.dumps(description).encode()).result()
+    manifest.write(path)
+    with pytest.raises(DamagedCheckpointError, match="arrays is damaged"):
+        Checkpoints(tmp_path).restore({"w": jnp.ones(3)})
 
 
 def test_a_file_without_end_is_not_read(tmp_path):
