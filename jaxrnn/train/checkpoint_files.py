@@ -111,8 +111,8 @@ def _arrays(path: Path, targets: list[Any]) -> list[Any]:
             if (array.shape, array.dtype.numpy_dtype) != (target.shape, target.dtype):
                 found, needed = (f"{one.dtype.name}{list(one.shape)}" for one in (array, target))
                 raise ValueError(f"{found} in place of {needed}")
-            chunk = array.chunk_layout.read_chunk.shape
-            if any(one > size for one, size in zip(chunk, target.shape, strict=True)):
+            chunk = array.chunk_layout.read_chunk.shape or ()  # None of a scalar
+            if any(one is None or one > size for one, size in zip(chunk, target.shape, strict=True)):
                 raise ValueError(f"chunks {list(chunk)} of an array {list(target.shape)}")  # they would be allocated
             read.append(_placed(array, target))
     except (ValueError, TypeError, OSError) as error:
