@@ -12,6 +12,8 @@ import numpy as np
 import optax
 import pytest
 
+from examples.intent import commands
+from examples.intent.__main__ import main
 from jaxrnn.train import CheckpointError, Checkpoints, DamagedCheckpointError, fit, manifest
 
 W = {"w": jnp.ones(2)}
@@ -201,3 +203,16 @@ def test_params_that_are_nan_are_refused(tmp_path):
     Checkpoints(tmp_path).save(2, (state, ()), {"history": result.history, "best": ["loss", "min"]})
     with pytest.raises(DamagedCheckpointError, match="NaN"):
         train(3, Checkpoints(tmp_path))
+
+
+def test_the_command_ends_in_one_line_with_exit_status_130(tmp_path, monkeypatch, capsys):
+    def stopped(*_, checkpoints, **__):
+        train(1, checkpoints, interrupted(0))
+
+    monkeypatch.setattr(commands, "train", stopped)
+    arguments = ["train", "--checkpoints", str(tmp_path / "c"), "--bundle", str(tmp_path / "b")]
+    assert main(arguments) == 130
+    assert capsys.readouterr().err == f"training stopped before its first epoch was saved to {tmp_path / 'c'}\n"
+    with filelock.FileLock(tmp_path / "c" / ".lock"):
+        assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith("error: another run saves checkpoints")
