@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 
 from jaxrnn.extras import extra
+from jaxrnn.train import CheckpointError
 
 from . import PROGRAM
 from .errors import UserError
@@ -19,9 +20,12 @@ def main(arguments: list[str]) -> int:
     try:
         with extra("examples"):
             _run(arguments)
-    except (UserError, OSError, ModuleNotFoundError) as error:
+    except (UserError, CheckpointError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "stopped", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -17,6 +17,8 @@ from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional, arg
 
+from jaxrnn.train import Checkpoints
+
 from . import baseline, bundle, data, scores
 from .calibration import calibration_error
 from .classifier import Answer, Classifier, Config
@@ -42,6 +44,7 @@ class Train:
     bundle: Folder = BUNDLE
     seed: int = 0
     skip_bad_lines: Skip = False
+    checkpoints: Annotated[Path | None, arg(help="save every epoch there, and go on from what it holds")] = None
     baseline: Annotated[bool, arg(help="fit the linear SVM too")] = True
     progress: Annotated[bool, arg(help="show the progress")] = True
     config: tyro.conf.OmitArgPrefixes[Config] = Config()
@@ -56,7 +59,8 @@ class Train:
         epochs = self.recipe.epochs(len(corpus.train))
         _describe(corpus)
         console.print(f"{epochs} epochs; the first compiles")
-        classifier, fitted = train(corpus, self.config, self.recipe, seed=self.seed, progress=self.progress)
+        how = {"progress": self.progress, "checkpoints": self.checkpoints and Checkpoints(self.checkpoints)}
+        classifier, fitted = train(corpus, self.config, self.recipe, seed=self.seed, **how)
         seconds = time.perf_counter() - began
         valid = min(fitted.history, key=lambda record: record["loss"])["accuracy"]
         found = _tested(classifier, corpus)

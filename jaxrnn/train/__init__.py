@@ -5,6 +5,8 @@ from .batches import LengthGroups as LengthGroups
 from .batches import epoch_batches as epoch_batches
 from .batches import length_groups as length_groups
 from .batches import over as over
+from .checkpoint_files import CheckpointError as CheckpointError
+from .checkpoint_files import DamagedCheckpointError as DamagedCheckpointError
 from .checkpoints import Checkpoints as Checkpoints
 from .evaluation import evaluation as evaluation
 from .fit import Fit as Fit

@@ -81,12 +81,14 @@ class LengthGroups:
 
     def __post_init__(self) -> None:
         """Check the boundaries."""
+        if not isinstance(self.boundaries, tuple) or not all(isinstance(b, int | np.integer) for b in self.boundaries):
+            raise TypeError(f"boundaries must be a tuple of integers; got {self.boundaries!r}")
         if not self.boundaries or self.boundaries[0] < 1 or list(self.boundaries) != sorted(set(self.boundaries)):
             raise ValueError(f"boundaries must be ascending positive integers, one or more; got {self.boundaries}")
 
     def of(self, lengths: Any) -> np.ndarray:
         """Give the group (n,) of each length (n,); raises ValueError for one beyond the last boundary."""
-        lengths = np.asarray(lengths)
+        lengths = _integers(lengths)
         if lengths.size and lengths.max() > self.boundaries[-1]:
             raise ValueError(
                 f"a sequence of {lengths.max()} steps is longer than the last boundary, {self.boundaries[-1]}. Cut it, "
@@ -107,8 +109,8 @@ def length_groups(lengths: Any, groups: int = 6) -> LengthGroups:
     >>> length_groups([3, 3, 4, 9, 10], groups=2)
     LengthGroups(boundaries=(4, 10))
     """
-    lengths = np.maximum(np.asarray(lengths), 1)
-    if lengths.size == 0 or groups < 1:
+    lengths = np.maximum(_integers(lengths), 1)
+    if lengths.size == 0 or not isinstance(groups, int | np.integer) or groups < 1:
         raise ValueError(f"length_groups needs lengths, and groups >= 1; got {lengths.size} lengths, groups={groups}")
     ends = np.unique(lengths)
     if ends.size > MOST_CANDIDATES:
@@ -173,8 +175,9 @@ def epoch_batches(
     """
     arrays = [np.asarray(sequence) for sequence in sequences]
     answers, each_step = _answers(arrays, labels)
-    if batch_size % share[1]:
-        raise ValueError(f"batch_size must be a multiple of the {share[1]} shares; got {batch_size}")
+    if not isinstance(groups, LengthGroups):
+        raise TypeError(f"groups must be LengthGroups, as length_groups returns; got {groups!r:.60}")
+    _check_plan(batch_size, rng, share)
     if len({(a.shape[1:], a.dtype) for a in arrays}) != 1 or arrays[0].ndim == 0 or batch_size < 1:
         kinds = sorted({f"{a.dtype} {('T', *a.shape[1:])}" for a in arrays})
         raise ValueError(
@@ -185,6 +188,26 @@ def epoch_batches(
     size = batch_size // share[1]
     mine = slice(share[0] * size, (share[0] + 1) * size)
     return (_batch(arrays, answers, each_step, rows[mine], groups.boundaries[group], size) for group, rows in plan)
+
+
+def _integers(lengths: Any) -> np.ndarray:
+    """Return lengths as an array, which must be of integers from 0 on."""
+    lengths = np.asarray(lengths)
+    if lengths.size and (lengths.dtype.kind not in "iu" or lengths.min() < 0):
+        raise ValueError(f"lengths must be integers of at least 0; got {lengths.dtype}, {lengths.ravel()[:5]}")
+    return lengths
+
+
+def _check_plan(batch_size: Any, rng: Any, share: Any) -> None:
+    """Raise what is wrong with how the batches of an epoch are to be made."""
+    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise ValueError(f"epoch_batches needs an integer batch_size >= 1; got {batch_size!r}")
+    if rng is not None and not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng must be a NumPy generator, as np.random.default_rng((seed, epoch)); got {rng!r:.60}")
+    if len(share) != 2 or not 0 <= share[0] < share[1]:
+        raise ValueError(f"share must be (i, n) with 0 <= i < n, the i-th of n parts; got {share}")
+    if batch_size % share[1]:
+        raise ValueError(f"batch_size must be a multiple of the {share[1]} shares; got {batch_size}")
 
 
 def _answers(arrays: list[np.ndarray], labels: Any) -> tuple[list[np.ndarray] | None, bool]:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
-import re
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..extras import extra
-from . import manifest
+from .checkpoint_files import MOST_RECORD_BYTES, CheckpointError, DamagedCheckpointError, brief, damage, read, write
+from .interrupts import HeldInterrupts
+from .leaves import as_json, has_numbers, kind, named_leaves, plain
 
 UNFINISHED = "unfinished-"  # no name of a checkpoint begins so
+LOCK = ".lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +33,13 @@ class Checkpoints:
 
     Of several processes (`jax.distributed`) each writes its own parts of the arrays, and the first all else; the
     directory must be one that all of them see. What is restored is laid out as asked, on however many devices.
+    Two runs cannot save to one directory at a time: `lock` is held during every save, and by `fit` until it returns.
 
     Args:
         directory: made if it is not there.
         keep: how many to keep, at least 1; None keeps all.
+        skip_damaged: False: a damaged newest checkpoint is an error. True: it is a warning, the newest one that is
+            whole is restored, and `save` replaces the damaged ones.
 
     >>> import tempfile
     >>> checkpoints = Checkpoints(tempfile.mkdtemp())
@@ -45,137 +51,179 @@ class Checkpoints:
 
     directory: str | os.PathLike[str]
     keep: int | None = 3
+    skip_damaged: bool = False
 
     def __post_init__(self) -> None:
-        """Check `keep`."""
-        if self.keep is not None and self.keep < 1:
-            raise ValueError(f"keep must be at least 1, or None for all; got {self.keep}")
+        """Check the fields."""
+        if not isinstance(self.directory, str | os.PathLike) or not os.fspath(self.directory):
+            raise TypeError(f"directory must be a path; got {self.directory!r}")
+        if self.keep is not None and (not isinstance(self.keep, int) or self.keep < 1):
+            raise ValueError(f"keep must be at least 1, or None for all; got {self.keep!r}")
 
     def epochs(self) -> list[int]:
-        """List the checkpoints that are there, oldest first."""
+        """Return the epochs of the checkpoints that are there, oldest first."""
         root = self._root()
-        names = [path.name for path in root.iterdir()] if root.is_dir() else []
-        return sorted(int(name[6:]) for name in names if re.fullmatch(r"epoch-\d{6,}", name))
+        names = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+        numbers = [int(name[6:]) for name in names if name.startswith("epoch-") and name[6:].isdecimal()]
+        return sorted(number for number in set(numbers) if self._path(number).name in names)
 
     def latest(self) -> int | None:
-        """Give the newest, None if there is none."""
+        """Return the newest epoch, None if there is none."""
         return max(self.epochs(), default=None)
 
     def save(self, epoch: int, tree: Any, record: Mapping[str, Any] | None = None) -> Path:
-        """Save a pytree of arrays (random keys too), and a record of what JSON can hold; give where.
+        """Save a pytree and a record; return the path of the checkpoint.
 
-        Raises ValueError if there is a checkpoint of this epoch.
+        Args:
+            epoch: a number that no checkpoint of the directory has yet.
+            tree: a pytree of arrays of numbers (JAX's or NumPy's), random keys and Python's numbers.
+            record: numbers (scalars of NumPy and JAX become Python's), strings, None, lists, dicts with string keys.
+
+        Raises:
+            ValueError, TypeError: for what could not be restored, before anything is written.
+            CheckpointError: a ValueError: this epoch was saved before, or another run holds the lock.
+            KeyboardInterrupt: if Ctrl-C was pressed meanwhile, after the checkpoint is whole.
+            OSError: if the checkpoint could not be written; those before it are as they were.
         """
-        with extra("train"):
-            import orbax.checkpoint as ocp
-
         target = self._path(epoch)
-        if target.exists():
-            raise ValueError(f"{target} is there already. Choose another directory, or take it away.")
-        _together("begin")  # everybody has looked
-        draft = self._root() / f"{UNFINISHED}{target.name}"
-        arrays = {name: _plain(leaf) for name, leaf in _named(tree).items()}
-        if jax.process_index() == 0:
-            self._sweep()
-            draft.mkdir(parents=True)
-        _together("draft")
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(draft / "arrays", arrays)
-        if jax.process_index() == 0:
-            kinds = {name: _kind(array) for name, array in arrays.items()}
-            (draft / "record.json").write_text(json.dumps({"arrays": kinds, "record": dict(record or {})}))
-            manifest.write(draft)
-            draft.rename(target)
-            self._forget()
-        _together("end")
+        leaves, _ = named_leaves(tree)
+        kinds = {name: kind(name, leaf) for name, leaf in leaves.items()}
+        if abstract := [name for name, leaf in leaves.items() if isinstance(leaf, jax.ShapeDtypeStruct)]:
+            raise TypeError(f"{abstract[0]} is a ShapeDtypeStruct, which has no numbers to save: only restore takes it")
+        arrays = [plain(name, leaf) for name, leaf in leaves.items() if has_numbers(leaf)]
+        if not isinstance(record, Mapping | None):
+            raise TypeError(f"record must be a dict; got a {type(record).__name__}")
+        text = json.dumps({"leaves": kinds, "record": as_json(record or {})})
+        if len(text) > MOST_RECORD_BYTES:
+            raise ValueError(
+                f"the record is {len(text)} bytes, more than {MOST_RECORD_BYTES}: put arrays into the tree"
+            )
+        if target.exists() and not (self.skip_damaged and damage(target)):
+            raise CheckpointError(f"{target} is there already. Choose another directory, or take it away.")
+        with self.lock(), HeldInterrupts():
+            self._write(target, arrays, text)
         return target
 
     def restore(self, like: Any, epoch: int | None = None) -> tuple[Any, dict[str, Any]]:
-        """Give back the tree, laid out as `like` (structure, shapes, dtypes, shardings), and the record.
+        """Return the tree, laid out as `like` (structure, shapes, dtypes, shardings), and the record.
 
         Args:
-            like: a tree as the one saved, of arrays; its values do not matter.
+            like: a tree as the one saved, of arrays or `jax.ShapeDtypeStruct`; its values do not matter.
             epoch: which; None takes the newest.
 
         Raises:
-            ValueError: if there is none, if a file was changed (naming it), or if `like` is another kind of tree.
+            CheckpointError: a ValueError: there is no such checkpoint, or `like` is another kind of tree.
+            DamagedCheckpointError: a CheckpointError: a file was changed (it is named), or holds what `save` does not
+                write.
+        """
+        leaves, structure = named_leaves(like)
+        saved = self.epochs()
+        candidates = saved[::-1] if epoch is None else [number for number in saved if number == epoch]
+        if not candidates:
+            asked = "the newest" if epoch is None else epoch
+            raise CheckpointError(f"{self._root()} holds the checkpoints {saved[-9:]}; asked for {asked}")
+        for number in candidates:
+            before = [other for other in saved if other < number]
+            try:
+                values, record = read(self._path(number), leaves)
+            except DamagedCheckpointError as error:
+                if epoch is not None or not self.skip_damaged or not before:
+                    raise DamagedCheckpointError(f"{error}.{_way_on(before)}") from error
+                warnings.warn(f"{error}. Skipped: trying epoch {before[-1]}", stacklevel=2)
+            else:
+                return jax.tree.unflatten(structure, values), record
+        raise AssertionError("the oldest candidate returns or raises")
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the directory for this run; raise CheckpointError if another run holds it. It may be nested.
+
+        The operating system releases it when the process ends, however it ends. Of several processes the first holds
+        it for all.
         """
         with extra("train"):
-            import orbax.checkpoint as ocp
+            import filelock
 
-        epoch = self.latest() if epoch is None else epoch
-        path = None if epoch is None else self._path(epoch)
-        if path is None or not path.is_dir():
-            raise ValueError(f"{self._root()} holds the checkpoints {self.epochs()}; asked for {epoch or 'the newest'}")
-        manifest.verify(path)
-        saved = json.loads((path / "record.json").read_text())
-        leaves = _named(like)
-        arrays = {name: _plain(leaf) for name, leaf in leaves.items()}
-        _check(path, saved["arrays"], {name: _kind(array) for name, array in arrays.items()})
-        with ocp.StandardCheckpointer() as checkpointer:
-            read = checkpointer.restore(path / "arrays", jax.tree.map(ocp.utils.to_shape_dtype_struct, arrays))
-        restored = [_like(read[name], leaf) for name, leaf in leaves.items()]
-        return jax.tree.unflatten(jax.tree.structure(like), restored), saved["record"]
+        root = self._root()
+        lock = filelock.FileLock(root / LOCK, timeout=0, is_singleton=True)
+        with contextlib.ExitStack() as stack:
+            with _together("lock"):
+                if jax.process_index() == 0:
+                    root.mkdir(parents=True, exist_ok=True)
+                    try:
+                        stack.enter_context(lock)
+                    except filelock.Timeout:
+                        raise CheckpointError(
+                            f"another run saves checkpoints to {root}. Wait until it ends, or choose another directory."
+                        ) from None
+            yield
+
+    def _write(self, target: Path, arrays: list[Any], text: str) -> None:
+        """Write a checkpoint under another name, and rename it when it is whole."""
+        draft = self._root() / f"{UNFINISHED}{target.name}"
+        first = jax.process_index() == 0
+        try:
+            with _together("draft"):
+                if first:
+                    self._sweep()
+                    draft.mkdir(parents=True)
+            with _together("write"):
+                write(draft, arrays, text)
+        except (OSError, ValueError) as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise OSError(f"{target} was not saved: {brief(error)}. Saved before: {self.epochs()[-9:]}") from error
+        with _together("rename"):
+            if first:
+                self._discard(target)
+                draft.rename(target)
+                self._forget()
 
     def _root(self) -> Path:
         return Path(self.directory).absolute()
 
     def _path(self, epoch: int) -> Path:
+        if not isinstance(epoch, int | np.integer) or isinstance(epoch, bool) or epoch < 0:
+            raise ValueError(f"an epoch is an integer of at least 0; got {epoch!r}")
         return self._root() / f"epoch-{epoch:06d}"
 
     def _forget(self) -> None:
-        """Take away all but the newest, each renamed first: a checkpoint is there whole or not at all."""
-        if self.keep is None:
-            return
-        for epoch in self.epochs()[: -self.keep]:
-            self._path(epoch).rename(self._root() / f"{UNFINISHED}{self._path(epoch).name}")
-        self._sweep()
+        """Remove all but the newest `keep`."""
+        if self.keep is not None:
+            for epoch in self.epochs()[: -self.keep]:
+                self._discard(self._path(epoch))
+
+    def _discard(self, path: Path) -> None:
+        """Remove a checkpoint if it is there, renamed first: it is there whole or not at all."""
+        if path.exists():
+            doomed = path.rename(self._root() / f"{UNFINISHED}old-{path.name}")
+            shutil.rmtree(doomed)
 
     def _sweep(self) -> None:
-        """Take away what an interrupted save left."""
+        """Remove what an interrupted save left."""
         for path in self._root().glob(f"{UNFINISHED}*"):
             shutil.rmtree(path)
 
 
-def _together(name: str) -> None:
-    """Wait for the other processes, if there are any."""
+@contextlib.contextmanager
+def _together(part: str) -> Iterator[None]:
+    """Run a part of a save that ends in all processes, or is an error in all."""
+    problem: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        problem = error
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
-        multihost_utils.sync_global_devices(f"jaxrnn checkpoint {name}")
+        failed = np.flatnonzero(multihost_utils.process_allgather(np.array(problem is not None)))
+        if len(failed) and problem is None:
+            raise OSError(f"the {part} of a checkpoint failed in process {failed[0]}")
+    if problem is not None:
+        raise problem
 
 
-def _named(tree: Any) -> dict[str, Any]:
-    """Give every leaf under the path to it."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path).replace("/", "|") or "tree": leaf for path, leaf in leaves}
-
-
-def _plain(leaf: Any) -> jax.Array:
-    """Give a random key's data; other arrays as they are."""
-    leaf = jnp.asarray(leaf)
-    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-
-
-def _like(array: jax.Array, leaf: Any) -> jax.Array:
-    """Make a random key of its data where `leaf` is one, and bind it to a device only where `leaf` is."""
-    if not (isinstance(leaf, jax.Array) and leaf.committed):
-        array = jnp.asarray(np.asarray(array))
-    if not jnp.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key):
-        return array
-    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))
-
-
-def _kind(array: jax.Array) -> str:
-    return f"{array.dtype}{list(array.shape)}"
-
-
-def _check(path: Path, saved: dict[str, str], asked: dict[str, str]) -> None:
-    """Raise what differs."""
-    for name in sorted(saved.keys() | asked.keys()):
-        if saved.get(name) != asked.get(name):
-            old, new = saved.get(name, "not there"), asked.get(name, "nothing")
-            raise ValueError(
-                f"{path} does not fit: {name} is {old} in it, and {new} was asked for. The model, the optimizer and "
-                "evaluate must be those that it was saved with."
-            )
+def _way_on(before: list[int]) -> str:
+    """Return how to go on from a damaged checkpoint."""
+    if not before:
+        return " No checkpoint before it is whole."
+    return f" To resume from epoch {before[-1]}, the one before: Checkpoints(..., skip_damaged=True)."

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from .fit import means
-from .step import Batch, Carried, Loss, Params, report
+from .step import Batch, Carried, Loss, Params, as_carried, report
 
 
 def evaluation(loss: Loss | Carried, batches: Callable[[], Iterable[Batch]]) -> Callable[[Params], dict[str, float]]:
@@ -19,17 +19,21 @@ def evaluation(loss: Loss | Carried, batches: Callable[[], Iterable[Batch]]) -> 
     {'loss': 1.0}
     """
 
+    carried = as_carried(loss)
+    if not callable(batches):
+        raise TypeError(
+            f"batches must be a function without arguments that returns the batches; got a {type(batches).__name__}. "
+            "For a list: lambda: batches"
+        )
+
     def step(params: Params, carry: Any, batch: Batch) -> Any:
-        if isinstance(loss, Carried):
-            carry, scalar, metrics = loss.loss(params, carry, batch, None)
-        else:
-            scalar, metrics = loss(params, batch, None)
+        carry, scalar, metrics = carried.loss(params, carry, batch, None)
         return carry, report(metrics, loss=scalar, skipped=0)
 
     compiled = jax.jit(step)
 
     def evaluate(params: Params) -> dict[str, float]:
-        carry = loss.initial(params) if isinstance(loss, Carried) else ()
+        carry = carried.initial(params)
         reports = []
         for batch in batches():
             carry, report = compiled(params, carry, batch)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
+from .checkpoint_files import CheckpointError, DamagedCheckpointError
 from .checkpoints import Checkpoints
+from .interrupts import HeldInterrupts
 from .monitor import Monitor
 from .progress import Bar, Silent, bar_for
-from .step import Batch, Carried, Loss, Params, TrainState, TrainStep, copy, init, make_step
+from .step import Batch, Carried, Loss, Params, TrainState, TrainStep, as_carried, copy, init, make_step
 
 Batches = Callable[[int], Iterable[Batch]]
 Record = dict[str, Any]
@@ -70,11 +75,18 @@ def fit(
         patience: how many epochs without a new best are borne; None bears all.
         checkpoints: where to save every epoch. A directory that holds some goes on from the newest of them, its key
             and all: bit for bit as if never interrupted, if `batches` and `evaluate` are functions of their arguments.
+            It may be stopped at any time, by Ctrl-C, SIGTERM or SIGKILL: the last whole epoch is there.
         progress: True shows a bar, False does not; None does on a terminal.
 
     Raises:
-        ValueError: for a patience without `evaluate`, an unknown monitor or mode, an epoch without batches, names used
-            twice, or a checkpoint that does not fit or was changed.
+        ValueError: for a patience or monitor without `evaluate`, an unknown monitor or mode, an epoch without batches,
+            names used twice, a checkpoint that does not fit or was changed, or a directory in which another run trains.
+        TypeError: for arguments that are not what is said above.
+        KeyboardInterrupt: after Ctrl-C, when the batch, the evaluation or the checkpoint at hand is done; it says what
+            is saved. A second Ctrl-C does not wait.
+
+    Warns:
+        RuntimeWarning: if all steps of an epoch were skipped, since their losses or gradients were not finite.
 
     >>> import optax
     >>> def loss(w, batch, key): return jnp.mean((batch - w) ** 2), {}
@@ -84,19 +96,23 @@ def fit(
     ([1.0, 1.0], 0)
     """
     judge = Monitor(monitor, mode, patience)
-    if evaluate is None and patience is not None:
-        raise ValueError("patience waits for what evaluate gives: pass evaluate, or patience=None")
+    _check_arguments(batches, epochs, evaluate, judge, checkpoints)
     train_step = make_step(loss, optimizer, clip=clip)
-    carry = loss.initial(params) if isinstance(loss, Carried) else ()
-    run = _Run(init(params, optimizer, key, carry), () if evaluate is None else copy(params), [])
-    if checkpoints is not None:
-        run = _resumed(run, checkpoints, judge)
-    with bar_for(progress, epochs) as bar:
-        while len(run.history) < epochs and not judge.over(run.history):
-            run = _epoch(run, train_step, batches, evaluate, judge, bar)
-            if checkpoints is not None:
-                record = {"history": run.history, "best": [monitor, mode]}
-                checkpoints.save(len(run.history), (run.state, run.best), record)
+    locked = contextlib.nullcontext() if checkpoints is None else checkpoints.lock()
+    try:
+        with HeldInterrupts() as interrupts, locked, bar_for(progress, epochs) as bar:
+            carry = as_carried(loss).initial(params)
+            run = _Run(init(params, optimizer, key, carry), () if evaluate is None else copy(params), [])
+            run = run if checkpoints is None else _resumed(run, checkpoints, judge)
+            batches = _interruptible(batches, interrupts)
+            while len(run.history) < epochs and not judge.over(run.history):
+                run = _epoch(run, train_step, batches, evaluate, judge, bar)
+                if checkpoints is not None:
+                    record = {"history": run.history, "best": [monitor, mode]}
+                    checkpoints.save(len(run.history), (run.state, run.best), record)
+                interrupts.check()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_stopped(checkpoints)) from None
     return Fit(copy(run.state.params) if evaluate is None else run.best, run.state, run.history)
 
 
@@ -109,14 +125,71 @@ class _Run:
     history: list[Record]
 
 
+def _check_arguments(batches: Any, epochs: Any, evaluate: Any, judge: Monitor, checkpoints: Any) -> None:
+    """Raise what is wrong with the arguments of `fit` that nothing else checks."""
+    if not callable(batches):
+        raise TypeError(
+            f"batches must be a function from the epoch to its batches; got a {type(batches).__name__}. For the same "
+            "list every epoch: lambda epoch: batches"
+        )
+    if not isinstance(checkpoints, Checkpoints | None):
+        raise TypeError(f"checkpoints must be Checkpoints(directory); got {checkpoints!r:.60}")
+    if not isinstance(epochs, int | np.integer) or isinstance(epochs, bool) or epochs < 0:
+        raise ValueError(f"epochs must be an integer of at least 0; got {epochs!r}")
+    if evaluate is None and (judge.patience, judge.name, judge.mode) != (None, "loss", "min"):
+        raise ValueError(
+            "monitor, mode and patience judge what evaluate returns: pass evaluate, as "
+            "evaluation(loss, batches), or leave them out"
+        )
+    if not callable(evaluate) and evaluate is not None:
+        raise TypeError(f"evaluate must be a function of the params; got a {type(evaluate).__name__}")
+
+
 def _resumed(run: _Run, checkpoints: Checkpoints, judge: Monitor) -> _Run:
-    """Go on from the newest checkpoint if there is one."""
+    """Return the run of the newest checkpoint if there is one."""
     if checkpoints.latest() is None:
         return run
     (state, best), record = checkpoints.restore((run.state, run.best))
-    if record["best"] != [judge.name, judge.mode]:
-        raise ValueError(f"{checkpoints} holds what was best by {record['best']}, not by {[judge.name, judge.mode]}")
-    return _Run(state, best, record["history"])
+    if record.get("best") != [judge.name, judge.mode]:
+        raise CheckpointError(
+            f"{checkpoints} holds what was best by {record.get('best')!s:.60}, not by {[judge.name, judge.mode]}"
+        )
+    newest, remove = f"the newest checkpoint of {checkpoints.directory}", "Remove it to resume from the one before."
+    history = record.get("history")
+    if not isinstance(history, list) or not all(_is_record(row, epoch) for epoch, row in enumerate(history)):
+        raise DamagedCheckpointError(f"{newest} holds no history of epochs. {remove}")
+    floats = [leaf for leaf in jax.tree.leaves((state.params, best)) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    if any(bool(jnp.isnan(leaf).any()) for leaf in floats):
+        raise DamagedCheckpointError(f"{newest} holds params that are NaN. {remove}")
+    return _Run(state, best, history)
+
+
+def _is_record(row: Any, epoch: int) -> bool:
+    """Return whether a row of a history that was read is the record of this epoch."""
+    numbers = isinstance(row, dict) and all(
+        isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63) for value in row.values()
+    )
+    return numbers and row.get("epoch") == epoch and row.keys() >= {*OWN}
+
+
+def _interruptible(batches: Batches, interrupts: HeldInterrupts) -> Batches:
+    """Return `batches` that let Ctrl-C through before each."""
+
+    def checked(epoch: int) -> Iterable[Batch]:
+        for batch in batches(epoch):
+            interrupts.check()
+            yield batch
+
+    return checked
+
+
+def _stopped(checkpoints: Checkpoints | None) -> str:
+    """Return what is left of a training that Ctrl-C stopped."""
+    if checkpoints is None:
+        return "training stopped; without checkpoints nothing of it is saved"
+    if (saved := checkpoints.latest()) is None:
+        return f"training stopped before its first epoch was saved to {checkpoints.directory}"
+    return f"training stopped; epoch {saved} is saved in {checkpoints.directory}: the same training resumes from there"
 
 
 def _epoch(
@@ -138,6 +211,13 @@ def _epoch(
     if not reports:
         raise ValueError(f"batches({epoch}) gave no batch; it is called every epoch, so it must not be used up")
     record = {"epoch": epoch, **means(jax.device_get(reports))}
+    if record["skipped"] == len(reports):
+        warnings.warn(
+            f"all {len(reports)} steps of epoch {epoch + 1} were skipped, since no loss and gradient was finite: the "
+            "params are as they were. Look for NaN in params and batches, and for labels out of range.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     best = run.best
     if evaluate is not None:
         _add(record, evaluate(state.params), judge.name)
@@ -151,8 +231,10 @@ def _epoch(
 def means(reports: list[Mapping[str, Any]]) -> Record:
     """Give the epoch's record: weighted means over the batches not skipped (NaN if all were), and how many were."""
     skipped = np.array([report["skipped"] for report in reports])
-    weights = np.array([report.get("weight", 1.0) for report in reports], float) * (1 - skipped)
-    counted = weights > 0
+    weights = np.array([report.get("weight", 1.0) for report in reports], float)
+    if not (weights[skipped == 0] >= 0).all():
+        raise ValueError(f"a metric named weight must be at least 0 in every batch; got {weights[skipped == 0].min()}")
+    counted = (weights > 0) & (skipped == 0)
     record: Record = {"skipped": int(skipped.sum())}
     for name in sorted(reports[0].keys() - {"skipped", "weight"}, key=lambda name: (name != "loss", name)):
         values = np.array([report[name] for report in reports], float)[counted]
@@ -162,8 +244,14 @@ def means(reports: list[Mapping[str, Any]]) -> Record:
 
 def _add(record: Record, scores: Mapping[str, Any], monitor: str) -> None:
     """Put what `evaluate` gave into the record."""
+    if not isinstance(scores, Mapping):
+        raise TypeError(f"evaluate must return a dict of numbers by name; it returned a {type(scores).__name__}")
     if taken := sorted(scores.keys() & {*record, *OWN}):
         raise ValueError(f"evaluate gave {taken}, names that the history has already: choose others")
     if monitor not in scores:
         raise ValueError(f"evaluate gave {sorted(scores)}, but monitor={monitor!r} is not among them")
+    if wrong := [
+        name for name, score in scores.items() if np.shape(score) or np.asarray(score).dtype.kind not in "biuf"
+    ]:
+        raise TypeError(f"evaluate must return a number for each name; {wrong[0]} is {scores[wrong[0]]!r:.60}")
     record.update({name: float(score) for name, score in scores.items()})

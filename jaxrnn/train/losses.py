@@ -21,7 +21,9 @@ class CrossEntropy:
     """The mean cross-entropy over what counts, for a `Batch`: its rows, or its steps where `read` is `every`.
 
     Args:
-        model: with logits (B, K) for labels (B,), or logits (T, B, K) for labels (T, B); labels are integers.
+        model: with logits (B, K) for labels (B,), or logits (T, B, K) for labels (T, B); labels are integers from 0 to
+            K - 1. Any other label makes the loss NaN, so that `make_step` skips the step; but not in the padding and in
+            rows of weight 0, where labels do not count.
 
     Its metrics are `accuracy` and `weight`, the number of answers that count.
 
@@ -38,6 +40,8 @@ class CrossEntropy:
 
     def __call__(self, params: ModelParams, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Metrics]:
         """Give the mean, and the metrics; without a key there is no dropout."""
+        if not isinstance(batch, Batch):
+            raise TypeError(f"CrossEntropy needs a Batch, as epoch_batches yields; got a {type(batch).__name__}")
         if batch.labels is None:
             raise ValueError("CrossEntropy needs labels; this batch has none")
         logits = self.model(params, batch.ids, batch.lengths, key=key)
@@ -85,8 +89,13 @@ def _mean(logits: jax.Array, labels: Any, weights: jax.Array) -> tuple[jax.Array
             f"logits {logits.shape} need labels {logits.shape[:-1]}; got {labels.shape}. read=every answers at every "
             "step, the other reads once a sequence."
         )
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels must be integers, from 0 to {logits.shape[-1] - 1}; got {labels.dtype}")
+    known = (labels >= 0) & (labels < logits.shape[-1])
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(known, labels, jnp.zeros_like(labels)))
+    losses = jnp.where(known, losses, jnp.full_like(losses, jnp.nan))
+    losses = jnp.where(weights > 0, losses, jnp.zeros_like(losses))  # what does not count may have any label
     weight = weights.sum()
-    share = weights.astype(losses.dtype) / jnp.maximum(weight, 1).astype(losses.dtype)
+    share = weights.astype(losses.dtype) / jnp.where(weight > 0, weight, jnp.ones_like(weight)).astype(losses.dtype)
     right = (logits.argmax(axis=-1) == labels).astype(losses.dtype)
     return (losses * share).sum(), {"accuracy": (right * share).sum(), "weight": weight}

@@ -21,6 +21,9 @@ def write(directory: Path) -> None:
 def verify(directory: Path) -> None:
     """Raise ValueError, naming the file, if a file below `directory` was changed, lost or added since `write`."""
     manifest = directory / NAME
+    file = lambda name: (
+        f"{directory / name}" if len(name) < 100 and name.isprintable() else f"{directory}: {name[:60]!r}"
+    )
     if not manifest.is_file():
         raise ValueError(f"{manifest} is missing: {directory} was not saved whole, or not by jaxrnn")
     try:
@@ -30,11 +33,11 @@ def verify(directory: Path) -> None:
     present = _files(directory)
     for name in sorted(listed.keys() | present):
         if name not in present:
-            raise ValueError(f"{directory / name} is missing, but {NAME} lists it")
+            raise ValueError(f"{file(name)} is missing, but {NAME} lists it")
         if name not in listed:
-            raise ValueError(f"{directory / name} is not listed in {NAME}: it was added, or {NAME} was changed")
+            raise ValueError(f"{file(name)} is not listed in {NAME}: it was added, or {NAME} was changed")
         if _digest(directory / name) != listed[name]:
-            raise ValueError(f"{directory / name} was changed since it was saved: its SHA-256 is not that in {NAME}")
+            raise ValueError(f"{file(name)} was changed since it was saved: its SHA-256 is not that in {NAME}")
 
 
 def _files(directory: Path) -> list[str]:
@@ -47,7 +50,7 @@ def _entry(line: str) -> tuple[str, str]:
     """Give (name, digest)."""
     digest, two, name = line[:64], line[64:66], line[66:]
     if two != "  " or not name.endswith("\n") or len(name) < 2:
-        raise ValueError(f"{line!r} is no line of it")
+        raise ValueError(f"{line[:60]!r} is no line of it")
     return name[:-1], digest
 
 

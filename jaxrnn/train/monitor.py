@@ -30,8 +30,10 @@ class Monitor:
         """Check mode and patience."""
         if self.mode not in ("min", "max"):
             raise ValueError(f'mode must be "min" or "max"; got {self.mode!r}')
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"patience must be at least 1 epoch, or None; got {self.patience}")
+        if not isinstance(self.name, str):
+            raise TypeError(f"monitor must be the name of a score; got {self.name!r}")
+        if self.patience is not None and (not isinstance(self.patience, int) or self.patience < 1):
+            raise ValueError(f"patience must be at least 1 epoch, or None; got {self.patience!r}")
 
     def best(self, history: Sequence[Mapping[str, Any]]) -> int | None:
         """Give the first of the best epochs; None if every score is NaN, or there is none."""

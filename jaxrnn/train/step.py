@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -66,7 +67,13 @@ def init(params: Params, optimizer: optax.GradientTransformation, key: jax.Array
         optimizer: any Optax optimizer.
         key: what all noise comes from.
         carry: `loss.initial(params)` for a `Carried` loss.
+
+    Raises:
+        TypeError: if params, optimizer or key are not that.
     """
+    _check_optimizer(optimizer)
+    _check_params(params)
+    _check_key(key)
     zero = jnp.zeros((), jnp.int32)
     return copy(_together(TrainState(params, optimizer.init(params), zero, key, zero, carry)))
 
@@ -101,7 +108,8 @@ def make_step(loss: Loss | Carried, optimizer: optax.GradientTransformation, *, 
         A function whose metrics are the loss's and `loss`, `grad_norm` (before clipping) and `skipped` (0 or 1).
 
     Raises:
-        ValueError: at trace time, if the loss reports a metric under one of these three names.
+        TypeError, ValueError: if loss, optimizer or clip is not that; at trace time, if the loss returns something
+            else, or a metric under one of these three names.
 
     >>> import optax
     >>> from jaxrnn.train import init, make_step
@@ -114,15 +122,21 @@ def make_step(loss: Loss | Carried, optimizer: optax.GradientTransformation, *, 
     Reference: Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", 2013,
     algorithm 1 (https://arxiv.org/abs/1211.5063).
     """
+    _check_optimizer(optimizer)
+    if clip is not None and (not isinstance(clip, int | float | np.number | jax.Array) or not clip > 0):
+        raise ValueError(f"clip must be a number above 0, or None not to clip; got {clip!r}")
     clipper = optax.identity() if clip is None else optax.clip_by_global_norm(clip)
-    carried = loss if isinstance(loss, Carried) else _uncarried(loss)
+    carried = as_carried(loss)
     optimize = optax.with_extra_args_support(optimizer)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        if not isinstance(state, TrainState):
+            raise TypeError(f"train_step takes the TrainState that init returned; got a {type(state).__name__}")
         key = jax.random.fold_in(state.key, state.step)
 
         def value(params: Params) -> tuple[jax.Array, tuple[Carry, Metrics]]:
             carry, scalar, metrics = carried.loss(params, state.carry, batch, key)
+            _check_carry(state.carry, carry)
             return scalar, (carry, metrics)
 
         (scalar, (carry, metrics)), grads = jax.value_and_grad(value, has_aux=True)(state.params)
@@ -145,13 +159,75 @@ def make_step(loss: Loss | Carried, optimizer: optax.GradientTransformation, *, 
     return jax.jit(train_step, donate_argnums=0)
 
 
-def _uncarried(loss: Loss) -> Carried:
-    """Be a `Carried` that carries nothing."""
+def as_carried(loss: Loss | Carried) -> Carried:
+    """Return a loss as one that carries something, which may be (), and whose results are checked.
 
-    def carried(params: Params, carry: Carry, batch: Batch, key: jax.Array) -> tuple[Carry, jax.Array, Metrics]:
-        return carry, *loss(params, batch, key)
+    Raises:
+        TypeError: if it is no function; at trace time, if it returns something else than is said at `make_step`.
+    """
+    if not callable(loss) and not isinstance(loss, Carried):
+        raise TypeError(f"loss must be a function (params, batch, key), or a Carried; got a {type(loss).__name__}")
 
-    return Carried(carried, lambda params: ())
+    def checked(params: Params, carry: Carry, batch: Batch, key: Any) -> tuple[Carry, jax.Array, Metrics]:
+        found: Any = loss.loss(params, carry, batch, key) if isinstance(loss, Carried) else loss(params, batch, key)
+        form = "(carry, a scalar, a dict of metrics)" if isinstance(loss, Carried) else "(a scalar, a dict of metrics)"
+        if not isinstance(found, tuple) or len(found) != form.count(",") + 1:
+            raise TypeError(f"a loss must return {form}, {{}} for no metrics; it returned a {type(found).__name__}")
+        *carried, scalar, metrics = found
+        _check_scalars(scalar, metrics)
+        return carried[0] if carried else carry, scalar, metrics
+
+    return Carried(checked, loss.initial if isinstance(loss, Carried) else lambda params: ())
+
+
+def _check_scalars(scalar: Any, metrics: Any) -> None:
+    """Raise TypeError unless a loss returned a floating scalar, and scalars by name."""
+    if jnp.shape(scalar) != () or not jnp.issubdtype(jnp.result_type(scalar), jnp.floating):
+        raise TypeError(
+            f"a loss must be a floating scalar, as a mean is; got {jnp.result_type(scalar)}{list(jnp.shape(scalar))}"
+        )
+    if not isinstance(metrics, dict):
+        raise TypeError(f"the metrics of a loss must be a dict of scalars; got a {type(metrics).__name__}")
+    for name, value in metrics.items():
+        if not isinstance(value, jax.Array | np.ndarray | np.generic | float | int) or jnp.shape(value) != ():
+            shape = list(value.shape) if isinstance(value, jax.Array | np.ndarray) else ""
+            raise TypeError(f"the metrics of a loss must be scalars; {name} is a {type(value).__name__}{shape}")
+
+
+def _check_carry(before: Carry, after: Carry) -> None:
+    """Raise TypeError unless what a loss hands on is as what it was handed."""
+    kinds = [jax.tree.map(lambda a: f"{jnp.result_type(a)}{list(jnp.shape(a))}", carry) for carry in (before, after)]
+    if kinds[0] != kinds[1]:
+        raise TypeError(
+            f"a Carried loss must return a carry as it was handed, {kinds[0]!s:.200}; got {kinds[1]!s:.200}"
+        )
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    """Raise TypeError unless it has the two functions of an Optax optimizer."""
+    if not callable(getattr(optimizer, "init", None)) or not callable(getattr(optimizer, "update", None)):
+        name = getattr(optimizer, "__name__", f"a {type(optimizer).__name__}")
+        raise TypeError(f"optimizer must be one of Optax, as optax.adam(1e-3); got {name}, without init and update")
+
+
+def _check_params(params: Params) -> None:
+    """Raise TypeError, naming it, for a leaf that no gradient can change."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        number = isinstance(leaf, jax.Array | np.ndarray | np.generic | float | complex)
+        if not number or not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            array = isinstance(leaf, jax.Array | np.ndarray | np.generic)
+            what = f"{leaf.dtype}{list(leaf.shape)}" if array else f"a {type(leaf).__name__}"
+            name = f"params{jax.tree_util.keystr(path)}"
+            raise TypeError(f"params must be floating arrays, which gradients change; {name} is {what}")
+
+
+def _check_key(key: Any) -> None:
+    """Raise TypeError unless it is one random key, of either kind."""
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    raw = isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32
+    if not ((typed and key.ndim == 0) or (raw and key.ndim == 1)):
+        got = f"{key.dtype}{list(key.shape)}" if isinstance(key, jax.Array | np.ndarray) else repr(key)
+        raise TypeError(f"key must be one random key, as jax.random.key(0); got {got:.60}")
 
 
 def report(metrics: Metrics, **own: Any) -> Metrics:

@@ -41,6 +41,8 @@ def windows(xs: Any, window: int, lengths: Any = None) -> Iterator[Window]:
     trajectories", 1990.
     """
     xs = jax.tree.map(np.asarray, xs)
+    if not isinstance(window, int | np.integer):
+        raise TypeError(f"window must be an integer; got {window!r}")
     axes = {leaf.shape[:2] for leaf in jax.tree.leaves(xs)}
     if window < 1 or len(axes) != 1 or any(len(axis) != 2 for axis in axes):
         raise ValueError(
@@ -48,7 +50,7 @@ def windows(xs: Any, window: int, lengths: Any = None) -> Iterator[Window]:
         )
     total, batch = axes.pop()
     ends = np.full(batch, total) if lengths is None else np.asarray(lengths)
-    if ends.shape != (batch,) or (batch and not 0 <= ends.min() <= ends.max() <= total):
+    if ends.shape != (batch,) or ends.dtype.kind not in "iu" or (batch and not 0 <= ends.min() <= ends.max() <= total):
         raise ValueError(f"lengths must be {batch} integers between 0 and T={total}; got {ends}")
     size = min(window, total)
     return (_window(xs, start, size, ends) for start in range(0, total, max(size, 1)))
@@ -78,6 +80,8 @@ def streams(tokens: Any, batch: int) -> np.ndarray:
     [[0, 1, 2], [3, 4, 5]]
     """
     tokens = np.asarray(tokens)
+    if tokens.ndim == 0 or not isinstance(batch, int | np.integer) or batch < 1:
+        raise ValueError(f"streams needs tokens (N, ...) and an integer batch >= 1; got {tokens.shape}, {batch!r}")
     steps = len(tokens) // batch
     if steps == 0:
         raise ValueError(f"{len(tokens)} tokens make no step of a batch of {batch}")
