@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from .cell import Marks, Output, Params, State, cast, float_dtype, where
+from .fields import Checked, convert, size
 from .mesh import zeros_like
 
 
 @dataclasses.dataclass(frozen=True)
-class AffineCell(abc.ABC):
+class AffineCell(metaclass=Checked):
     """s_t = a_t * s_{t-1} + b_t, elementwise, where a_t and b_t follow from x_t alone.
 
     A subclass is a frozen dataclass that gives `init`, `initial_state` and `affine`, and `output` where that is not the
@@ -35,6 +36,11 @@ class AffineCell(abc.ABC):
     >>> y.shape
     (2, 3)
     """
+
+    def __check_init__(self) -> None:
+        """Check `hidden`, if the cell has such a field."""
+        if "hidden" in type(self).__dataclass_fields__:
+            convert(self, hidden=size)
 
     @abc.abstractmethod
     def init(self, key: jax.Array, in_dim: int) -> Params:

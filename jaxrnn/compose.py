@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from .cell import Cell, Output, Params, State
+from .fields import Checked, convert, show
 
 
 class Run(Protocol):
@@ -34,7 +35,7 @@ class Run(Protocol):
         ...
 
 
-class Composite(abc.ABC):
+class Composite(metaclass=Checked):
     """Something that `unroll` takes, made of parts."""
 
     @abc.abstractmethod
@@ -71,6 +72,15 @@ def out_dim(cell: Any, in_dim: int) -> int:
     return y.shape[-1]
 
 
+def part(given: Any, what: str) -> Any:
+    """Return a part of a composite; raise ValueError unless it is a cell or a composite."""
+    if isinstance(given, type) or not isinstance(given, Cell | Composite):
+        raise ValueError(
+            f"{what} must be a cell (init, initial_state, step) or a composite: LSTM(8), not LSTM; got {show(given)}"
+        )
+    return given
+
+
 def need_step(layer: Any, whole: Any) -> Cell:
     """Give `layer` if it has a causal step; raise what to do instead if it has none."""
     if not isinstance(layer, Cell):
@@ -105,10 +115,14 @@ class Stack(Composite):
 
     layers: tuple[Any, ...]
 
-    def __post_init__(self) -> None:
+    def __check_init__(self) -> None:
         """Check the layers."""
         if not isinstance(self.layers, tuple) or not self.layers:
-            raise ValueError(f"Stack takes a tuple of one layer or more: Stack((LSTM(8), GRU(8))); got {self.layers}")
+            raise ValueError(
+                f"Stack takes a tuple of one layer or more: Stack((LSTM(8), GRU(8))); got {show(self.layers)}"
+            )
+        for k, layer in enumerate(self.layers):
+            part(layer, f"Stack.layers[{k}]")
 
     def init(self, key: jax.Array, in_dim: int) -> tuple[Params, ...]:
         """Draw each layer's params for what the layer below puts out."""
@@ -120,6 +134,7 @@ class Stack(Composite):
 
     def initial_state(self, params: tuple[Params, ...], batch: tuple[int, ...] = ()) -> tuple[State, ...]:
         """Give each layer's initial state."""
+        params = (None,) * len(self.layers) if params is None else params
         return tuple(layer.initial_state(p, batch) for layer, p in zip(self.layers, params, strict=True))
 
     def out_dim(self, in_dim: int) -> int:
@@ -176,6 +191,12 @@ class Bidirectional(Composite):
     forward: Any
     backward: Any = None
 
+    def __check_init__(self) -> None:
+        """Check the cells."""
+        convert(self, forward=part)
+        if self.backward is not None:
+            convert(self, backward=part)
+
     @property
     def _cells(self) -> tuple[Any, Any]:
         return self.forward, self.forward if self.backward is None else self.backward
@@ -187,6 +208,7 @@ class Bidirectional(Composite):
 
     def initial_state(self, params: Both, batch: tuple[int, ...] = ()) -> Both:
         """Give the initial states: the backward cell's is the one before the last step."""
+        params = Both(None, None) if params is None else params
         return Both(*(cell.initial_state(p, batch) for cell, p in zip(self._cells, params, strict=True)))
 
     def out_dim(self, in_dim: int) -> int:
@@ -215,6 +237,10 @@ class Residual(Composite):
     """
 
     cell: Any
+
+    def __check_init__(self) -> None:
+        """Check the cell."""
+        convert(self, cell=part)
 
     def init(self, key: jax.Array, in_dim: int) -> Params:
         """Draw the cell's params."""

@@ -14,7 +14,7 @@ from ..cells import GRU, LSTM, Elman, ProjectedLSTM
 from ..cells.projected_lstm import ProjectedLSTMParams
 from .arrays import exact, join_gates, split_gates
 
-_GATES = {Elman: 1, GRU: 3, LSTM: 4, ProjectedLSTM: 4}
+_GATES: dict[type, int] = {Elman: 1, GRU: 3, LSTM: 4, ProjectedLSTM: 4}
 
 
 def read(leaf: Any, module: Any, suffix: str) -> Params:

@@ -66,7 +66,7 @@ class Mine(GatedCell):
 
 CELLS = {
     "elman": Elman(H),
-    "elman_relu": Elman(H, jax.nn.relu),
+    "elman_relu": Elman(H, activation="relu"),
     "lstm": LSTM(H),
     "gru": GRU(H),
     "peephole": PeepholeLSTM(H),
