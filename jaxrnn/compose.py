@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from .cell import Cell, Output, Params, State
-from .fields import Checked, convert, show
+from .fields import Checked, check_init, convert, show
 
 
 class Run(Protocol):
@@ -126,7 +126,7 @@ class Stack(Composite):
 
     def init(self, key: jax.Array, in_dim: int) -> tuple[Params, ...]:
         """Draw each layer's params for what the layer below puts out."""
-        dims = [in_dim]
+        dims = [check_init(self, key, in_dim)]
         for layer in self.layers[:-1]:
             dims.append(out_dim(layer, dims[-1]))
         keys = split_key(key, len(self.layers))
@@ -203,7 +203,7 @@ class Bidirectional(Composite):
 
     def init(self, key: jax.Array, in_dim: int) -> Both:
         """Draw the params of both directions."""
-        self.out_dim(in_dim)
+        self.out_dim(check_init(self, key, in_dim))
         return Both(*(cell.init(k, in_dim) for cell, k in zip(self._cells, jax.random.split(key), strict=True)))
 
     def initial_state(self, params: Both, batch: tuple[int, ...] = ()) -> Both:
@@ -244,7 +244,7 @@ class Residual(Composite):
 
     def init(self, key: jax.Array, in_dim: int) -> Params:
         """Draw the cell's params."""
-        self.out_dim(in_dim)
+        self.out_dim(check_init(self, key, in_dim))
         return self.cell.init(key, in_dim)
 
     def initial_state(self, params: Params, batch: tuple[int, ...] = ()) -> State:

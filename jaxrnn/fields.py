@@ -36,6 +36,12 @@ class Checked(abc.ABCMeta):
         _check_compared(value)
         return value
 
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """The arguments of `__init__`, for `help` and editors."""
+        signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+        return signature.replace(parameters=[*signature.parameters.values()][1:])
+
 
 def convert(value: Any, **converters: Callable[[Any, str], Any]) -> None:
     """Replace fields of a frozen value by what `converter(given, "Class.field")` returns for them, or raise."""
@@ -139,18 +145,18 @@ def _check_compared(value: Any) -> None:
 
 
 def _check_call(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Raise a TypeError with the class's own signature if the arguments do not fit it."""
-    parameters = [*inspect.signature(cls.__init__).parameters.values()][1:]  # type: ignore[misc]
+    """Raise a TypeError that explains the class's own signature if the arguments do not fit it."""
+    signature = inspect.signature(cls)
+    parameters = signature.parameters.values()
     try:
-        inspect.Signature(parameters).bind(*args, **kwargs)
+        signature.bind(*args, **kwargs)
     except TypeError as error:
         given = ", ".join([*map(show, args), *(f"{name}={show(value)}" for name, value in kwargs.items())])
-        by_position = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-        by_name = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        positional = ", ".join(f"{p.name}: {p.annotation}" for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+        keywords = ", ".join(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
         undecorated = "__annotations__" in vars(cls) and "__dataclass_fields__" not in vars(cls)
         raise TypeError(
-            f"{cls.__name__}({given}): {error}. Only {' and '.join(by_position) or 'nothing'} may be positional, "
-            f"{', '.join(by_name) or 'nothing else'} by name. The number of input features is no argument here: it is "
-            "given to init(key, in_dim)."
+            f"{cls.__name__}({given}): {error}. Positional: {positional or 'nothing'} (alone); by keyword: "
+            f"{keywords or 'nothing'}. The number of input features goes to init(key, in_dim), not here."
             + (" Decorate the class with @dataclasses.dataclass(frozen=True)." if undecorated else "")
         ) from None
