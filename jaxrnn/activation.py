@@ -70,6 +70,9 @@ class Activation:
         return repr(self.name)
 
 
+TANH, SIGMOID, RELU = Activation("tanh"), Activation("sigmoid"), Activation("relu")
+
+
 def activation(given: Any, what: str = "an activation") -> Any:
     """Return the `Activation` for a name, or for the function of JAX that has one; any other callable as it is.
 
@@ -100,4 +103,4 @@ def function_of(activation: Any) -> Any:
 
 def is_standard(cell: Any) -> bool:
     """Return whether the gates of an LSTM or a GRU are sigmoid and its other activation is tanh."""
-    return bool(cell.activation == Activation("tanh") and cell.gate_activation == Activation("sigmoid"))
+    return bool(cell.activation == TANH and cell.gate_activation == SIGMOID)

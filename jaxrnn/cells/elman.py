@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from ..activation import Activation, activation
+from ..activation import RELU, TANH, activation
 from ..cell import GatedCell, GatedParams, zero_state
 from ..fields import convert
 
@@ -35,7 +35,7 @@ class Elman(GatedCell):
 
     hidden: int
     _: dataclasses.KW_ONLY
-    activation: Any = "tanh"
+    activation: Any = TANH
     gates = 1
 
     def __check_init__(self) -> None:
@@ -56,4 +56,4 @@ class Elman(GatedCell):
 
     def native(self) -> str | None:
         """Its kernel: there is one for tanh and one for relu."""
-        return {Activation("tanh"): "elman_tanh", Activation("relu"): "elman_relu"}.get(self.activation)
+        return {TANH: "elman_tanh", RELU: "elman_relu"}.get(self.activation)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..activation import activation, is_standard
+from ..activation import SIGMOID, TANH, activation, is_standard
 from ..cell import GatedCell, GatedParams, cast, zero_state
 from ..fields import Checked, check_init, convert, size
 from ..init import GlorotOrthogonal, Initializer
@@ -43,8 +43,8 @@ class GRU(GatedCell):
 
     hidden: int
     _: dataclasses.KW_ONLY
-    activation: Any = "tanh"
-    gate_activation: Any = "sigmoid"
+    activation: Any = TANH
+    gate_activation: Any = SIGMOID
     gates = 3
 
     def __check_init__(self) -> None:
@@ -109,8 +109,8 @@ class ResetBeforeGRU(metaclass=Checked):
     hidden: int
     _: dataclasses.KW_ONLY
     initializer: Initializer = GlorotOrthogonal()
-    activation: Any = "tanh"
-    gate_activation: Any = "sigmoid"
+    activation: Any = TANH
+    gate_activation: Any = SIGMOID
 
     def __check_init__(self) -> None:
         """Check the fields."""

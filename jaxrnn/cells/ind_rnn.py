@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from ..activation import RELU
 from ..init import GlorotOrthogonal, Initializer, Shape
 from ..recurrence import Diagonal, Recurrence
 from .elman import Elman
@@ -40,6 +41,6 @@ class IndRNN(Elman):
     (https://arxiv.org/abs/1803.04831).
     """
 
-    activation: Any = "relu"
+    activation: Any = RELU
     recurrence: Recurrence = Diagonal()
     initializer: Initializer = Remembering()

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..activation import activation
+from ..activation import SIGMOID, TANH, activation
 from ..cell import GatedCell, GatedParams, cast, zero_state
 from ..fields import convert, number
 from ..recurrence import gates_of
@@ -62,8 +62,8 @@ class LayerNormLSTM(GatedCell):
     _: dataclasses.KW_ONLY
     forget_bias: float = 1.0
     epsilon: float = 1e-5
-    activation: Any = "tanh"
-    gate_activation: Any = "sigmoid"
+    activation: Any = TANH
+    gate_activation: Any = SIGMOID
     gates = 4
 
     def __check_init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..activation import activation, is_standard
+from ..activation import SIGMOID, TANH, activation, is_standard
 from ..cell import GatedCell, GatedParams, zero_state
 from ..fields import convert, number
 
@@ -50,8 +50,8 @@ class LSTM(GatedCell):
     hidden: int
     _: dataclasses.KW_ONLY
     forget_bias: float = 1.0
-    activation: Any = "tanh"
-    gate_activation: Any = "sigmoid"
+    activation: Any = TANH
+    gate_activation: Any = SIGMOID
     gates = 4
 
     def __check_init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..activation import activation
+from ..activation import SIGMOID, TANH, activation
 from ..cell import GatedCell, GatedParams, zero_state
 from ..fields import convert, number
 from .lstm import LSTMState, forget_offset
@@ -50,8 +50,8 @@ class PeepholeLSTM(GatedCell):
     hidden: int
     _: dataclasses.KW_ONLY
     forget_bias: float = 1.0
-    activation: Any = "tanh"
-    gate_activation: Any = "sigmoid"
+    activation: Any = TANH
+    gate_activation: Any = SIGMOID
     gates = 4
 
     def __check_init__(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ..activation import activation
+from ..activation import SIGMOID, TANH, activation
 from ..cell import cast, float_dtype, zero_state
 from ..fields import Checked, check_init, convert, number, size
 from ..init import GlorotOrthogonal, Initializer
@@ -54,8 +54,8 @@ class ProjectedLSTM(metaclass=Checked):
     _: dataclasses.KW_ONLY
     forget_bias: float = 1.0
     initializer: Initializer = GlorotOrthogonal()
-    activation: Any = "tanh"
-    gate_activation: Any = "sigmoid"
+    activation: Any = TANH
+    gate_activation: Any = SIGMOID
 
     def __check_init__(self) -> None:
         """Check the fields."""

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..activation import Activation, is_standard
+from ..activation import RELU, TANH, is_standard
 from ..cell import Params, State
 from ..cells import GRU, LSTM, Elman, LSTMState, ProjectedLSTM
 from ..compose import Bidirectional, Both, Stack
@@ -30,8 +30,6 @@ from ..dropout import Dropout
 from ..recurrence import Dense
 from .arrays import exact
 from .torch_weights import dtype_of, read, to_numpy, to_tensor, write
-
-_NONLINEARITIES = (Activation("tanh"), Activation("relu"))
 
 
 def from_torch(module: nn.Module) -> tuple[Any, Params]:
@@ -193,7 +191,7 @@ def _plain(cell: Any) -> Any:
         return Bidirectional(_plain(cell.forward))
     if kind is Dropout:
         return cell
-    if kind is Elman and cell.activation in _NONLINEARITIES and cell.recurrence == Dense():
+    if kind is Elman and cell.activation in (TANH, RELU) and cell.recurrence == Dense():
         return Elman(cell.hidden, activation=cell.activation)
     if kind in (GRU, LSTM) and cell.recurrence == Dense() and is_standard(cell):
         return kind(cell.hidden)

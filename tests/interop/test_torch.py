@@ -240,6 +240,9 @@ def test_from_torch_says_what_it_does_not_take(case):
     [
         Elman(H, activation="sin"),
         LSTM(H, recurrence=Heads(2)),
+        LSTM(H, activation="relu"),
+        GRU(H, gate_activation="hard_sigmoid"),
+        ProjectedLSTM(H, P, activation="relu"),
         Stack((LSTM(H), GRU(H))),
         Stack((LSTM(H), Dropout(0.1), LSTM(H), LSTM(H))),
         Stack((LSTM(H), Dropout(0.1))),
