@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import inspect
-import math
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -62,7 +62,8 @@ def size(given: Any, what: str) -> int:
 def number(given: Any, what: str) -> float:
     """Return a number, a NumPy or JAX scalar among them, as a float; raise ValueError unless it is a finite one."""
     simple = _scalar(given)
-    if isinstance(simple, bool) or not isinstance(simple, int | float) or not math.isfinite(simple):
+    real = isinstance(simple, int | float) and not isinstance(simple, bool)
+    if not real or not abs(simple) <= sys.float_info.max:  # of an int, whatever its length
         raise ValueError(f"{what} must be one finite number; got {show(given)}")
     return float(simple)
 
@@ -152,11 +153,12 @@ def _check_call(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Non
         signature.bind(*args, **kwargs)
     except TypeError as error:
         given = ", ".join([*map(show, args), *(f"{name}={show(value)}" for name, value in kwargs.items())])
-        positional = ", ".join(f"{p.name}: {p.annotation}" for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+        positional = [f"{p.name}: {p.annotation}" for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        only = "argument is" if len(positional) == 1 else "arguments are"
         keywords = ", ".join(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
         undecorated = "__annotations__" in vars(cls) and "__dataclass_fields__" not in vars(cls)
         raise TypeError(
-            f"{cls.__name__}({given}): {error}. Positional: {positional or 'nothing'} (alone); by keyword: "
-            f"{keywords or 'nothing'}. The number of input features goes to init(key, in_dim), not here."
+            f"{cls.__name__}({given}): {error}. The only positional {only} {', '.join(positional) or 'none'}; by keyword: "
+            f"{keywords or 'none'}. The number of input features goes to init(key, in_dim), not here."
             + (" Decorate the class with @dataclasses.dataclass(frozen=True)." if undecorated else "")
         ) from None

@@ -70,11 +70,14 @@ class Bare(GatedCell):
 key = jax.random.key(0)
 traced = lambda make: jax.eval_shape(lambda x: make(x) and x, jnp.ones(()))
 BAD = {
-    "torch's order": (lambda: LSTM(3, 8), r"LSTM\(3, 8\).*hidden: int \(alone\).*forget_bias.*init\(key, in_dim\)"),
+    "torch's order": (
+        lambda: LSTM(3, 8),
+        r"LSTM\(3, 8\).*only positional argument is hidden: int.*forget_bias.*init\(key, in_dim\)",
+    ),
     "positional activation": (lambda: Elman(4, "relu"), "by keyword: .*activation"),
     "unknown keyword": (lambda: GRU(4, units=3), "unexpected keyword argument 'units'.*hidden: int"),
     "no decorator": (lambda: Bare(3), r"Decorate the class with @dataclasses.dataclass\(frozen=True\)"),
-    "several layers": (lambda: Stack(LSTM(3), GRU(3)), r"Positional: layers: tuple"),
+    "several layers": (lambda: Stack(LSTM(3), GRU(3)), "only positional argument is layers: tuple"),
     "zero": (lambda: LSTM(0), "LSTM.hidden must be an int of 1 or more; got 0"),
     "negative": (lambda: MinGRU(-1), "MinGRU.hidden must be.*got -1"),
     "a float": (lambda: GRU(8.0), "GRU.hidden must be.*got 8.0"),
@@ -88,6 +91,7 @@ BAD = {
     "ring": (lambda: LRU(4, smallest="a"), "LRU.smallest must be one finite number"),
     "forget bias": (lambda: LSTM(4, forget_bias=np.ones(4)), r"forget_bias must be one finite.*float64\[4\]"),
     "forget bias NaN": (lambda: LSTM(4, forget_bias=float("nan")), "forget_bias must be one finite number; got nan"),
+    "forget bias beyond floats": (lambda: LSTM(4, forget_bias=10**400), "must be one finite number"),
     "traced": (lambda: traced(lambda x: LSTM(4, forget_bias=x)), "forget_bias must be one finite number"),
     "activation": (lambda: Elman(3, activation="rel"), "must be one of celu.*relu.*got 'rel'"),
     "NumPy's activation": (lambda: GRU(3, activation=np.tanh), "must be one of.*ufunc 'tanh'"),
