@@ -158,7 +158,7 @@ def _check_call(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Non
         keywords = ", ".join(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
         undecorated = "__annotations__" in vars(cls) and "__dataclass_fields__" not in vars(cls)
         raise TypeError(
-            f"{cls.__name__}({given}): {error}. The only positional {only} {', '.join(positional) or 'none'}; by keyword: "
-            f"{keywords or 'none'}. The number of input features goes to init(key, in_dim), not here."
+            f"{cls.__name__}({given}): {error}. The only positional {only} {', '.join(positional) or 'none'}; by "
+            f"keyword: {keywords or 'none'}. The number of input features goes to init(key, in_dim), not here."
             + (" Decorate the class with @dataclasses.dataclass(frozen=True)." if undecorated else "")
         ) from None
