@@ -137,7 +137,7 @@ CELLS: dict[str, Callable[[int, Problem], Any]] = {
     "min_lstm": lambda hidden, problem: MinLSTM(hidden, initializer=FarBack(problem.time, (1, -1, 0))),
     "ind_rnn": lambda hidden, problem: IndRNN(hidden, initializer=FarBack(problem.time, (0,))),
     "gru": lambda hidden, problem: GRU(hidden, initializer=FarBack(problem.time, (0, 1, 0))),
-    "lstm": lambda hidden, problem: LSTM(hidden, 0.0, initializer=FarBack(problem.time, (-1, 1, 0, 0))),
+    "lstm": lambda hidden, problem: LSTM(hidden, forget_bias=0.0, initializer=FarBack(problem.time, (-1, 1, 0, 0))),
     "gru_default": lambda hidden, problem: GRU(hidden),
     "lstm_default": lambda hidden, problem: LSTM(hidden),
 }

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from .autodiff import reverse_only
 from .cell import Marks, Output, Params, State, cast, float_dtype, where
+from .fields import Checked, convert, size
 from .hooks import forbid
 from .mesh import zeros_like
 
@@ -25,7 +26,7 @@ INSTEAD = (
 
 
 @dataclasses.dataclass(frozen=True)
-class AffineCell(abc.ABC):
+class AffineCell(metaclass=Checked):
     """s_t = a_t * s_{t-1} + b_t, elementwise, where a_t and b_t follow from x_t alone.
 
     A subclass is a frozen dataclass that gives `init`, `initial_state` and `affine`, and `output` where that is not the
@@ -47,6 +48,11 @@ class AffineCell(abc.ABC):
         """Refuse what drivers would ignore."""
         super().__init_subclass__(**kwargs)
         forbid(cls, AffineCell, "step", INSTEAD)
+
+    def __check_init__(self) -> None:
+        """Check `hidden`, if the cell has such a field."""
+        if "hidden" in type(self).__dataclass_fields__:
+            convert(self, hidden=size)
 
     @abc.abstractmethod
     def init(self, key: jax.Array, in_dim: int) -> Params:

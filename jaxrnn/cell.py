@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from .exportable import exportable
+from .fields import Checked, check_init, convert, size
 from .hooks import forbid, forbid_ignored
 from .init import GlorotOrthogonal, Initializer
-from .recurrence import Dense, Recurrence, gates_of
+from .recurrence import Dense, Heads, Recurrence, a_recurrence, an_initializer, gates_of, input_weights
 
 Params = Any  # a pytree of arrays
 State = Any  # a pytree of arrays, each (*batch, features)
@@ -66,7 +67,7 @@ INSTEAD = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GatedCell(abc.ABC):
+class GatedCell(metaclass=Checked):
     """s_t = gate(s_{t-1}, u_t, v_t) with u_t = x_t W_x + b and v_t = read(s_{t-1}) W_h.
 
     A subclass is a frozen dataclass that gives `hidden` (H), `gates` (G), `initial_state`, `read` and `gate`;
@@ -91,6 +92,9 @@ class GatedCell(abc.ABC):
 
     More methods have a default and may be given: `local` and `init_local` with `transition` (a gate with params of
     its own), `output` (what is put out), `bias_offset` (where b begins) and `project` (another u_t).
+
+    Fields are static: Python numbers, strings, tuples, frozen dataclasses, functions; arrays belong in the params. They
+    are checked when a cell is made. A subclass checks its own in `__check_init__(self)`, without calling the base's.
     """
 
     if TYPE_CHECKING:  # a subclass gives these two, as fields or as class attributes
@@ -116,6 +120,12 @@ class GatedCell(abc.ABC):
             forbid_ignored(cls, GatedCell, part, "init")
         if "native" not in cls.__dict__:
             setattr(cls, "native", GatedCell.native)  # noqa: B010
+
+    def __check_init__(self) -> None:
+        """Check the sizes and the parts."""
+        convert(self, hidden=size, gates=size, recurrence=a_recurrence, initializer=an_initializer)
+        if isinstance(self.recurrence, Heads):
+            self.recurrence.dim(self.hidden)
 
     @abc.abstractmethod
     def initial_state(self, params: Params, batch: tuple[int, ...] = ()) -> State:
@@ -163,7 +173,7 @@ class GatedCell(abc.ABC):
 
     def init(self, key: jax.Array, in_dim: int) -> Any:
         """Draw the params for inputs of `in_dim` features: `GatedParams`, unless a cell has its own."""
-        return _draw(self, key, in_dim)
+        return _draw(self, key, check_init(self, key, in_dim))
 
     def recur(self, params: Params, s: State) -> tuple[jax.Array, ...]:
         """Give v = read(s) W_h: G arrays (..., H); any leading axes."""
@@ -186,7 +196,7 @@ class GatedCell(abc.ABC):
 def _draw(cell: GatedCell, key: jax.Array, in_dim: int) -> GatedParams:
     k_x, k_h, k_b, k_local = jax.random.split(key, 4)
     return GatedParams(
-        cell.initializer.input(k_x, (in_dim, cell.gates, cell.hidden)),
+        input_weights(cell.initializer, k_x, (in_dim, cell.gates, cell.hidden)),
         cell.recurrence.init(k_h, cell.initializer, cell.gates, cell.hidden),
         cell.initializer.bias(k_b, (cell.gates, cell.hidden)) + cell.bias_offset(),
         cell.init_local(k_local),
@@ -236,6 +246,11 @@ def where(mask: jax.Array, a: Tree, b: Tree) -> Tree:
         return jnp.where(mask.reshape(mask.shape + (1,) * (b.ndim - mask.ndim)), a, b)
 
     return jax.tree.map(choose, a, b)
+
+
+def zero_state(params: Params, shape: tuple[int, ...]) -> jax.Array:
+    """Return zeros in the dtype of the bias b; in the default float dtype where there are no params yet."""
+    return jnp.zeros(shape, None if params is None else params.b.dtype)
 
 
 def before(lengths: Any, time: int) -> jax.Array:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from .cell import Cell, Output, Params, State
 from .exportable import exportable
+from .fields import Checked, check_init, convert, show
 from .hooks import forbid_alone
 
 
@@ -36,7 +37,7 @@ class Run(Protocol):
         ...
 
 
-class Composite(abc.ABC):
+class Composite(metaclass=Checked):
     """Something that `unroll` takes, made of parts."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -78,6 +79,15 @@ def out_dim(cell: Any, in_dim: int) -> int:
     return y.shape[-1]
 
 
+def part(given: Any, what: str) -> Any:
+    """Return a part of a composite; raise ValueError unless it is a cell or a composite."""
+    if isinstance(given, type) or not isinstance(given, Cell | Composite):
+        raise ValueError(
+            f"{what} must be a cell (init, initial_state, step) or a composite: LSTM(8), not LSTM; got {show(given)}"
+        )
+    return given
+
+
 def need_step(layer: Any, whole: Any) -> Cell:
     """Give `layer` if it has a causal step; raise what to do instead if it has none."""
     if not isinstance(layer, Cell):
@@ -112,14 +122,18 @@ class Stack(Composite):
 
     layers: tuple[Any, ...]
 
-    def __post_init__(self) -> None:
+    def __check_init__(self) -> None:
         """Check the layers."""
         if not isinstance(self.layers, tuple) or not self.layers:
-            raise ValueError(f"Stack takes a tuple of one layer or more: Stack((LSTM(8), GRU(8))); got {self.layers}")
+            raise ValueError(
+                f"Stack takes a tuple of one layer or more: Stack((LSTM(8), GRU(8))); got {show(self.layers)}"
+            )
+        for k, layer in enumerate(self.layers):
+            part(layer, f"Stack.layers[{k}]")
 
     def init(self, key: jax.Array, in_dim: int) -> tuple[Params, ...]:
         """Draw each layer's params for what the layer below puts out."""
-        dims = [in_dim]
+        dims = [check_init(self, key, in_dim)]
         for layer in self.layers[:-1]:
             dims.append(out_dim(layer, dims[-1]))
         keys = split_key(key, len(self.layers))
@@ -127,6 +141,7 @@ class Stack(Composite):
 
     def initial_state(self, params: tuple[Params, ...], batch: tuple[int, ...] = ()) -> tuple[State, ...]:
         """Give each layer's initial state."""
+        params = (None,) * len(self.layers) if params is None else params
         return tuple(layer.initial_state(p, batch) for layer, p in zip(self.layers, params, strict=True))
 
     def out_dim(self, in_dim: int) -> int:
@@ -184,17 +199,24 @@ class Bidirectional(Composite):
     forward: Any
     backward: Any = None
 
+    def __check_init__(self) -> None:
+        """Check the cells."""
+        convert(self, forward=part)
+        if self.backward is not None:
+            convert(self, backward=part)
+
     @property
     def _cells(self) -> tuple[Any, Any]:
         return self.forward, self.forward if self.backward is None else self.backward
 
     def init(self, key: jax.Array, in_dim: int) -> Both:
         """Draw the params of both directions."""
-        self.out_dim(in_dim)
+        self.out_dim(check_init(self, key, in_dim))
         return Both(*(cell.init(k, in_dim) for cell, k in zip(self._cells, jax.random.split(key), strict=True)))
 
     def initial_state(self, params: Both, batch: tuple[int, ...] = ()) -> Both:
         """Give the initial states: the backward cell's is the one before the last step."""
+        params = Both(None, None) if params is None else params
         return Both(*(cell.initial_state(p, batch) for cell, p in zip(self._cells, params, strict=True)))
 
     def out_dim(self, in_dim: int) -> int:
@@ -224,9 +246,13 @@ class Residual(Composite):
 
     cell: Any
 
+    def __check_init__(self) -> None:
+        """Check the cell."""
+        convert(self, cell=part)
+
     def init(self, key: jax.Array, in_dim: int) -> Params:
         """Draw the cell's params."""
-        self.out_dim(in_dim)
+        self.out_dim(check_init(self, key, in_dim))
         return self.cell.init(key, in_dim)
 
     def initial_state(self, params: Params, batch: tuple[int, ...] = ()) -> State:

@@ -11,13 +11,23 @@ import jax.numpy as jnp
 from .cell import GatedCell, Output, Params, State
 from .compose import Composite, Run, out_dim
 from .delegate import Delegate
+from .fields import convert, number, show
 from .mesh import laid_as
 
 
-def check_rate(rate: float) -> None:
-    """Raise unless `rate` is a probability below 1."""
-    if not 0 <= rate < 1:
-        raise ValueError(f"a rate is the probability to drop, 0 <= rate < 1; got {rate}")
+def rate(given: Any, what: str) -> float:
+    """Return a rate as a float; raise ValueError unless it is a number 0 <= rate < 1."""
+    converted = number(given, what)
+    if not 0 <= converted < 1:
+        raise ValueError(f"{what} is a probability, 0 <= rate < 1; got {given}")
+    return converted
+
+
+def rates(given: Any, what: str) -> Any:
+    """Return a rate, or a tree of rates, as floats."""
+    if not jax.tree.leaves(given):
+        raise ValueError(f"{what} must be a rate, or a state of rates; got {given}")
+    return jax.tree.map(lambda leaf: rate(leaf, what), given)
 
 
 def drop(key: jax.Array, rate: float, xs: jax.Array, mask_shape: tuple[int, ...]) -> jax.Array:
@@ -32,9 +42,9 @@ class _Layer(Composite):
 
     rate: float
 
-    def __post_init__(self) -> None:
+    def __check_init__(self) -> None:
         """Check the rate."""
-        check_rate(self.rate)
+        convert(self, rate=rate)
 
     def init(self, key: jax.Array, in_dim: int) -> tuple[()]:
         """No params."""
@@ -113,12 +123,11 @@ class Zoneout(Composite):
     cell: GatedCell
     rate: Any = 0.1
 
-    def __post_init__(self) -> None:
+    def __check_init__(self) -> None:
         """Check the cell and the rates."""
         if not isinstance(self.cell, GatedCell):
-            raise ValueError(f"Zoneout needs a GatedCell; got {self.cell}")
-        for rate in jax.tree.leaves(self.rate):
-            check_rate(rate)
+            raise ValueError(f"Zoneout needs a GatedCell; got {show(self.cell)}")
+        convert(self, rate=rates)
 
     def init(self, key: jax.Array, in_dim: int) -> Params:
         """Draw the cell's params."""
@@ -178,5 +187,12 @@ class _Zoned(Delegate):
 
 
 def _rates(rate: Any, state: State) -> Any:
-    """Give a rate for every leaf of the state."""
-    return jax.tree.map(lambda _: rate, state) if isinstance(rate, float | int) else rate
+    """Return a rate for every leaf of the state."""
+    if isinstance(rate, float):
+        return jax.tree.map(lambda _: rate, state)
+    if jax.tree.structure(rate) != jax.tree.structure(state):  # type: ignore[operator]
+        raise ValueError(
+            f"Zoneout takes one rate, or a rate for every leaf of the cell's state, {jax.tree.structure(state)}; got "
+            f"rate={rate}"
+        )
+    return rate

@@ -98,7 +98,7 @@ class SequenceModel:
 
     def initial_state(self, params: ModelParams, batch: tuple[int, ...] = ()) -> State:
         """Give the layers' state before the first step, each leaf (*batch, features)."""
-        return self.layers.initial_state(params.layers, batch)
+        return self.layers.initial_state(None if params is None else params.layers, batch)
 
     def hidden(self, params: ModelParams, ids: Any, lengths: Any = None, **how: Any) -> tuple[State, jax.Array]:
         """Give the state after the last step, and what the layers put out (T, *batch, H), before anything is read.

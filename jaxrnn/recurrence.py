@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
+from .fields import Checked, convert, instance, size
 from .init import Initializer
+
+
+@runtime_checkable
+class _Draws(Initializer, Protocol):
+    """An `Initializer`, as `isinstance` can check it."""
+
+
+an_initializer = instance(_Draws, "GlorotOrthogonal() or TorchUniform()")
+
+
+def input_weights(initializer: Initializer, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Return W_x (D, G, H); empty where there are no input features, for which no initializer has a scale."""
+    return initializer.input(key, shape) if shape[0] else jnp.zeros(shape)
 
 
 def gates_of(x: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
@@ -28,6 +42,7 @@ def check_features(x: jax.Array, w: jax.Array) -> None:
         )
 
 
+@runtime_checkable
 class Recurrence(Protocol):
     """A structure of W_h: how it is drawn, and how it is applied to what is read of the state."""
 
@@ -71,7 +86,7 @@ class Diagonal:
 
 
 @dataclasses.dataclass(frozen=True)
-class Heads:
+class Heads(metaclass=Checked):
     """v = r W with W block diagonal, (N, H/N, G, H/N): a unit hears the units of its own head.
 
     Args:
@@ -82,14 +97,22 @@ class Heads:
 
     heads: int
 
-    def init(self, key: jax.Array, initializer: Initializer, gates: int, hidden: int) -> jax.Array:
-        """Draw W (N, H/N, G, H/N), head by head."""
+    def __check_init__(self) -> None:
+        """Check the number of heads."""
+        convert(self, heads=size)
+
+    def dim(self, hidden: int) -> int:
+        """Return the number of units of a head; raise ValueError if the heads do not divide `hidden`."""
         if hidden % self.heads:
             raise ValueError(
                 f"Heads({self.heads}) needs a hidden size that {self.heads} divides; got hidden={hidden}. "
                 f"Use hidden={hidden - hidden % self.heads or self.heads}, or another number of heads."
             )
-        dim = hidden // self.heads
+        return hidden // self.heads
+
+    def init(self, key: jax.Array, initializer: Initializer, gates: int, hidden: int) -> jax.Array:
+        """Draw W (N, H/N, G, H/N), head by head."""
+        dim = self.dim(hidden)
         draw = lambda k: initializer.recurrent(k, (dim, gates, dim))
         return jax.vmap(draw)(jax.random.split(key, self.heads))
 
@@ -98,3 +121,6 @@ class Heads:
         heads, dim, gates, _ = w.shape
         v = jnp.einsum("...nd,ndgk->g...nk", r.astype(w.dtype).reshape(*r.shape[:-1], heads, dim), w)
         return tuple(v.reshape(gates, *r.shape))
+
+
+a_recurrence = instance(Recurrence, "Dense(), Diagonal() or Heads(4)")

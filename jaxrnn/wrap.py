@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from .cell import Cell, GatedCell, Output, Params, State
-from .compose import Composite, Run, need_step, out_dim
+from .compose import Composite, Run, need_step, out_dim, part
 from .delegate import Delegate
 from .exportable import exportable
+from .fields import convert
 
 
 @exportable
@@ -36,13 +37,22 @@ class LearnedState(Composite):
 
     cell: Any
 
+    def __check_init__(self) -> None:
+        """Check the cell."""
+        convert(self, cell=part)
+
     def init(self, key: jax.Array, in_dim: int) -> LearnedParams:
         """Draw the cell's params; its initial state is the first guess."""
         params = self.cell.init(key, in_dim)
         return LearnedParams(params, self.cell.initial_state(params))
 
     def initial_state(self, params: LearnedParams, batch: tuple[int, ...] = ()) -> State:
-        """Give the learned state, the same for every row."""
+        """Give the learned state, the same for every row; raise ValueError without params."""
+        if params is None:
+            raise ValueError(
+                f"the initial state of {self} is among its params; got None for them. Make them first: "
+                "params = cell.init(key, in_dim)."
+            )
         return jax.tree.map(lambda s: jnp.broadcast_to(s, (*batch, *s.shape)), params.state)
 
     def out_dim(self, in_dim: int) -> int:
@@ -73,8 +83,9 @@ class States(Composite):
 
     cell: Cell
 
-    def __post_init__(self) -> None:
+    def __check_init__(self) -> None:
         """Check the cell."""
+        convert(self, cell=part)
         if isinstance(self.cell, Composite):
             raise ValueError(
                 f"States puts out the state of one cell; got {self.cell}. Wrap the cell inside it instead, or "

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from ..cell import GatedCell, GatedParams
+from ..activation import RELU, TANH, activation
+from ..cell import GatedCell, GatedParams, zero_state
+from ..fields import convert
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,8 +18,8 @@ class Elman(GatedCell):
 
     Args:
         hidden: H, the number of units.
-        activation: f, elementwise: `jnp.tanh`, `jax.nn.relu` or any other. Pass a named function: a new lambda
-            each time is a new cell, and so a new compilation.
+        activation: f, elementwise: a name such as "tanh", "relu" or "gelu", as `jax.nn` has them, or a function. Pass a
+            named function: a new lambda each time is a new cell, and so a new compilation.
 
     The state is h (*batch, H). For relu, an initial W near the identity is often what makes it train: Le, Jaitly
     and Hinton, "A simple way to initialize recurrent networks of rectified linear units", 2015.
@@ -33,12 +34,17 @@ class Elman(GatedCell):
     """
 
     hidden: int
-    activation: Callable[[jax.Array], jax.Array] = jnp.tanh
+    _: dataclasses.KW_ONLY
+    activation: Any = TANH
     gates = 1
+
+    def __check_init__(self) -> None:
+        """Look up the activation."""
+        convert(self, activation=activation)
 
     def initial_state(self, params: GatedParams, batch: tuple[int, ...] = ()) -> jax.Array:
         """h_0 = 0, (*batch, H), in the dtype of the params."""
-        return jnp.zeros((*batch, self.hidden), params.b.dtype)
+        return zero_state(params, (*batch, self.hidden))
 
     def read(self, h: jax.Array) -> jax.Array:
         """What the recurrent weights see: h."""
@@ -50,6 +56,4 @@ class Elman(GatedCell):
 
     def native(self) -> str | None:
         """Its kernel: there is one for tanh and one for relu."""
-        if self.activation is jnp.tanh:
-            return "elman_tanh"
-        return "elman_relu" if self.activation is jax.nn.relu else None
+        return {TANH: "elman_tanh", RELU: "elman_relu"}.get(self.activation)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.nn import sigmoid
 
-from ..cell import GatedCell, GatedParams, cast
+from ..activation import SIGMOID, TANH, activation, is_standard
+from ..cell import GatedCell, GatedParams, cast, zero_state
+from ..fields import Checked, check_init, convert, size
 from ..init import GlorotOrthogonal, Initializer
-from ..recurrence import gates_of
+from ..recurrence import an_initializer, gates_of, input_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +23,8 @@ class GRU(GatedCell):
 
     Args:
         hidden: H, the number of units.
+        activation: tanh of n, by name (`"tanh"`, `"relu"`, ...) or a function.
+        gate_activation: σ of the gates r and z, likewise.
 
     The state is h (*batch, H); `params.local` is the recurrent bias b_hn (H,). The other two recurrent biases of
     torch and cuDNN only ever add to b.
@@ -38,11 +42,18 @@ class GRU(GatedCell):
     """
 
     hidden: int
+    _: dataclasses.KW_ONLY
+    activation: Any = TANH
+    gate_activation: Any = SIGMOID
     gates = 3
+
+    def __check_init__(self) -> None:
+        """Look up the activations."""
+        convert(self, activation=activation, gate_activation=activation)
 
     def initial_state(self, params: GatedParams, batch: tuple[int, ...] = ()) -> jax.Array:
         """h_0 = 0, (*batch, H), in the dtype of the params."""
-        return jnp.zeros((*batch, self.hidden), params.b.dtype)
+        return zero_state(params, (*batch, self.hidden))
 
     def read(self, h: jax.Array) -> jax.Array:
         """What the recurrent weights see: h."""
@@ -57,21 +68,21 @@ class GRU(GatedCell):
     ) -> jax.Array:
         """The equations above."""
         (u_r, u_z, u_n), (v_r, v_z, v_n) = u, v
-        r, z = sigmoid(u_r + v_r), sigmoid(u_z + v_z)
-        n = jnp.tanh(u_n + r * (v_n + local))
+        r, z = self.gate_activation(u_r + v_r), self.gate_activation(u_z + v_z)
+        n = self.activation(u_n + r * (v_n + local))
         return n + z * (h - n)
 
     def init_local(self, key: jax.Array) -> jax.Array:
         """b_hn, drawn as b is."""
         return self.initializer.bias(key, (1, self.hidden))[0]
 
-    def native(self) -> str:
-        """Its kernel."""
-        return "gru"
+    def native(self) -> str | None:
+        """Its kernel, which is for sigmoid and tanh."""
+        return "gru" if is_standard(self) else None
 
 
 @dataclasses.dataclass(frozen=True)
-class ResetBeforeGRU:
+class ResetBeforeGRU(metaclass=Checked):
     """The GRU of the original paper, which resets before the recurrent matmul; gates in the order r, z, n.
 
     r, z = σ(x W_x + h_{t-1} W_h + b), n = tanh(x W_xn + (r * h_{t-1}) W_hn + b_n), h_t = (1 - z) * n + z * h_{t-1}.
@@ -79,6 +90,8 @@ class ResetBeforeGRU:
     Args:
         hidden: H, the number of units.
         initializer: how the weights are drawn.
+        activation: tanh of n, by name (`"tanh"`, `"relu"`, ...) or a function.
+        gate_activation: σ of the gates r and z, likewise.
 
     Two dependent matmuls a step, so a plain cell: for `Loop` and `Scan`. The state is h (*batch, H).
 
@@ -94,28 +107,36 @@ class ResetBeforeGRU:
     """
 
     hidden: int
+    _: dataclasses.KW_ONLY
     initializer: Initializer = GlorotOrthogonal()
+    activation: Any = TANH
+    gate_activation: Any = SIGMOID
+
+    def __check_init__(self) -> None:
+        """Check the fields."""
+        convert(self, hidden=size, initializer=an_initializer, activation=activation, gate_activation=activation)
 
     def init(self, key: jax.Array, in_dim: int) -> GatedParams:
         """Draw w_x (D, 3, H), w_h (H, 3, H) and b (3, H)."""
+        in_dim = check_init(self, key, in_dim)
         k_x, k_h, k_b = jax.random.split(key, 3)
         return GatedParams(
-            self.initializer.input(k_x, (in_dim, 3, self.hidden)),
+            input_weights(self.initializer, k_x, (in_dim, 3, self.hidden)),
             self.initializer.recurrent(k_h, (self.hidden, 3, self.hidden)),
             self.initializer.bias(k_b, (3, self.hidden)),
         )
 
     def initial_state(self, params: GatedParams, batch: tuple[int, ...] = ()) -> jax.Array:
         """h_0 = 0, (*batch, H), in the dtype of the params."""
-        return jnp.zeros((*batch, self.hidden), params.b.dtype)
+        return zero_state(params, (*batch, self.hidden))
 
     def step(self, params: GatedParams, state: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Go from h_{t-1} and x_t (*batch, D) to (h_t, h_t)."""
         u = gates_of(x, params.w_x)
         u_r, u_z, u_n = cast(tuple(g + b for g, b in zip(u, params.b, strict=True)), state.dtype)
         v_r, v_z = cast(gates_of(state, params.w_h[:, :2]), state.dtype)
-        r, z = sigmoid(u_r + v_r), sigmoid(u_z + v_z)
+        r, z = self.gate_activation(u_r + v_r), self.gate_activation(u_z + v_z)
         (v_n,) = cast(gates_of(r * state, params.w_h[:, 2:]), state.dtype)
-        n = jnp.tanh(u_n + v_n)
+        n = self.activation(u_n + v_n)
         h = n + z * (state - n)
         return h, h.astype(params.w_x.dtype)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from typing import Any
 
 import jax
 
+from ..activation import RELU
 from ..init import GlorotOrthogonal, Initializer, Shape
 from ..recurrence import Diagonal, Recurrence
 from .elman import Elman
@@ -21,13 +22,13 @@ class Remembering(GlorotOrthogonal):
         return jax.random.uniform(key, shape)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class IndRNN(Elman):
     """h_t = f(x_t U + w * h_{t-1} + b): an `Elman` whose recurrence is `Diagonal()`.
 
     Args:
         hidden: H, the number of units.
-        activation: f, elementwise.
+        activation: f, elementwise, as in `Elman`.
 
     The state is h (*batch, H).
 
@@ -40,6 +41,6 @@ class IndRNN(Elman):
     (https://arxiv.org/abs/1803.04831).
     """
 
-    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu
-    recurrence: Recurrence = dataclasses.field(default=Diagonal(), kw_only=True)
-    initializer: Initializer = dataclasses.field(default=Remembering(), kw_only=True)
+    activation: Any = RELU
+    recurrence: Recurrence = Diagonal()
+    initializer: Initializer = Remembering()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.nn import sigmoid
 
-from ..cell import GatedCell, GatedParams, cast
+from ..activation import SIGMOID, TANH, activation
+from ..cell import GatedCell, GatedParams, cast, zero_state
 from ..exportable import exportable
+from ..fields import convert, number
 from ..recurrence import gates_of
 from .lstm import LSTMState, forget_offset
 
@@ -44,6 +45,8 @@ class LayerNormLSTM(GatedCell):
         hidden: H, the number of units.
         forget_bias: added to the initial b of the forget gate.
         epsilon: added to each variance.
+        activation: tanh of g and of the normalised c_t, by name (`"tanh"`, `"relu"`, ...) or a function.
+        gate_activation: σ of the gates i, f and o, likewise.
 
     The state is `LSTMState(h, c)`, each (*batch, H); `params.local` is `LayerNorms`, ones and zeros at first.
 
@@ -58,13 +61,20 @@ class LayerNormLSTM(GatedCell):
     """
 
     hidden: int
+    _: dataclasses.KW_ONLY
     forget_bias: float = 1.0
     epsilon: float = 1e-5
+    activation: Any = TANH
+    gate_activation: Any = SIGMOID
     gates = 4
+
+    def __check_init__(self) -> None:
+        """Check the numbers, look up the activations."""
+        convert(self, forget_bias=number, epsilon=number, activation=activation, gate_activation=activation)
 
     def initial_state(self, params: GatedParams, batch: tuple[int, ...] = ()) -> LSTMState:
         """h_0 = c_0 = 0, (*batch, H), in the dtype of the params."""
-        zeros = jnp.zeros((*batch, self.hidden), params.b.dtype)
+        zeros = zero_state(params, (*batch, self.hidden))
         return LSTMState(zeros, zeros)
 
     def read(self, s: LSTMState) -> jax.Array:
@@ -87,9 +97,9 @@ class LayerNormLSTM(GatedCell):
         """The equations above."""
         rows = local.recurrent * normalise(jnp.stack(v, axis=-2), (-2, -1), self.epsilon)
         i, f, g, o = (a + rows[..., k, :] for k, a in enumerate(u))
-        c = sigmoid(f) * s.c + sigmoid(i) * jnp.tanh(g)
+        c = self.gate_activation(f) * s.c + self.gate_activation(i) * self.activation(g)
         memory = local.memory * normalise(c, (-1,), self.epsilon) + local.memory_bias
-        return LSTMState(h=sigmoid(o) * jnp.tanh(memory), c=c)
+        return LSTMState(h=self.gate_activation(o) * self.activation(memory), c=c)
 
     def init_local(self, key: jax.Array) -> LayerNorms:
         """Gains of 1, a bias of 0."""

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from ..affine import AffineCell
 from ..cell import float_dtype
 from ..exportable import exportable
+from ..fields import check_init, convert, number, size
 from ..recurrence import check_features
 
 
@@ -61,19 +62,24 @@ class LRU(AffineCell):
     """
 
     hidden: int
+    _: dataclasses.KW_ONLY
     states: int | None = None
     smallest: float = 0.0
     largest: float = 1.0
     angle: float = 2 * math.pi
 
-    def __post_init__(self) -> None:
-        """Check the ring."""
+    def __check_init__(self) -> None:
+        """Check the sizes and the ring."""
+        convert(self, smallest=number, largest=number, angle=number)
+        if self.states is not None:
+            convert(self, states=size)
         if not 0 <= self.smallest < self.largest <= 1:
             raise ValueError(f"LRU needs 0 <= smallest < largest <= 1; got {self.smallest} and {self.largest}")
 
     def init(self, key: jax.Array, in_dim: int) -> LRUParams:
         """Draw lambda uniformly from the ring, B and C from normal distributions of variance 1 / (2 D) and 1 / N."""
-        count = self.states or self.hidden
+        in_dim, count = check_init(self, key, in_dim), self.states or self.hidden
+        fan_in = max(in_dim, 1)
         k_size, k_angle, k_b, k_c, k_d = jax.random.split(key, 5)
         least = jnp.finfo(jnp.zeros(()).dtype).tiny
         between = jax.random.uniform(k_size, (count,), minval=least)
@@ -83,15 +89,16 @@ class LRU(AffineCell):
             jnp.log(-0.5 * jnp.log(squared)),
             jnp.log(angle),
             0.5 * jnp.log1p(-squared),
-            jax.random.normal(k_b, (in_dim, 2, count)) * (2 * in_dim) ** -0.5,
+            jax.random.normal(k_b, (in_dim, 2, count)) * (2 * fan_in) ** -0.5,
             jax.random.normal(k_c, (2, count, self.hidden)) * count**-0.5,
-            jax.random.normal(k_d, (in_dim, self.hidden)) * in_dim**-0.5,
+            jax.random.normal(k_d, (in_dim, self.hidden)) * fan_in**-0.5,
         )
 
     def initial_state(self, params: LRUParams, batch: tuple[int, ...] = ()) -> jax.Array:
         """s_0 = 0, (*batch, N)."""
-        none = jnp.zeros((*batch, *params.decay.shape), _wide(params))
-        return jax.lax.complex(none, none)
+        dtype = jnp.zeros(()).dtype if params is None else _wide(params)
+        zeros = jnp.zeros((*batch, self.states or self.hidden), dtype)
+        return jax.lax.complex(zeros, zeros)
 
     def affine(self, params: LRUParams, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Lambda, and gamma times the projected input."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.nn import sigmoid
 
-from ..cell import GatedCell, GatedParams
+from ..activation import SIGMOID, TANH, activation, is_standard
+from ..cell import GatedCell, GatedParams, zero_state
 from ..exportable import exportable
+from ..fields import convert, number
 
 
 @exportable
@@ -31,6 +32,8 @@ class LSTM(GatedCell):
         hidden: H, the number of units.
         forget_bias: added to the initial b of the forget gate. It is a matter of `init` alone: converted weights
             need none.
+        activation: tanh of g and of c_t, by name (`"tanh"`, `"relu"`, ...) or a function.
+        gate_activation: σ of the gates i, f and o, likewise.
 
     The state is `LSTMState(h, c)`, each (*batch, H).
 
@@ -47,12 +50,19 @@ class LSTM(GatedCell):
     """
 
     hidden: int
+    _: dataclasses.KW_ONLY
     forget_bias: float = 1.0
+    activation: Any = TANH
+    gate_activation: Any = SIGMOID
     gates = 4
+
+    def __check_init__(self) -> None:
+        """Check the forget bias, look up the activations."""
+        convert(self, forget_bias=number, activation=activation, gate_activation=activation)
 
     def initial_state(self, params: GatedParams, batch: tuple[int, ...] = ()) -> LSTMState:
         """h_0 = c_0 = 0, (*batch, H), in the dtype of the params."""
-        zeros = jnp.zeros((*batch, self.hidden), params.b.dtype)
+        zeros = zero_state(params, (*batch, self.hidden))
         return LSTMState(zeros, zeros)
 
     def read(self, s: LSTMState) -> jax.Array:
@@ -62,16 +72,16 @@ class LSTM(GatedCell):
     def gate(self, s: LSTMState, u: tuple[jax.Array, ...], v: tuple[jax.Array, ...]) -> LSTMState:
         """The equations above."""
         i, f, g, o = (a + b for a, b in zip(u, v, strict=True))
-        c = sigmoid(f) * s.c + sigmoid(i) * jnp.tanh(g)
-        return LSTMState(h=sigmoid(o) * jnp.tanh(c), c=c)
+        c = self.gate_activation(f) * s.c + self.gate_activation(i) * self.activation(g)
+        return LSTMState(h=self.gate_activation(o) * self.activation(c), c=c)
 
     def bias_offset(self) -> jax.Array:
         """The forget bias, in the forget gate's row."""
         return forget_offset(self.forget_bias)
 
-    def native(self) -> str:
-        """Its kernel."""
-        return "lstm"
+    def native(self) -> str | None:
+        """Its kernel, which is for sigmoid and tanh."""
+        return "lstm" if is_standard(self) else None
 
 
 def forget_offset(forget_bias: float) -> jax.Array:

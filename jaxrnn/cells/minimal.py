@@ -6,12 +6,13 @@ import dataclasses
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from ..affine import AffineCell
+from ..cell import zero_state
 from ..exportable import exportable
+from ..fields import check_init, convert
 from ..init import GlorotOrthogonal, Initializer
-from ..recurrence import gates_of
+from ..recurrence import an_initializer, gates_of, input_weights
 
 
 @exportable
@@ -33,17 +34,23 @@ class Minimal(AffineCell):
             """G."""
 
     hidden: int
+    _: dataclasses.KW_ONLY
     initializer: Initializer = GlorotOrthogonal()
+
+    def __check_init__(self) -> None:
+        """Check the initializer."""
+        convert(self, initializer=an_initializer)
 
     def init(self, key: jax.Array, in_dim: int) -> MinimalParams:
         """Draw the params for inputs of `in_dim` features."""
+        in_dim = check_init(self, key, in_dim)
         k_x, k_b = jax.random.split(key)
         shape = self.gates, self.hidden
-        return MinimalParams(self.initializer.input(k_x, (in_dim, *shape)), self.initializer.bias(k_b, shape))
+        return MinimalParams(input_weights(self.initializer, k_x, (in_dim, *shape)), self.initializer.bias(k_b, shape))
 
     def initial_state(self, params: MinimalParams, batch: tuple[int, ...] = ()) -> jax.Array:
         """h_0 = 0, (*batch, H), in the dtype of the params."""
-        return jnp.zeros((*batch, self.hidden), params.b.dtype)
+        return zero_state(params, (*batch, self.hidden))
 
     def terms(self, params: MinimalParams, x: jax.Array) -> tuple[jax.Array, ...]:
         """x W + b, G arrays (..., H)."""

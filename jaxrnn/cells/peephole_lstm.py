@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.nn import sigmoid
 
-from ..cell import GatedCell, GatedParams
+from ..activation import SIGMOID, TANH, activation
+from ..cell import GatedCell, GatedParams, zero_state
 from ..exportable import exportable
+from ..fields import convert, number
 from .lstm import LSTMState, forget_offset
 
 
@@ -33,6 +34,8 @@ class PeepholeLSTM(GatedCell):
     Args:
         hidden: H, the number of units.
         forget_bias: added to the initial b of the forget gate.
+        activation: tanh of g and of c_t, by name (`"tanh"`, `"relu"`, ...) or a function.
+        gate_activation: σ of the gates i, f and o, likewise.
 
     The state is `LSTMState(h, c)`, each (*batch, H); `params.local` is `Peepholes(i, f, o)`, zero at first.
 
@@ -47,12 +50,19 @@ class PeepholeLSTM(GatedCell):
     """
 
     hidden: int
+    _: dataclasses.KW_ONLY
     forget_bias: float = 1.0
+    activation: Any = TANH
+    gate_activation: Any = SIGMOID
     gates = 4
+
+    def __check_init__(self) -> None:
+        """Check the forget bias, look up the activations."""
+        convert(self, forget_bias=number, activation=activation, gate_activation=activation)
 
     def initial_state(self, params: GatedParams, batch: tuple[int, ...] = ()) -> LSTMState:
         """h_0 = c_0 = 0, (*batch, H), in the dtype of the params."""
-        zeros = jnp.zeros((*batch, self.hidden), params.b.dtype)
+        zeros = zero_state(params, (*batch, self.hidden))
         return LSTMState(zeros, zeros)
 
     def read(self, s: LSTMState) -> jax.Array:
@@ -69,8 +79,9 @@ class PeepholeLSTM(GatedCell):
     ) -> LSTMState:
         """The equations above."""
         i, f, g, o = (a + b for a, b in zip(u, v, strict=True))
-        c = sigmoid(f + local.f * s.c) * s.c + sigmoid(i + local.i * s.c) * jnp.tanh(g)
-        return LSTMState(h=sigmoid(o + local.o * c) * jnp.tanh(c), c=c)
+        f, i = self.gate_activation(f + local.f * s.c), self.gate_activation(i + local.i * s.c)
+        c = f * s.c + i * self.activation(g)
+        return LSTMState(h=self.gate_activation(o + local.o * c) * self.activation(c), c=c)
 
     def init_local(self, key: jax.Array) -> Peepholes:
         """Zeros: it begins as a plain LSTM."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax.nn import sigmoid
 
-from ..cell import cast, float_dtype
+from ..activation import SIGMOID, TANH, activation
+from ..cell import cast, float_dtype, zero_state
 from ..exportable import exportable
+from ..fields import Checked, check_init, convert, number, size
 from ..init import GlorotOrthogonal, Initializer
-from ..recurrence import gates_of
+from ..recurrence import an_initializer, gates_of, input_weights
 from .lstm import LSTMState, forget_offset
 
 
@@ -27,14 +27,16 @@ class ProjectedLSTMParams(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class ProjectedLSTM:
+class ProjectedLSTM(metaclass=Checked):
     """The LSTM whose output is projected: h_t = (o * tanh(c_t)) W_p, all else as in `LSTM`.
 
     Args:
         hidden: H, the size of the memory.
-        projection: P, the size of the output and of what is fed back.
+        projection: P, the size of the output and of what is fed back; smaller than H.
         forget_bias: added to the initial b of the forget gate.
         initializer: how the weights are drawn.
+        activation: tanh of g and of c_t, by name (`"tanh"`, `"relu"`, ...) or a function.
+        gate_activation: σ of the gates i, f and o, likewise.
 
     The state is `LSTMState(h, c)`, h (*batch, P) and c (*batch, H). A plain cell: for `Loop` and `Scan`.
 
@@ -51,14 +53,28 @@ class ProjectedLSTM:
 
     hidden: int
     projection: int
+    _: dataclasses.KW_ONLY
     forget_bias: float = 1.0
     initializer: Initializer = GlorotOrthogonal()
+    activation: Any = TANH
+    gate_activation: Any = SIGMOID
+
+    def __check_init__(self) -> None:
+        """Check the fields."""
+        convert(self, hidden=size, projection=size, forget_bias=number, initializer=an_initializer)
+        convert(self, activation=activation, gate_activation=activation)
+        if self.projection >= self.hidden:
+            raise ValueError(
+                f"ProjectedLSTM projects hidden={self.hidden} units to fewer; got projection={self.projection}. The "
+                "number of input features is no argument here: it is given to init(key, in_dim)."
+            )
 
     def init(self, key: jax.Array, in_dim: int) -> ProjectedLSTMParams:
         """Draw the params for inputs of `in_dim` features."""
+        in_dim = check_init(self, key, in_dim)
         k_x, k_h, k_b, k_p = jax.random.split(key, 4)
         return ProjectedLSTMParams(
-            self.initializer.input(k_x, (in_dim, 4, self.hidden)),
+            input_weights(self.initializer, k_x, (in_dim, 4, self.hidden)),
             self.initializer.recurrent(k_h, (self.projection, 4, self.hidden)),
             self.initializer.bias(k_b, (4, self.hidden)) + forget_offset(self.forget_bias),
             self.initializer.input(k_p, (self.hidden, 1, self.projection))[:, 0],
@@ -66,8 +82,7 @@ class ProjectedLSTM:
 
     def initial_state(self, params: ProjectedLSTMParams, batch: tuple[int, ...] = ()) -> LSTMState:
         """h_0 = c_0 = 0, (*batch, P) and (*batch, H), in the dtype of the params."""
-        zeros = lambda size: jnp.zeros((*batch, size), params.b.dtype)
-        return LSTMState(zeros(self.projection), zeros(self.hidden))
+        return LSTMState(zero_state(params, (*batch, self.projection)), zero_state(params, (*batch, self.hidden)))
 
     def step(self, params: ProjectedLSTMParams, state: LSTMState, x: jax.Array) -> tuple[LSTMState, jax.Array]:
         """Go from s_{t-1} and x_t (*batch, D) to (s_t, h_t)."""
@@ -76,6 +91,6 @@ class ProjectedLSTM:
         v = gates_of(state.h, params.w_h)
         rows = cast(tuple(a + b + c for a, b, c in zip(u, v, params.b, strict=True)), float_dtype(state))
         i, f, g, o = rows
-        c = sigmoid(f) * state.c + sigmoid(i) * jnp.tanh(g)
-        h = (sigmoid(o) * jnp.tanh(c)).astype(dtype) @ params.w_p
+        c = self.gate_activation(f) * state.c + self.gate_activation(i) * self.activation(g)
+        h = (self.gate_activation(o) * self.activation(c)).astype(dtype) @ params.w_p
         return LSTMState(h.astype(state.h.dtype), c), h

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from ..affine import AffineCell
+from ..cell import zero_state
 from ..exportable import exportable
+from ..fields import check_init, convert, number
 from ..init import GlorotOrthogonal, Initializer
-from ..recurrence import gates_of
+from ..recurrence import an_initializer, gates_of
 
 LEAST = 1e-12  # of 1 - a^2, lest the gradient of its root be infinite
 
@@ -55,12 +57,17 @@ class RGLRU(AffineCell):
     """
 
     hidden: int
+    _: dataclasses.KW_ONLY
     sharpness: float = 8.0
     initializer: Initializer = GlorotOrthogonal()
 
+    def __check_init__(self) -> None:
+        """Check the fields."""
+        convert(self, sharpness=number, initializer=an_initializer)
+
     def init(self, key: jax.Array, in_dim: int) -> RGLRUParams:
         """Draw the params, exp(-c softplus(decay)) uniformly from 0.9 to 0.999; raises ValueError if D is not H."""
-        if in_dim != self.hidden:
+        if check_init(self, key, in_dim) != self.hidden:
             raise ValueError(
                 f"RGLRU has a unit for every input feature; got hidden={self.hidden}, in_dim={in_dim}. Use "
                 f"RGLRU({in_dim}), or project the inputs before."
@@ -73,7 +80,7 @@ class RGLRU(AffineCell):
 
     def initial_state(self, params: RGLRUParams, batch: tuple[int, ...] = ()) -> jax.Array:
         """h_0 = 0, (*batch, H), in the dtype of the params."""
-        return jnp.zeros((*batch, self.hidden), params.b.dtype)
+        return zero_state(params, (*batch, self.hidden))
 
     def affine(self, params: RGLRUParams, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """A and the gated input."""

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from ..affine import AffineCell
+from ..cell import zero_state
 from ..exportable import exportable
+from ..fields import check_init, convert
 from ..init import GlorotOrthogonal, Initializer
-from ..recurrence import gates_of
+from ..recurrence import an_initializer, gates_of
 
 
 @exportable
@@ -55,11 +57,16 @@ class SRU(AffineCell):
     """
 
     hidden: int
+    _: dataclasses.KW_ONLY
     initializer: Initializer = GlorotOrthogonal()
+
+    def __check_init__(self) -> None:
+        """Check the fields."""
+        convert(self, initializer=an_initializer)
 
     def init(self, key: jax.Array, in_dim: int) -> SRUParams:
         """Draw the params; raises ValueError if D is not H."""
-        if in_dim != self.hidden:
+        if check_init(self, key, in_dim) != self.hidden:
             raise ValueError(
                 f"SRU has a unit for every input feature; got hidden={self.hidden}, in_dim={in_dim}. Use "
                 f"SRU({in_dim}), or project the inputs before."
@@ -75,7 +82,7 @@ class SRU(AffineCell):
 
     def initial_state(self, params: SRUParams, batch: tuple[int, ...] = ()) -> jax.Array:
         """c_0 = 0, (*batch, H), in the dtype of the params."""
-        return jnp.zeros((*batch, self.hidden), params.b.dtype)
+        return zero_state(params, (*batch, self.hidden))
 
     def affine(self, params: SRUParams, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """F and (1 - f) * (x W)."""

@@ -28,8 +28,8 @@ from .live import cut, live
 class Native:
     """The whole time loop in one C++ kernel, forward and backward, called through `jax.ffi`.
 
-    For `Elman` (tanh or relu), `LSTM` and `GRU` with dense recurrent weights, and any `AffineCell`; params and state in
-    float32, on a CPU.
+    For `Elman` (tanh or relu), `LSTM` and `GRU` (sigmoid and tanh) with dense recurrent weights, and any `AffineCell`;
+    params and state in float32, on a CPU.
     The matmuls of a step, for inputs and state at once, and its gate are one pass over registers. A gradient keeps
     what the gates gave (in all an LSTM 6 arrays of (T, B, H), a GRU 5, an Elman net 1). Work is split over the batch,
     on XLA's own threads; results do not depend, to the last bit, on how many there are.
@@ -73,7 +73,8 @@ def refuses(cell: Cell, dtypes: set[Any]) -> str | None:
     """Say why `Native` does not take a cell with params and state of these dtypes; None where it does."""
     gated = isinstance(cell, GatedCell) and cell.native() is not None
     if not gated and not isinstance(cell, AffineCell):
-        return f"has no kernel for {cell}: it has one for Elman with jnp.tanh or jax.nn.relu, LSTM, GRU and AffineCell"
+        has = "Elman with tanh or relu, LSTM and GRU with sigmoid and tanh, and AffineCell"
+        return f"has no kernel for {cell}: it has one for {has}"
     if isinstance(cell, GatedCell) and type(cell.recurrence) is not Dense:  # a subclass may be another equation
         return f"takes dense recurrent weights; got {cell}"
     if dtypes != {jnp.dtype(jnp.float32)}:

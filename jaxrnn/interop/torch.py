@@ -2,7 +2,7 @@
 
 | torch | jaxrnn |
 |---|---|
-| `nn.RNN(nonlinearity="tanh" or "relu")`, `nn.RNNCell` | `Elman(H, jnp.tanh or jax.nn.relu)` |
+| `nn.RNN(nonlinearity="tanh" or "relu")`, `nn.RNNCell` | `Elman(H, activation="tanh" or "relu")` |
 | `nn.GRU`, `nn.GRUCell` | `GRU(H)` |
 | `nn.LSTM`, `nn.LSTMCell` | `LSTM(H)` |
 | `nn.LSTM(proj_size=P)` | `ProjectedLSTM(H, P)` |
@@ -19,23 +19,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+import torch
+from torch import nn
 
+from ..activation import RELU, TANH, is_standard
 from ..cell import Params, State
 from ..cells import GRU, LSTM, Elman, LSTMState, ProjectedLSTM
 from ..compose import Bidirectional, Both, Stack
 from ..dropout import Dropout
-from ..extras import extra
 from ..recurrence import Dense
 from .arrays import exact
 from .torch_weights import dtype_of, read, to_numpy, to_tensor, write
-
-with extra("torch"):
-    import torch
-    from torch import nn
-
-_ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 
 def from_torch(module: nn.Module) -> tuple[Any, Params]:
@@ -150,7 +144,7 @@ def _leaf(module: nn.Module) -> Any:
     """The cell of one layer in one direction."""
     match module:
         case nn.RNN() | nn.RNNCell() if type(module) in (nn.RNN, nn.RNNCell):
-            return Elman(module.hidden_size, _ACTIVATIONS[module.nonlinearity])
+            return Elman(module.hidden_size, activation=module.nonlinearity)
         case nn.GRU() | nn.GRUCell() if type(module) in (nn.GRU, nn.GRUCell):
             return GRU(module.hidden_size)
         case nn.LSTM(proj_size=size) if type(module) is nn.LSTM and size:
@@ -197,15 +191,15 @@ def _plain(cell: Any) -> Any:
         return Bidirectional(_plain(cell.forward))
     if kind is Dropout:
         return cell
-    if kind is Elman and cell.activation in _ACTIVATIONS.values() and cell.recurrence == Dense():
-        return Elman(cell.hidden, cell.activation)
-    if kind in (GRU, LSTM) and cell.recurrence == Dense():
+    if kind is Elman and cell.activation in (TANH, RELU) and cell.recurrence == Dense():
+        return Elman(cell.hidden, activation=cell.activation)
+    if kind in (GRU, LSTM) and cell.recurrence == Dense() and is_standard(cell):
         return kind(cell.hidden)
-    if kind is ProjectedLSTM:
+    if kind is ProjectedLSTM and is_standard(cell):
         return ProjectedLSTM(cell.hidden, cell.projection)
     raise ValueError(
-        f"torch has Elman with jnp.tanh or jax.nn.relu, GRU, LSTM (with a Dense recurrence), ProjectedLSTM, and Stack, "
-        f"Bidirectional and Dropout over them; got {cell}. Convert the parts that are among these."
+        f"torch has Elman with tanh or relu, GRU, LSTM and ProjectedLSTM with sigmoid and tanh (all with a Dense "
+        f"recurrence), and Stack, Bidirectional and Dropout over them; got {cell}. Convert the parts that are."
     )
 
 
@@ -213,8 +207,7 @@ def _module(leaf: Any, in_dim: int, **options: Any) -> nn.RNNBase:
     """The module of torch, its weights not set."""
     match leaf:
         case Elman():
-            (name,) = (name for name, f in _ACTIVATIONS.items() if f == leaf.activation)
-            return nn.RNN(in_dim, leaf.hidden, nonlinearity=name, **options)
+            return nn.RNN(in_dim, leaf.hidden, nonlinearity=leaf.activation.name, **options)
         case GRU():
             return nn.GRU(in_dim, leaf.hidden, **options)
         case ProjectedLSTM():

@@ -7,17 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import torch
 
 from ..cell import GatedParams, Params
 from ..cells import GRU, LSTM, Elman, ProjectedLSTM
 from ..cells.projected_lstm import ProjectedLSTMParams
-from ..extras import extra
 from .arrays import exact, join_gates, split_gates
 
-with extra("torch"):
-    import torch
-
-_GATES = {Elman: 1, GRU: 3, LSTM: 4, ProjectedLSTM: 4}
+_GATES: dict[type, int] = {Elman: 1, GRU: 3, LSTM: 4, ProjectedLSTM: 4}
 
 
 def read(leaf: Any, module: Any, suffix: str) -> Params:

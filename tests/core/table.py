@@ -53,7 +53,8 @@ class Mine(GatedCell):
     gates = 2
 
     def initial_state(self, params, batch=()):
-        return {"h": jnp.full((*batch, self.hidden), 0.5, params.b.dtype), "n": jnp.zeros((*batch, 1), params.b.dtype)}
+        dtype = None if params is None else params.b.dtype
+        return {"h": jnp.full((*batch, self.hidden), 0.5, dtype), "n": jnp.zeros((*batch, 1), dtype)}
 
     def read(self, s):
         return jnp.sin(s["h"])
@@ -66,7 +67,7 @@ class Mine(GatedCell):
 
 CELLS = {
     "elman": Elman(H),
-    "elman_relu": Elman(H, jax.nn.relu),
+    "elman_relu": Elman(H, activation="relu"),
     "lstm": LSTM(H),
     "gru": GRU(H),
     "peephole": PeepholeLSTM(H),

@@ -1,5 +1,7 @@
 """Each equation against itself written in NumPy, and where the weights begin."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +30,9 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
+tanh = np.tanh
+
+
 def matmul(x, w):
     """x (B, D) through w (D, G, H): G arrays (B, H)."""
     return np.einsum("bd,dgh->gbh", x, w)
@@ -39,8 +44,8 @@ def norm(x, axes):
 
 def lstm_gates(z, c):
     i, f, g, o = z
-    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-    return sigmoid(o) * np.tanh(c), c
+    c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+    return sigmoid(o) * tanh(c), c
 
 
 def lstm(p, s, x):
@@ -50,8 +55,8 @@ def lstm(p, s, x):
 
 def peephole(p, s, x):
     i, f, g, o = matmul(x, p.w_x) + matmul(s.h, p.w_h) + p.b[:, None]
-    c = sigmoid(f + p.local.f * s.c) * s.c + sigmoid(i + p.local.i * s.c) * np.tanh(g)
-    h = sigmoid(o + p.local.o * c) * np.tanh(c)
+    c = sigmoid(f + p.local.f * s.c) * s.c + sigmoid(i + p.local.i * s.c) * tanh(g)
+    h = sigmoid(o + p.local.o * c) * tanh(c)
     return LSTMState(h, c), h
 
 
@@ -59,8 +64,8 @@ def layer_norm(p, s, x):
     u, v = norm(matmul(x, p.w_x), (0, 2)), norm(matmul(s.h, p.w_h), (0, 2))
     z = p.local.input[:, None] * u + p.local.recurrent[:, None] * v + p.b[:, None]
     i, f, g, o = z
-    c = sigmoid(f) * s.c + sigmoid(i) * np.tanh(g)
-    h = sigmoid(o) * np.tanh(p.local.memory * norm(c, (1,)) + p.local.memory_bias)
+    c = sigmoid(f) * s.c + sigmoid(i) * tanh(g)
+    h = sigmoid(o) * tanh(p.local.memory * norm(c, (1,)) + p.local.memory_bias)
     return LSTMState(h, c), h
 
 
@@ -76,7 +81,7 @@ def diagonal(p, s, x):
 
 def gru_from(u, v, b_hn, h):
     r, z = sigmoid(u[0] + v[0]), sigmoid(u[1] + v[1])
-    n = np.tanh(u[2] + r * (v[2] + b_hn))
+    n = tanh(u[2] + r * (v[2] + b_hn))
     h = (1 - z) * n + z * h
     return h, h
 
@@ -94,7 +99,7 @@ def gru_heads(p, h, x):
 def reset_before(p, h, x):
     u, v = matmul(x, p.w_x) + p.b[:, None], matmul(h, p.w_h)
     r, z = sigmoid(u[0] + v[0]), sigmoid(u[1] + v[1])
-    n = np.tanh(u[2] + (r * h) @ p.w_h[:, 2])
+    n = tanh(u[2] + (r * h) @ p.w_h[:, 2])
     h = (1 - z) * n + z * h
     return h, h
 
@@ -141,7 +146,7 @@ def rg_lru(p, h, x):
 def sru(p, c, x):
     f, r = sigmoid(x @ p.w_x[:, 0] + p.b), sigmoid(x @ p.w_r[:, 0] + p.b_r)
     c = f * c + (1 - f) * (x @ p.w_x[:, 1])
-    return c, r * np.tanh(c) + (1 - r) * x
+    return c, r * tanh(c) + (1 - r) * x
 
 
 def ind_rnn(p, h, x):
@@ -174,6 +179,20 @@ def test_step_is_its_equation(x64, name):
     cell = CELLS[name]
     params, state, xs = draw(cell)
     got = cell.step(params, state, xs[0])
+    want = EQUATIONS[name](*jax.tree.map(np.asarray, (params, state, xs[0])))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), got, want)
+
+
+ACTIVATED = ("lstm", "peephole", "layer_norm", "gru", "gru_heads", "projected", "reset_before")
+
+
+@pytest.mark.parametrize("name", ACTIVATED)
+def test_activations_are_a_choice(x64, monkeypatch, name):
+    cell = dataclasses.replace(CELLS[name], activation="sin", gate_activation=lambda x: x / 2)
+    params, state, xs = draw(cell)
+    got = cell.step(params, state, xs[0])
+    monkeypatch.setitem(globals(), "tanh", np.sin)
+    monkeypatch.setitem(globals(), "sigmoid", lambda x: x / 2)
     want = EQUATIONS[name](*jax.tree.map(np.asarray, (params, state, xs[0])))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), got, want)
 
@@ -263,8 +282,3 @@ def test_abstract_cells_say_what_is_missing():
     assert Mine(3).gates == 2
     assert set(EQUATIONS) | {"mine"} == set(CELLS)
     assert set(GATED) < set(CELLS)
-
-
-def test_heads_must_divide_the_hidden_size():
-    with pytest.raises(ValueError, match=r"Heads\(3\) needs a hidden size that 3 divides; got hidden=8. Use hidden=6"):
-        GRU(8, recurrence=Heads(3)).init(jax.random.key(0), 3)

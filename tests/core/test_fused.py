@@ -200,7 +200,7 @@ def test_lowers_for(platform, name, monkeypatch):
     made = (lambda how, *a: Hopper(*a)) if platform == "cuda" else (lambda how, *a: Blocks(*a, False))
     monkeypatch.setattr(fused, "_kernel", made)
     hidden = {"cuda": 6, "tpu": 9}[platform]  # or the second finds what the first traced
-    more = {"relu": Elman(hidden, jax.nn.relu), "softplus": Elman(hidden, jax.nn.softplus)}
+    more = {"relu": Elman(hidden, activation="relu"), "softplus": Elman(hidden, activation="softplus")}
     cell = dataclasses.replace((CELLS | more)[name], hidden=hidden)
     params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), cell.init(jax.random.key(0), 4))
     loss = lambda params, xs: jaxrnn.unroll(cell, params, xs, driver=Fused(), **marks())[1].astype(jnp.float32).sum()

@@ -188,6 +188,8 @@ REFUSED = {
     "features": (lambda: from_linen(nn.LSTMCell(5), linen_cell("LSTMCell")[1]), "weights of the shapes"),
     "equation": (lambda: to_linen(jaxrnn.PeepholeLSTM(HIDDEN), None), "PeepholeLSTM"),
     "stack": (lambda: to_nnx(Stack((LSTM(HIDDEN),)), None), "layer by layer"),
+    "activation": (lambda: to_linen(LSTM(HIDDEN, activation="relu"), None), "sigmoid gates and tanh alone"),
+    "gate activation": (lambda: to_nnx(GRU(HIDDEN, gate_activation="relu"), None), "sigmoid gates and tanh alone"),
     "recurrence": (lambda: to_nnx(GRU(HIDDEN, recurrence=jaxrnn.Diagonal()), None), "dense recurrent"),
     "b_hn": (lambda: to_nnx(GRU(HIDDEN), params_of(GRU(HIDDEN))), "b_hn"),
     "b_hn_traced": (lambda: jax.jit(lambda k: nnx.state(to_nnx(GRU(2), GRU(2).init(k, 2))))(jax.random.key(0)), "b_hn"),

@@ -185,7 +185,7 @@ def test_single_cells_step_as_torchs(make):
 
 def test_the_cell_is_what_one_would_write_by_hand():
     assert interop.from_torch(nn.LSTM(D, H))[0] == LSTM(H)
-    assert interop.from_torch(nn.RNN(D, H, nonlinearity="relu"))[0] == Elman(H, jax.nn.relu)
+    assert interop.from_torch(nn.RNN(D, H, nonlinearity="relu"))[0] == Elman(H, activation="relu")
     assert interop.from_torch(nn.LSTM(D, H, proj_size=P))[0] == ProjectedLSTM(H, P)
     assert interop.from_torch(nn.GRU(D, H, bidirectional=True))[0] == Bidirectional(GRU(H))
     cell, _ = interop.from_torch(nn.GRU(D, H, 3, dropout=0.25))
@@ -238,8 +238,11 @@ def test_from_torch_says_what_it_does_not_take(case):
 @pytest.mark.parametrize(
     "cell",
     [
-        Elman(H, jnp.sin),
+        Elman(H, activation="sin"),
         LSTM(H, recurrence=Heads(2)),
+        LSTM(H, activation="relu"),
+        GRU(H, gate_activation="hard_sigmoid"),
+        ProjectedLSTM(H, P, activation="relu"),
         Stack((LSTM(H), GRU(H))),
         Stack((LSTM(H), Dropout(0.1), LSTM(H), LSTM(H))),
         Stack((LSTM(H), Dropout(0.1))),

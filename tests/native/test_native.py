@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=str(librar
 
 CELLS = {
     "elman": Elman,
-    "elman_relu": lambda hidden: Elman(hidden, jax.nn.relu),
+    "elman_relu": lambda hidden: Elman(hidden, activation="relu"),
     "lstm": LSTM,
     "gru": GRU,
     "min_gru": MinGRU,
@@ -304,7 +304,7 @@ def test_what_it_refuses():
         (ProjectedLSTM(5, 3), "has no kernel"),
         (LSTM(5, recurrence=Diagonal()), "dense recurrent weights"),
         (LSTM(5, recurrence=type("Other", (jaxrnn.Dense,), {})()), "dense recurrent weights"),
-        (Elman(5, jnp.sin), "has no kernel"),
+        (Elman(5, activation=jnp.sin), "has no kernel"),
     ]:
         with pytest.raises(ValueError, match=why):
             jax.eval_shape(lambda k: jaxrnn.unroll(cell, cell.init(k, 4), xs, driver=Native()), jax.random.key(0))

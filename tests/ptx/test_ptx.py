@@ -62,7 +62,9 @@ def test_blocks_that_meet(cell, dtype, batch, processors, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 @pytest.mark.parametrize("odd", [np.nan, np.inf], ids=str)
-@pytest.mark.parametrize("cell", [GRU(40), Elman(40, jax.nn.relu), Elman(96, jax.nn.relu)], ids=["gru", "pads", "relu"])
+@pytest.mark.parametrize(
+    "cell", [GRU(40), Elman(40, activation="relu"), Elman(96, activation="relu")], ids=["gru", "pads", "relu"]
+)
 def test_what_is_no_number_is_not_waited_for(cell, odd, dtype):
     """Nor does it reach other rows, or become another: 40 and 96 units leave warps without a part of the product."""
     params, state, xs = jax.tree.map(lambda a: a.astype(dtype), draw(cell, time=3, batch=(3,)))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...activation import is_standard
 from ...cell import GatedParams, Output, State
 from ...cells import GRU, LSTM, Elman
 from ...compose import Bidirectional
@@ -54,6 +55,10 @@ def check_cell(cell: Any) -> None:
         raise ValueError(
             f"flax has no cell with the equation of {type(cell).__name__}; Elman, LSTM, GRU and Bidirectional around "
             "them can be converted, a Stack layer by layer. Or use the cell as it is, in NnxRNN or LinenRNN."
+        )
+    if type(cell) is not Elman and not is_standard(cell):
+        raise ValueError(
+            f"{cell} is converted with sigmoid gates and tanh alone. Use it as it is, in NnxRNN or LinenRNN."
         )
     if cell.recurrence != Dense():
         raise ValueError(f"flax's cells have dense recurrent weights; got {cell}. Use NnxRNN or LinenRNN.")

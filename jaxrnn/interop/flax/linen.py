@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ...activation import function_of
 from ...cell import GatedParams, Params
 from ...cells import GRU, LSTM, Elman
 from ...compose import Bidirectional, Both
@@ -152,7 +153,7 @@ def to_linen(cell: Any, params: Params, *, lstm: type[nn.Module] = nn.OptimizedL
 def _make(cell: Any, dtype: Any, lstm: Any) -> nn.Module:
     """Give the linen cell with the cell's equation."""
     if isinstance(cell, Elman):
-        return nn.SimpleCell(cell.hidden, activation_fn=cell.activation, param_dtype=dtype)
+        return nn.SimpleCell(cell.hidden, activation_fn=function_of(cell.activation), param_dtype=dtype)
     if isinstance(cell, GRU):
         return nn.GRUCell(cell.hidden, param_dtype=dtype)
     if lstm not in (nn.OptimizedLSTMCell, nn.LSTMCell):

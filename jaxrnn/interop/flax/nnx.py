@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...activation import function_of
 from ...cell import GatedParams, Params
 from ...cells import GRU, LSTM, Elman
 from ...compose import Bidirectional, Both
@@ -151,7 +152,7 @@ def to_nnx(
         **inits,
     )
     if isinstance(cell, Elman):
-        return _write(make(activation_fn=cell.activation), params, biased="dense_i")
+        return _write(make(activation_fn=function_of(cell.activation)), params, biased="dense_i")
     if isinstance(cell, GRU):
         _check_no_b_hn(params.local)
         return _write(make(), params, biased="dense_i")

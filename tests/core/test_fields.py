@@ -1,0 +1,259 @@
+"""What a cell is made of is checked when it is made; every public value compares, hashes, copies and pickles."""
+
+import copy
+import dataclasses
+import inspect
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import (
+    GRU,
+    LRU,
+    LSTM,
+    Bidirectional,
+    Dense,
+    Diagonal,
+    Dropout,
+    Elman,
+    Fused,
+    GatedCell,
+    GlorotOrthogonal,
+    Heads,
+    IndRNN,
+    LearnedState,
+    LSTMState,
+    MinGRU,
+    Native,
+    ProjectedLSTM,
+    ResetBeforeGRU,
+    Residual,
+    Stack,
+    States,
+    TorchUniform,
+    VariationalDropout,
+    Zoneout,
+)
+from jaxrnn.activation import _ALIASES, _FUNCTIONS
+from jaxrnn.model import BagEmbedding, Embedding, SequenceModel, every
+
+from .table import CELLS, DRIVERS, EVERY, B, H, Mine, draw, initial, unroll
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaky(Mine):
+    """A user's own cell with a field of its own."""
+
+    tau: float = 0.1
+
+
+class Undecorated(Mine):
+    """A user's own cell whose `tau` is no field: `==` would ignore it."""
+
+    def __init__(self, hidden, tau):
+        super().__init__(hidden)
+        object.__setattr__(self, "tau", tau)
+
+
+class Bare(GatedCell):
+    """A user's own cell without the decorator, so that `hidden` is no argument."""
+
+    hidden: int
+    gates = 1
+    initial_state = read = gate = Mine.read
+
+
+key = jax.random.key(0)
+traced = lambda make: jax.eval_shape(lambda x: make(x) and x, jnp.ones(()))
+BAD = {
+    "torch's order": (
+        lambda: LSTM(3, 8),
+        r"LSTM\(3, 8\).*only positional argument is hidden: int.*forget_bias.*init\(key, in_dim\)",
+    ),
+    "positional activation": (lambda: Elman(4, "relu"), "by keyword: .*activation"),
+    "unknown keyword": (lambda: GRU(4, units=3), "unexpected keyword argument 'units'.*hidden: int"),
+    "no decorator": (lambda: Bare(3), r"Decorate the class with @dataclasses.dataclass\(frozen=True\)"),
+    "several layers": (lambda: Stack(LSTM(3), GRU(3)), "only positional argument is layers: tuple"),
+    "zero": (lambda: LSTM(0), "LSTM.hidden must be an int of 1 or more; got 0"),
+    "negative": (lambda: MinGRU(-1), "MinGRU.hidden must be.*got -1"),
+    "a float": (lambda: GRU(8.0), "GRU.hidden must be.*got 8.0"),
+    "a string": (lambda: ResetBeforeGRU("8"), "hidden must be.*got '8'"),
+    "a bool": (lambda: LRU(True), "hidden must be.*got True"),
+    "a JAX array": (lambda: LSTM(jnp.int32(8)), r"hidden must be.*a JAX array int32\[\]"),
+    "a user's own": (lambda: Leaky(None), "Leaky.hidden must be.*got None"),
+    "projection": (lambda: ProjectedLSTM(4, projection=0), "projection must be"),
+    "projection, torch's order": (lambda: ProjectedLSTM(3, 8), r"hidden=3.*projection=8.*init\(key, in_dim\)"),
+    "states": (lambda: LRU(4, states=2.5), "LRU.states must be"),
+    "ring": (lambda: LRU(4, smallest="a"), "LRU.smallest must be one finite number"),
+    "forget bias": (lambda: LSTM(4, forget_bias=np.ones(4)), r"forget_bias must be one finite.*float64\[4\]"),
+    "forget bias NaN": (lambda: LSTM(4, forget_bias=float("nan")), "forget_bias must be one finite number; got nan"),
+    "forget bias beyond floats": (lambda: LSTM(4, forget_bias=10**400), "must be one finite number"),
+    "traced": (lambda: traced(lambda x: LSTM(4, forget_bias=x)), "forget_bias must be one finite number"),
+    "activation": (lambda: Elman(3, activation="rel"), "must be one of celu.*relu.*got 'rel'"),
+    "NumPy's activation": (lambda: GRU(3, activation=np.tanh), "must be one of.*ufunc 'tanh'"),
+    "recurrence class": (lambda: LSTM(4, recurrence=Dense), r"an instance such as Dense\(\).*the class Dense"),
+    "initializer class": (lambda: MinGRU(4, initializer=TorchUniform), "the class TorchUniform, not an instance"),
+    "initializer function": (lambda: GRU(4, initializer=jax.nn.initializers.zeros), r"such as GlorotOrthogonal\(\)"),
+    "no heads": (lambda: Heads(0), "Heads.heads must be an int of 1"),
+    "heads": (lambda: GRU(8, recurrence=Heads(3)), r"Heads\(3\) needs a hidden size that 3 divides; got hidden=8. Use"),
+    "list of layers": (lambda: Stack([LSTM(3)]), r"Stack takes a tuple.*got \[LSTM"),
+    "one layer": (lambda: Stack(LSTM(3)), "Stack takes a tuple"),
+    "no layers": (lambda: Stack(()), "Stack takes a tuple"),
+    "class of layer": (lambda: Stack((LSTM(3), LSTM)), r"Stack.layers\[1\].*LSTM\(8\), not LSTM; got the class LSTM"),
+    "both": (lambda: Bidirectional(LSTM(3), "gru"), "Bidirectional.backward must be a cell.*got 'gru'"),
+    "residual": (lambda: Residual(GRU), "Residual.cell must be a cell"),
+    "learned": (lambda: LearnedState(3), "LearnedState.cell must be a cell"),
+    "states of none": (lambda: States(LSTM), "States.cell must be a cell"),
+    "zoneout of a class": (lambda: Zoneout(LSTM), "Zoneout needs a GatedCell; got the class LSTM"),
+    "zoneout of a plain cell": (lambda: Zoneout(ProjectedLSTM(4, 2)), "Zoneout needs a GatedCell"),
+    "rate 1": (lambda: Dropout(1.0), "Dropout.rate is a probability, 0 <= rate < 1; got 1.0"),
+    "rate below 0": (lambda: Zoneout(LSTM(3), -0.1), "Zoneout.rate.*0 <= rate < 1"),
+    "rate as a string": (
+        lambda: VariationalDropout("0.1"),
+        "VariationalDropout.rate must be one finite number; got '0.1'",
+    ),
+    "rates": (lambda: Dropout(np.ones(2)), r"Dropout.rate.*float64\[2\]"),
+    "rates of a state": (lambda: Zoneout(LSTM(3), LSTMState(0.1, "a")), "Zoneout.rate must be one finite number"),
+    "rates of another state": (
+        lambda: Zoneout(GRU(3), LSTMState(0.1, 0.1)).step(GRU(3).init(key, 2), jnp.zeros(3), jnp.ones(2)),
+        "a rate for every leaf of the cell's state",
+    ),
+    "ignored attributes": (
+        lambda: Undecorated(3, 0.1),
+        r"\['tau'\], which == and hash ignore.*dataclass\(frozen=True\)",
+    ),
+    "array in a field": (
+        lambda: Leaky(3, np.ones(3)).init(key, 2),
+        r"Leaky.tau is a NumPy array float64\[3\].*params.*init_local.*tuple",
+    ),
+    "list in a field": (lambda: Leaky(3, [0.1]).init(key, 2), r"Leaky.tau is \[0.1\].*tuple for a list"),
+    "shape as in_dim": (lambda: Mine(3).init(key, (5, 2)), r"in_dim is the number.*shape\[-1\].*got \(5, 2\)"),
+    "negative in_dim": (lambda: Stack((GRU(3), GRU(3))).init(key, -1), "in_dim is the number.*got -1"),
+    "float in_dim": (lambda: LRU(3).init(key, 2.0), "in_dim is the number.*got 2.0"),
+    "key and in_dim": (lambda: Bidirectional(LSTM(3)).init(3, key), r"init\(jax.random.key\(0\), in_dim=3\); got 3"),
+    "no params": (lambda: LearnedState(GRU(3)).initial_state(None), "its params; got None.*Make them first"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_says_what_is_wrong(what):
+    make, match = BAD[what]
+    with pytest.raises((ValueError, TypeError), match=match):
+        make()
+
+
+def test_only_sizes_without_a_default_are_positional():
+    public = [getattr(jaxrnn, name) for name in dir(jaxrnn)]
+    made = {type(cell) for cell in CELLS.values()} - {Mine}
+    assert made == {c for c in public if isinstance(c, type) and "hidden" in getattr(c, "__dataclass_fields__", ())}
+    for kind in made:
+        positional = [p for p in inspect.signature(kind).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+        assert [p.name for p in positional] == ["hidden", "projection"][: len(positional)]
+        assert all(p.default is p.empty for p in positional)
+
+
+def test_scalars_of_numpy_and_jax_are_python_numbers():
+    assert type(LSTM(np.int64(8)).hidden) is int
+    assert LSTM(np.uint8(8), forget_bias=jnp.float32(1)) == LSTM(8)
+    assert type(Leaky(3, jnp.float32(0.5)).tau) is float
+    for rate in (0, np.float64(0.5), np.float32(0.5), jnp.float32(0.5), jnp.bfloat16(0.5)):
+        assert Dropout(rate) == Dropout(float(rate))
+        assert Zoneout(LSTM(3), LSTMState(rate, 0.25)) == Zoneout(LSTM(3), LSTMState(float(rate), 0.25))
+    stack = Stack((Dropout(0), Zoneout(GRU(3), np.float32(0.5))))
+    params, state, xs = draw(stack)
+    assert jaxrnn.unroll(stack, params, xs, state, key=key)[1].dtype == jnp.float32
+
+
+class Checked(Leaky):
+    """A check of its own, for which the base's need not be called."""
+
+    def __check_init__(self):
+        if self.tau > 1:
+            raise ValueError("tau is 1 at most")
+
+
+def test_a_cell_of_ones_own_adds_its_checks():
+    assert Checked(3, 0.5).tau == 0.5
+    with pytest.raises(ValueError, match="1 at most"):
+        Checked(3, 2.0)
+    with pytest.raises(ValueError, match="hidden"):
+        Checked(0, 0.5)
+
+
+VALUES = [
+    *EVERY.values(),
+    *(driver for driver, _ in DRIVERS.values()),
+    *(Native(), Fused(), Dense(), Diagonal(), Heads(2), GlorotOrthogonal(), TorchUniform()),
+    *(Dropout(0.5), VariationalDropout(0.5), Leaky(3), Elman(4, activation=jax.nn.hard_sigmoid)),
+    *(Embedding(5, 3), BagEmbedding(5, 3), SequenceModel(Embedding(5, 3), Stack((GRU(3), IndRNN(4))), 2, every)),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_values_compare_hash_copy_and_pickle(value):
+    for other in (
+        pickle.loads(pickle.dumps(value)),
+        copy.deepcopy(value),
+        copy.copy(value),
+        dataclasses.replace(value),
+    ):
+        assert other == value
+        assert hash(other) == hash(value)
+        assert repr(other) == repr(value)
+
+
+@pytest.mark.parametrize("name", [*_FUNCTIONS, *_ALIASES])
+def test_activations_are_equal_however_given(name):
+    function = getattr(jax.nn, {"softsign": "soft_sign", "linear": "identity"}.get(name, name), None)
+    function = function or getattr(jnp, {"exponential": "exp"}.get(name, name))
+    by_name, by_function = (GRU(4, gate_activation=given) for given in (name, function))
+    assert by_name == by_function == copy.deepcopy(by_function)
+    assert repr(by_name) == repr(by_function)
+    assert by_name.native() == by_function.native() == ("gru" if name == "sigmoid" else None)
+    np.testing.assert_array_equal(by_name.gate_activation(jnp.arange(-1.0, 2)), function(jnp.arange(-1.0, 2)))
+
+
+def test_kernels_are_for_the_activations_that_they_compute():
+    for tanh in ("tanh", jnp.tanh, jax.nn.tanh, jax.lax.tanh):
+        assert Elman(4, activation=tanh) == Elman(4)
+        assert Elman(4, activation=tanh).native() == "elman_tanh"
+        assert LSTM(4, activation=tanh, gate_activation=jax.lax.logistic).native() == "lstm"
+    assert Elman(4, activation="relu").native() == Elman(4, activation=jax.nn.relu).native() == "elman_relu"
+    assert LSTM(4, activation="relu").native() is LSTM(4, gate_activation="relu").native() is None
+    assert GRU(4, activation="relu").native() is Elman(4, activation=jnp.tan).native() is None
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_state_before_there_are_params(name):
+    cell = EVERY[name]
+    if name == "learned":
+        return
+    state = cell.initial_state(None, (B,))
+    want = cell.initial_state(initial(cell, key), (B,))
+    jax.tree.map(np.testing.assert_array_equal, state, want)
+    assert [a.dtype for a in jax.tree.leaves(state)] == [a.dtype for a in jax.tree.leaves(want)]
+
+
+@pytest.mark.parametrize("name", [name for name in CELLS if name not in ("rg_lru", "sru")])
+def test_without_inputs_a_cell_runs_by_itself(name):
+    cell = CELLS[name]
+    params = initial(cell, key, 0)
+    assert all(np.isfinite(a).all() for a in jax.tree.leaves(params))
+    state = jax.tree.map(lambda s: s + 0.5, cell.initial_state(params, (B,)))
+    xs = jnp.zeros((3, B, 0))
+    want = jax.tree.map(lambda s: s, state)
+    for x in xs:
+        want, y = cell.step(params, want, x)
+    got, ys = unroll(cell, params, xs, state)
+    np.testing.assert_allclose(ys[-1], y, atol=1e-6)
+
+
+@pytest.mark.parametrize("driver", [jaxrnn.Scan(), jaxrnn.BPTT(2)])
+def test_without_inputs_there_is_a_gradient(driver):
+    params = initial(Mine(H), key, 0)
+    loss = lambda params: jaxrnn.unroll(Mine(H), params, jnp.zeros((3, B, 0)), driver=driver)[1].sum()
+    assert bool(jax.grad(loss)(params).w_h.any())
