@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from .cell import Cell, Output, Params, State
+from .checks import check_step
 
 
 class Run(Protocol):
@@ -130,6 +131,7 @@ class Stack(Composite):
 
     def step(self, params: tuple[Params, ...], state: tuple[State, ...], x: Any) -> tuple[State, Output]:
         """Take one step through all layers."""
+        check_step(self, params, state, x)
         states = []
         for layer, p, s in zip(self.layers, params, state, strict=True):
             s, x = need_step(layer, self).step(p, s, x)

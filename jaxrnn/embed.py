@@ -6,7 +6,7 @@ T time, B batch (any number of leading axes), N ids in a bag, V vocabulary, F fe
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ XLA:CPU adds up the rows of (16, 1, 16) ids in some 90 microseconds, in 40 one b
 """
 
 
+@runtime_checkable
 class Embed(Protocol):
     """How ids become the inputs of the layers: a frozen value that holds no array."""
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from .cell import Cell, GatedCell, GatedParams, Marks, Output, Params, State, before, cast, where
+from . import checks
+from .cell import Cell, Marks, Output, Params, State, before, cast, where
 from .compose import Composite
 from .drivers import Driver, Loop
 from .mesh import lift
@@ -40,9 +40,9 @@ def unroll(
             output is zero, and nothing in the padding reaches an output or a gradient (of a cell that is
             differentiable at an input of zeros). Length 0 gives back the state handed in. NumPy arrays and lists are
             checked to lie between 0 and T; values on a device are taken at their word.
-        resets: booleans (T, *batch): true at t marks a boundary between t - 1 and t, where the state becomes
-            `cell.initial_state(params)` whatever it was; before x_t is consumed. With `reverse` the same boundary
-            holds between the same two steps.
+        resets: booleans, or numbers 0 and 1, (T, *batch): true at t marks a boundary between t - 1 and t, where the
+            state becomes `cell.initial_state(params)` whatever it was; before x_t is consumed. With `reverse` the same
+            boundary holds between the same two steps. Numbers on a device are not checked: all but 0 are true.
         reverse: cross from the last step to the first; the output of step t stays at t.
         key: what dropout and zoneout draw from; None is deterministic.
         state_dtype: what the state is kept in, if not in the dtype that it comes with: `jnp.float32` for a
@@ -61,10 +61,14 @@ def unroll(
     >>> state.h.shape, ys.shape
     ((2, 8), (10, 2, 8))
     """
-    lengths, resets = (m if m is None or isinstance(m, jax.Array) else np.asarray(m) for m in (lengths, resets))
-    batch = _check(cell, xs, lengths, resets, driver)
+    checks.check_cell(cell, Cell | Composite, "unroll")
+    checks.check_driver(driver)
+    checks.check_key(key)
+    length, batch = checks.check_inputs(xs)
+    xs, params, state = (checks.as_numbers(*pair) for pair in (("xs", xs), ("params", params), ("state", state)))
+    lengths, resets = checks.as_lengths(lengths, length, batch), checks.as_resets(resets, length, batch)
+    dtype = checks.float_kind("state_dtype", state_dtype)
     cross = _cross if isinstance(driver, Loop) else _compiled
-    dtype = None if state_dtype is None else jnp.dtype(state_dtype)
     return cross(cell, params, xs, state, lengths, resets, key, batch, bool(reverse), dtype, driver)
 
 
@@ -86,12 +90,13 @@ def _cross(
     length = jax.tree.leaves(xs)[0].shape[0]
     valid = None if lengths is None else before(lengths, length)
     xs = _cleared(xs, valid)
+    checks.check_params(cell, params, jax.tree.leaves(xs)[0].shape[-1])
     initial = cast(cell.initial_state(params, batch), state_dtype)
     if state is None:
         state = initial
     else:
         state = jax.tree.map(jnp.asarray, state)
-        _check_state(cell, batch, state, initial)
+        checks.check_state(cell, batch, state, initial)
         state = cast(state, state_dtype)
     initial = jax.tree.map(lambda i, s: i.astype(s.dtype), initial, state)
     marked = None if resets is None else jnp.asarray(resets)
@@ -112,7 +117,6 @@ def _cross(
         rev = rev != flip
         if isinstance(cell, Composite):
             return cell.cross(functools.partial(run, rev=rev), params, state, initial, xs, key)
-        _check_params(cell, params)
         params, state, initial = lift((params, state, initial), xs, len(batch))
         fresh = marked if marked is None or not rev else _between(marked)
         marks = Marks(valid, fresh, None if fresh is None else initial)
@@ -143,65 +147,3 @@ def _between(marked: jax.Array) -> jax.Array:
 def _cleared(tree: Any, valid: jax.Array | None) -> Any:
     """Zero in the padding, whatever stood there."""
     return tree if valid is None else where(valid, tree, jax.tree.map(jnp.zeros_like, tree))
-
-
-def _check(cell: Any, xs: Any, lengths: Any, resets: Any, driver: Any) -> tuple[int, ...]:
-    """Give the batch axes; raise what does not fit."""
-    if isinstance(cell, type) or not isinstance(cell, Cell | Composite):
-        raise ValueError(
-            f"unroll needs a cell (init, initial_state, step) or a composite; got {cell!r}. An instance, not a class: "
-            "LSTM(128), not LSTM."
-        )
-    if isinstance(driver, type) or not (driver is None or callable(driver)):
-        raise ValueError(f"driver is a driver such as Scan() or BPTT(), or None; got {driver!r}")
-    shapes = [np.shape(x) for x in jax.tree.leaves(xs)]
-    if not shapes or any(len(shape) < 2 for shape in shapes) or len({shape[:-1] for shape in shapes}) > 1:
-        raise ValueError(
-            f"xs must be (T, *batch, D), or a pytree of arrays that agree in all but D; got shapes {shapes}. One "
-            "sequence of T scalars is xs[:, None]."
-        )
-    length, *axes = shapes[0][:-1]
-    batch = tuple(axes)
-    _check_marks(length, batch, lengths, resets)
-    return batch
-
-
-def _check_marks(length: Any, batch: tuple[int, ...], lengths: Any, resets: Any) -> None:
-    """Raise unless lengths (*batch) are integers and resets (T, *batch) are booleans."""
-    if lengths is not None:
-        if lengths.shape != batch or not jnp.issubdtype(lengths.dtype, jnp.integer):
-            raise ValueError(
-                f"lengths must be integers of shape {batch}, one for each row; got {lengths.dtype} {lengths.shape}"
-            )
-        if isinstance(lengths, np.ndarray) and lengths.size and not 0 <= lengths.min() <= lengths.max() <= length:
-            raise ValueError(f"lengths must lie between 0 and T={length}; got {lengths.min()} to {lengths.max()}")
-    if resets is not None and (resets.shape != (length, *batch) or resets.dtype != jnp.dtype(bool)):
-        raise ValueError(
-            f"resets must be booleans of shape {(length, *batch)}, (T, *batch); got {resets.dtype} {resets.shape}. "
-            "From numbers: resets.astype(bool)."
-        )
-
-
-def _check_state(cell: Any, batch: tuple[int, ...], state: State, needed: State) -> None:
-    """Raise unless the state has the structure, the shapes and the kinds of number of the cell's own."""
-    kind = lambda a: (a.shape, jnp.issubdtype(a.dtype, jnp.inexact))
-    fits = jax.tree.structure(state) == jax.tree.structure(needed)  # type: ignore[operator]
-    if not fits or [*map(kind, jax.tree.leaves(state))] != [*map(kind, jax.tree.leaves(needed))]:
-        needed, state = (jax.tree.map(lambda a: f"{a.dtype}{list(a.shape)}", tree) for tree in (needed, state))
-        raise ValueError(
-            f"the state of {type(cell).__name__} for a batch of {batch} is {needed}; got {state}. Start from "
-            f"cell.initial_state(params, {batch})."
-        )
-
-
-def _check_params(cell: Any, params: Params) -> None:
-    """Raise unless the params of a gated cell have the structure and the shapes that its `init` gives them."""
-    if not isinstance(cell, GatedCell) or not isinstance(params, GatedParams):
-        return
-    shapes = lambda tree: jax.tree.map(lambda a: str(list(a.shape)), tree)
-    needed = shapes(jax.eval_shape(lambda k: cell.init(k, params.w_x.shape[0]), jax.random.key(0)))
-    if shapes(params) != needed or jax.tree.structure(params.local) != jax.tree.structure(needed.local):  # type: ignore[operator]
-        raise ValueError(
-            f"the params are not those of {cell}: it needs {needed}; got {shapes(params)}. Make them with "
-            "cell.init(key, in_dim), or take the cell that they were made for."
-        )
