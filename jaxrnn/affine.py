@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .broadcasting import broadcasting
 from .cell import Marks, Output, Params, State, cast, cast_like, float_dtype, where
 from .checks import check_step
 from .mesh import zeros_like
@@ -53,6 +54,7 @@ class AffineCell(abc.ABC):
         """Put out y_t from s_t, here s_t; any leading axes. In the dtype of the params."""
         return cast(s, float_dtype(params))
 
+    @broadcasting
     def step(self, params: Params, state: State, x: Any) -> tuple[State, Output]:
         """Go from s_{t-1} and x_t (*batch, D) to (s_t, y_t)."""
         check_step(self, params, state, x)

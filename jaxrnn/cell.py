@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_ch
 import jax
 import jax.numpy as jnp
 
+from .broadcasting import broadcasting
 from .checks import check_step
 from .init import GlorotOrthogonal, Initializer
 from .recurrence import Dense, Recurrence, gates_of
@@ -161,6 +162,7 @@ class GatedCell(abc.ABC):
         new = self.transition(cast(local, dtype), s, cast(u, dtype), cast(v, dtype))
         return cast_like(new, s)
 
+    @broadcasting
     def step(self, params: Params, state: State, x: Any) -> tuple[State, Output]:
         """Go from s_{t-1} and x_t (*batch, D) to (s_t, y_t)."""
         check_step(self, params, state, x)

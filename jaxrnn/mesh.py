@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -74,4 +75,4 @@ def rows_of(array: jax.Array) -> jax.Array:
     XLA:CPU runs a contraction over one axis as a plain GEMM, one over two behind a transposing copy, at half the speed.
     Over several devices the batch may be sharded, and to merge it with time would gather it.
     """
-    return array.reshape(-1, array.shape[-1]) if jax.device_count() == 1 else array
+    return array.reshape(math.prod(array.shape[:-1]), array.shape[-1]) if jax.device_count() == 1 else array

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from . import checks
+from .broadcasting import broadcasting
 from .cell import Cell, Marks, Output, Params, State, before, cast, where
 from .compose import Composite
 from .drivers import Driver, Loop
@@ -16,6 +17,7 @@ from .mesh import lift
 from .select import select
 
 
+@broadcasting
 def unroll(
     cell: Any,
     params: Params,

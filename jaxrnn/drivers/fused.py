@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ..affine import shifted
+from ..broadcasting import broadcasting
 from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter
 from ..fused.calls import Call, Ones, Rows, Weights, ruled
 from ..fused.equation import Equation, blocks, equation, recurrence_of
@@ -172,12 +173,14 @@ def _trajectory(
     return jax.tree.map(lambda s: s[0 if reverse else -1], states), states, plan.apart([crossed.reads])[0]
 
 
+@broadcasting
 def _forward(cell: GatedCell, how: Fused, reverse: bool, *primals: Any) -> tuple[Any, Any]:
     arguments = jax.tree.map(lambda p: p.value, primals)
     out = _trajectory(cell, how, reverse, *arguments)
     return out, (arguments, out[1:])
 
 
+@broadcasting
 def _backward(cell: GatedCell, how: Fused, reverse: bool, residuals: Any, cotangents: Any) -> Any:
     return _pull(cell, how, reverse, *residuals, present(cotangents[:2]))
 
@@ -214,6 +217,7 @@ def _pull_forward(cell: GatedCell, how: Fused, reverse: bool, *operands: Any) ->
     return _pull(cell, how, reverse, *operands), operands
 
 
+@broadcasting
 def _pull_backward(cell: GatedCell, how: Fused, reverse: bool, operands: Any, seconds: Any) -> Any:
     """Differentiate the way back, for a second order: that of `BPTT()`, which computes the same."""
     (*primals, marks), kept, cotangents = operands
