@@ -114,7 +114,8 @@ class SequenceModel:
 
         Arguments as `jaxrnn.unroll` takes them, with ids in the place of xs: state, resets, key, state_dtype, driver.
         """
-        return unroll(self.layers, params.layers, self._embedded(params, ids), lengths=lengths, **how)
+        xs = self._embedded(params, ids)
+        return unroll(self.layers, params.layers, xs, lengths=lengths, **how)
 
     def _embedded(self, params: ModelParams, ids: Any) -> Any:
         """Embed ids, after a check of them and of the params."""
