@@ -42,6 +42,8 @@ from .init import TorchUniform as TorchUniform
 from .recurrence import Dense as Dense
 from .recurrence import Diagonal as Diagonal
 from .recurrence import Heads as Heads
+from .recurrent_dropout import RecurrentDropout as RecurrentDropout
+from .recurrent_dropout import WeightDrop as WeightDrop
 from .select import select as select
 from .sequences import generate as generate
 from .sequences import pad as pad

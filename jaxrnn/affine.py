@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from .autodiff import reverse_only
-from .cell import Marks, Output, Params, State, cast, float_dtype, where
+from .broadcasting import broadcasting
+from .cell import Marks, Output, Params, State, cast, cast_like, float_dtype, where
+from .checks import check_step
 from .fields import Checked, convert, size
 from .hooks import forbid
 from .mesh import zeros_like
@@ -70,10 +72,12 @@ class AffineCell(metaclass=Checked):
         """Put out y_t from s_t, here s_t; any leading axes. In the dtype of the params."""
         return cast(s, float_dtype(params))
 
+    @broadcasting
     def step(self, params: Params, state: State, x: Any) -> tuple[State, Output]:
         """Go from s_{t-1} and x_t (*batch, D) to (s_t, y_t)."""
+        check_step(self, params, state, x)
         a, b = self.affine(params, x)
-        state = jax.tree.map(lambda a, b, s: a.astype(s.dtype) * s + b.astype(s.dtype), a, b, state)
+        state = jax.tree.map(lambda a, b, s: a * s + b, cast_like(a, state), cast_like(b, state), state)
         return state, self.output(params, state, x)
 
 
@@ -137,7 +141,7 @@ def cross(
 ) -> tuple[State, Output]:
     """Cross time with a solver of the recurrence: a_t and b_t of all steps are made at once, the marks put in them."""
     a, b = cell.affine(params, xs)
-    a, b = (jax.tree.map(lambda c, s: c.astype(s.dtype), tree, state) for tree in (a, b))
+    a, b = (cast_like(tree, state) for tree in (a, b))
     if marks.fresh is not None:
         start = jax.tree.map(lambda a, b, i: a * i + b, a, b, marks.initial)
         a, b = where(marks.fresh, jax.tree.map(jnp.zeros_like, a), a), where(marks.fresh, start, b)

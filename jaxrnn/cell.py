@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .broadcasting import broadcasting
+from .checks import check_step
 from .exportable import exportable
 from .fields import Checked, check_init, convert, size
 from .hooks import forbid, forbid_ignored
@@ -183,10 +185,12 @@ class GatedCell(metaclass=Checked):
         """Be `transition` in the dtype of the state, in which everything elementwise is reckoned and which it keeps."""
         dtype = float_dtype(s)
         new = self.transition(cast(local, dtype), s, cast(u, dtype), cast(v, dtype))
-        return jax.tree.map(lambda n, o: n.astype(o.dtype), new, s)
+        return cast_like(new, s)
 
+    @broadcasting
     def step(self, params: Params, state: State, x: Any) -> tuple[State, Output]:
         """Go from s_{t-1} and x_t (*batch, D) to (s_t, y_t)."""
+        check_step(self, params, state, x)
         u = self.project(params, x)
         state = self.advance(self.local(params), state, u, self.recur(params, state))
         return state, self.output(params, state, x)
@@ -233,7 +237,7 @@ def hide_padding(state: State, marks: Marks) -> State:
 
 def leave(new: State, old: State, marks: Marks) -> State:
     """Give the state that a step ends with: the old one where the step is padding. It keeps its dtype."""
-    new = jax.tree.map(lambda n, o: n.astype(o.dtype), new, old)
+    new = cast_like(new, old)
     if marks.valid is None:
         return new
     return where(marks.valid, new, old)
@@ -284,6 +288,25 @@ def boundaries(resets: jax.Array, valid: jax.Array | None, reverse: bool) -> jax
 def float_dtype(tree: Any) -> Any:
     """Give the dtype of the first floating leaf, None if there is none."""
     return next((a.dtype for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.floating)), None)
+
+
+def number_rank(dtype: Any) -> int:
+    """Return 0 for integers and booleans, 1 for floating numbers, 2 for complex ones: no cast may go down in it."""
+    return int(jnp.issubdtype(dtype, jnp.inexact)) + int(jnp.issubdtype(dtype, jnp.complexfloating))
+
+
+def cast_like(tree: Tree, like: Any) -> Tree:
+    """Cast each leaf to the dtype of its like; raise ValueError where it would lose fractions or imaginary parts."""
+
+    def one(a: Any, b: Any) -> Any:
+        if number_rank(a.dtype) > number_rank(b.dtype):
+            raise ValueError(
+                f"the step of a cell makes {a.dtype} of a state in {b.dtype}, which would cut it. Let `initial_state` "
+                f"begin with {a.dtype}, or cast in the cell."
+            )
+        return a.astype(b.dtype)
+
+    return jax.tree.map(one, tree, like)
 
 
 def cast(tree: Tree, dtype: Any) -> Tree:

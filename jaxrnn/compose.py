@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from .cell import Cell, Output, Params, State
+from .checks import check_step
 from .exportable import exportable
 from .fields import Checked, check_init, convert, show
 from .hooks import forbid_alone
@@ -152,6 +153,7 @@ class Stack(Composite):
 
     def step(self, params: tuple[Params, ...], state: tuple[State, ...], x: Any) -> tuple[State, Output]:
         """Take one step through all layers."""
+        check_step(self, params, state, x)
         states = []
         for layer, p, s in zip(self.layers, params, state, strict=True):
             s, x = need_step(layer, self).step(p, s, x)

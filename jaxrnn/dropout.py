@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .cell import GatedCell, Output, Params, State
+from .cell import GatedCell, Output, Params, State, number_rank
 from .compose import Composite, Run, out_dim
 from .delegate import Delegate
 from .fields import convert, number, show
@@ -33,7 +33,8 @@ def rates(given: Any, what: str) -> Any:
 def drop(key: jax.Array, rate: float, xs: jax.Array, mask_shape: tuple[int, ...]) -> jax.Array:
     """Zero entries with probability `rate` and scale the others by 1 / (1 - rate)."""
     keep = laid_as(jax.random.bernoulli(key, 1 - rate, mask_shape), xs)
-    return jnp.where(keep, xs / (1 - rate), jnp.zeros_like(xs))
+    scaled = xs / (1 - rate)
+    return jnp.where(keep, scaled, jnp.zeros_like(scaled))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +92,7 @@ class VariationalDropout(_Layer):
 
     Reference: Gal and Ghahramani, "A theoretically grounded application of dropout in recurrent neural networks",
     2016, section 4 (https://arxiv.org/abs/1512.05287): here on inputs and outputs; for the recurrent path see
-    `Zoneout`.
+    `RecurrentDropout`.
     """
 
     def cross(
@@ -179,7 +180,8 @@ class _Zoned(Delegate):
         u, keep = u
         new = self.cell.transition(local, s, u, v)
         keep = _rates(self.rate, s) if keep is None else keep
-        return jax.tree.map(lambda k, old, new: k * old + (1 - k) * new, keep, s, new)
+        mix = lambda k, old, new: k * old + (1 - k) * new if number_rank(old.dtype) else new  # counters go on
+        return jax.tree.map(mix, keep, s, new)
 
     def output(self, params: Params, s: State, x: Any) -> Output:
         """As the cell."""

@@ -6,7 +6,8 @@ T time, B batch (any number of leading axes), N ids in a bag, V vocabulary, F fe
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol
+import math
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ XLA:CPU adds up the rows of (16, 1, 16) ids in some 90 microseconds, in 40 one b
 """
 
 
+@runtime_checkable
 class Embed(Protocol):
     """How ids become the inputs of the layers: a frozen value that holds no array."""
 
@@ -140,7 +142,8 @@ def _one_by_one(table: jax.Array, ids: jax.Array, weights: jax.Array) -> jax.Arr
         add = lambda k, total: total + _weighted(table, ids[k], weights[k])
         return None, jax.lax.fori_loop(0, end, add, none)
 
-    bags = ids.reshape(-1, width), weights.reshape(-1, width), ends.reshape(-1)
+    rows = math.prod(ids.shape[:-1])
+    bags = ids.reshape(rows, width), weights.reshape(rows, width), ends.reshape(rows)
     return jax.lax.scan(bag, None, bags)[1].reshape(*ids.shape[:-1], features)
 
 

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from .cell import Params, State
-from .compose import need_step, out_dim
+from .cell import Cell, Params, State
+from .checks import as_numbers, check_cell, check_params, check_step, host_array
+from .compose import Composite, need_step, out_dim
 from .embed import BagEmbedding as BagEmbedding
 from .embed import Embed as Embed
 from .embed import Embedding as Embedding
@@ -85,6 +87,16 @@ class SequenceModel:
     outputs: int
     read: Read = last
 
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        check_cell(self.layers, Cell | Composite, "SequenceModel")
+        if isinstance(self.embed, type) or not isinstance(self.embed, Embed):
+            raise ValueError(f"SequenceModel needs an embedding such as Embedding(100, 16); got {self.embed!r}")
+        if isinstance(self.outputs, bool) or not isinstance(self.outputs, int | np.integer) or self.outputs < 1:
+            raise ValueError(f"SequenceModel needs outputs, an integer of 1 or more; got {self.outputs!r}")
+        if not callable(self.read):
+            raise ValueError(f"SequenceModel needs a function for read, such as last or mean; got {self.read!r}")
+
     def init(self, key: jax.Array) -> ModelParams:
         """Draw the params."""
         k_embed, k_layers, k_readout = jax.random.split(key, 3)
@@ -105,7 +117,14 @@ class SequenceModel:
 
         Arguments as `jaxrnn.unroll` takes them, with ids in the place of xs: state, resets, key, state_dtype, driver.
         """
-        return unroll(self.layers, params.layers, self.embed(params.embed, ids), lengths=lengths, **how)
+        xs = self._embedded(params, ids)
+        return unroll(self.layers, params.layers, xs, lengths=lengths, **how)
+
+    def _embedded(self, params: ModelParams, ids: Any) -> Any:
+        """Embed ids, after a check of them and of the params."""
+        check_params(self, params)
+        ids = host_array("ids", ids) if isinstance(ids, list | tuple) else ids
+        return self.embed(params.embed, as_numbers("ids", ids))
 
     def unroll(self, params: ModelParams, ids: Any, lengths: Any = None, **how: Any) -> tuple[State, jax.Array]:
         """Give the state after the last step, to go on from, and the logits, as `model(...)` gives them."""
@@ -135,6 +154,7 @@ class SequenceModel:
                 f"{name} reads the whole sequence, so the model has no step. Use read=every or read=last, or call the "
                 "model on the whole sequence."
             )
-        x = self.embed(params.embed, ids)
+        x = self._embedded(params, ids)
+        check_step(self.layers, params.layers, state, x)
         state, y = need_step(self.layers, self).step(params.layers, state, x)
         return state, readout(params.readout, y)

@@ -7,7 +7,9 @@ from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from .checks import is_number
 from .fields import Checked, convert, instance, size
 from .init import Initializer
 
@@ -34,7 +36,19 @@ def gates_of(x: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
 
 
 def check_features(x: jax.Array, w: jax.Array) -> None:
-    """Raise unless the weights (D, ...) take the features of x (..., D)."""
+    """Raise ValueError unless x is one array (..., D) of numbers that the weights (D, ...) take without loss."""
+    if not isinstance(x, jax.Array | np.ndarray):
+        raise ValueError(
+            f"a cell takes one array (..., D); got a {type(x).__name__}. Steps in a list or a tuple become one array "
+            "by jnp.stack."
+        )
+    if not is_number(x.dtype):
+        raise ValueError(f"a cell takes an array of numbers; got {x.dtype} {x.shape}")
+    if jnp.iscomplexobj(x) and not jnp.iscomplexobj(w):
+        raise ValueError(
+            f"inputs are {x.dtype}, whose imaginary part weights in {w.dtype} would lose. Pass both parts as features: "
+            "jnp.concatenate([x.real, x.imag], axis=-1)."
+        )
     if x.ndim == 0 or x.shape[-1] != w.shape[0]:
         raise ValueError(
             f"the weights {w.shape} take {w.shape[0]} features in the last axis; got an array of shape {x.shape}. "

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from .affine import AffineCell
-from .cell import GatedCell
+from .cell import Cell, GatedCell
+from .checks import check_cell
+from .compose import Composite
 from .drivers import BPTT, Associative, Driver, Native, Scan
 from .drivers.native import refuses
 from .native import library
@@ -51,6 +53,11 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str, stat
     >>> select(LSTM(8), (4, 32, 4), jnp.bfloat16, "cpu")
     Scan(unroll=1, hoist=0, remat=None)
     """
+    check_cell(cell, Cell, "select")
+    if isinstance(cell, Composite):
+        raise ValueError(f"select chooses for one cell, and `unroll` asks it for each of a composite; got {cell}")
+    if not isinstance(xs_shape, tuple | list) or len(xs_shape) < 2:
+        raise ValueError(f"xs_shape is (T, *batch, D), as xs.shape; got {xs_shape!r}")
     length, *batch, features = xs_shape
     if not all(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(state)):
         return Scan()

@@ -7,15 +7,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from .cell import Cell, GatedCell, GatedParams, Marks, Output, Params, State, before, boundaries, cast, where
+from . import checks
+from .broadcasting import broadcasting
+from .cell import Cell, Marks, Output, Params, State, before, boundaries, cast, where
 from .compose import Composite
 from .drivers import Driver, Loop
 from .mesh import lift
 from .select import select
 
 
+@broadcasting
 def unroll(
     cell: Any,
     params: Params,
@@ -43,10 +45,11 @@ def unroll(
             checked to lie between 0 and T; values on a device are taken at their word.
         mask: booleans (T, *batch): a step where it is false leaves the state as it is, yields zeros, and is padding
             in every other way: padding on the left, or gaps. With `lengths`, a step counts where both say so.
-        resets: booleans (T, *batch): true at t marks a boundary between t - 1 and t, where the state becomes
-            `cell.initial_state(params)` whatever it was; before x_t is consumed. With `reverse` the same boundary
-            holds between the same two steps. A boundary inside a gap of `mask` counts at the next step that counts.
-            Nothing before a boundary reaches a gradient of what comes after it, NaN included.
+        resets: booleans, or numbers 0 and 1, (T, *batch): true at t marks a boundary between t - 1 and t, where the
+            state becomes `cell.initial_state(params)` whatever it was; before x_t is consumed. With `reverse` the same
+            boundary holds between the same two steps. A boundary inside a gap of `mask` counts at the next step that
+            counts. Nothing before a boundary reaches a gradient of what comes after it, NaN included. Numbers on a
+            device are not checked: all but 0 are true.
         reverse: cross from the last step to the first; the output of step t stays at t.
         key: what dropout and zoneout draw from; None is deterministic.
         state_dtype: what the state is kept in, if not in the dtype that it comes with: `jnp.float32` for a
@@ -65,11 +68,15 @@ def unroll(
     >>> state.h.shape, ys.shape
     ((2, 8), (10, 2, 8))
     """
-    on_host = lambda m: m if m is None or isinstance(m, jax.Array) else np.asarray(m)
-    lengths, mask, resets = map(on_host, (lengths, mask, resets))
-    batch = _check(cell, xs, lengths, mask, resets, driver)
+    checks.check_cell(cell, Cell | Composite, "unroll")
+    checks.check_driver(driver)
+    checks.check_key(key)
+    length, batch = checks.check_inputs(xs)
+    xs, params, state = (checks.as_numbers(*pair) for pair in (("xs", xs), ("params", params), ("state", state)))
+    lengths = checks.as_lengths(lengths, length, batch)
+    mask, resets = (checks.as_flags(*pair, length, batch) for pair in (("mask", mask), ("resets", resets)))
+    dtype = checks.float_kind("state_dtype", state_dtype)
     cross = _cross if isinstance(driver, Loop) else _compiled
-    dtype = None if state_dtype is None else jnp.dtype(state_dtype)
     return cross(cell, params, xs, state, lengths, mask, resets, key, batch, bool(reverse), dtype, driver)
 
 
@@ -94,12 +101,13 @@ def _cross(
     if mask is not None:
         valid = jnp.asarray(mask) if valid is None else valid & mask
     xs = _cleared(xs, valid)
+    checks.check_params(cell, params, jax.tree.leaves(xs)[0].shape[-1])
     initial = cast(cell.initial_state(params, batch), state_dtype)
     if state is None:
         state = initial
     else:
         state = jax.tree.map(jnp.asarray, state)
-        _check_state(cell, batch, state, initial)
+        checks.check_state(cell, batch, state, initial)
         state = cast(state, state_dtype)
     initial = jax.tree.map(lambda i, s: i.astype(s.dtype), initial, state)
 
@@ -117,7 +125,6 @@ def _cross(
         rev = rev != flip
         if isinstance(cell, Composite):
             return cell.cross(functools.partial(run, rev=rev), params, state, initial, xs, key)
-        _check_params(cell, params)
         params, state, initial = lift((params, state, initial), xs, len(batch))
         fresh = None if resets is None else boundaries(jnp.asarray(resets), valid, rev)
         marks = Marks(valid, fresh, None if fresh is None else initial)
@@ -143,66 +150,3 @@ def _driver(cell: Cell, params: Params, state: State, xs: Any, driver: Driver | 
 def _cleared(tree: Any, valid: jax.Array | None) -> Any:
     """Zero in the padding, whatever stood there."""
     return tree if valid is None else where(valid, tree, jax.tree.map(jnp.zeros_like, tree))
-
-
-def _check(cell: Any, xs: Any, lengths: Any, mask: Any, resets: Any, driver: Any) -> tuple[int, ...]:
-    """Give the batch axes; raise what does not fit."""
-    if isinstance(cell, type) or not isinstance(cell, Cell | Composite):
-        raise ValueError(
-            f"unroll needs a cell (init, initial_state, step) or a composite; got {cell!r}. An instance, not a class: "
-            "LSTM(128), not LSTM."
-        )
-    if isinstance(driver, type) or not (driver is None or callable(driver)):
-        raise ValueError(f"driver is a driver such as Scan() or BPTT(), or None; got {driver!r}")
-    shapes = [np.shape(x) for x in jax.tree.leaves(xs)]
-    if not shapes or any(len(shape) < 2 for shape in shapes) or len({shape[:-1] for shape in shapes}) > 1:
-        raise ValueError(
-            f"xs must be (T, *batch, D), or a pytree of arrays that agree in all but D; got shapes {shapes}. One "
-            "sequence of T scalars is xs[:, None]."
-        )
-    length, *axes = shapes[0][:-1]
-    batch = tuple(axes)
-    _check_marks(length, batch, lengths, {"mask": mask, "resets": resets})
-    return batch
-
-
-def _check_marks(length: Any, batch: tuple[int, ...], lengths: Any, flags: dict[str, Any]) -> None:
-    """Raise unless lengths (*batch) are integers, and mask and resets (T, *batch) booleans."""
-    if lengths is not None:
-        if lengths.shape != batch or not jnp.issubdtype(lengths.dtype, jnp.integer):
-            raise ValueError(
-                f"lengths must be integers of shape {batch}, one for each row; got {lengths.dtype} {lengths.shape}"
-            )
-        if isinstance(lengths, np.ndarray) and lengths.size and not 0 <= lengths.min() <= lengths.max() <= length:
-            raise ValueError(f"lengths must lie between 0 and T={length}; got {lengths.min()} to {lengths.max()}")
-    for name, flag in flags.items():
-        if flag is not None and (flag.shape != (length, *batch) or flag.dtype != jnp.dtype(bool)):
-            raise ValueError(
-                f"{name} must be booleans of shape {(length, *batch)}, (T, *batch); got {flag.dtype} {flag.shape}. "
-                f"From numbers: {name}.astype(bool)."
-            )
-
-
-def _check_state(cell: Any, batch: tuple[int, ...], state: State, needed: State) -> None:
-    """Raise unless the state has the structure, the shapes and the kinds of number of the cell's own."""
-    kind = lambda a: (a.shape, jnp.issubdtype(a.dtype, jnp.inexact))
-    fits = jax.tree.structure(state) == jax.tree.structure(needed)  # type: ignore[operator]
-    if not fits or [*map(kind, jax.tree.leaves(state))] != [*map(kind, jax.tree.leaves(needed))]:
-        needed, state = (jax.tree.map(lambda a: f"{a.dtype}{list(a.shape)}", tree) for tree in (needed, state))
-        raise ValueError(
-            f"the state of {type(cell).__name__} for a batch of {batch} is {needed}; got {state}. Start from "
-            f"cell.initial_state(params, {batch})."
-        )
-
-
-def _check_params(cell: Any, params: Params) -> None:
-    """Raise unless the params of a gated cell have the structure and the shapes that its `init` gives them."""
-    if not isinstance(cell, GatedCell) or not isinstance(params, GatedParams):
-        return
-    shapes = lambda tree: jax.tree.map(lambda a: str(list(a.shape)), tree)
-    needed = shapes(jax.eval_shape(lambda k: cell.init(k, params.w_x.shape[0]), jax.random.key(0)))
-    if shapes(params) != needed or jax.tree.structure(params.local) != jax.tree.structure(needed.local):  # type: ignore[operator]
-        raise ValueError(
-            f"the params are not those of {cell}: it needs {needed}; got {shapes(params)}. Make them with "
-            "cell.init(key, in_dim), or take the cell that they were made for."
-        )

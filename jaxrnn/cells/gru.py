@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from ..activation import SIGMOID, TANH, activation, is_standard
+from ..broadcasting import broadcasting
 from ..cell import GatedCell, GatedParams, cast, zero_state
+from ..checks import check_step
 from ..fields import Checked, check_init, convert, size
 from ..init import GlorotOrthogonal, Initializer
 from ..recurrence import an_initializer, gates_of, input_weights
@@ -130,8 +132,10 @@ class ResetBeforeGRU(metaclass=Checked):
         """h_0 = 0, (*batch, H), in the dtype of the params."""
         return zero_state(params, (*batch, self.hidden))
 
+    @broadcasting
     def step(self, params: GatedParams, state: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Go from h_{t-1} and x_t (*batch, D) to (h_t, h_t)."""
+        check_step(self, params, state, x)
         u = gates_of(x, params.w_x)
         u_r, u_z, u_n = cast(tuple(g + b for g, b in zip(u, params.b, strict=True)), state.dtype)
         v_r, v_z = cast(gates_of(state, params.w_h[:, :2]), state.dtype)

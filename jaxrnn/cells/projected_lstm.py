@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import jax
 
 from ..activation import SIGMOID, TANH, activation
+from ..broadcasting import broadcasting
 from ..cell import cast, float_dtype, zero_state
+from ..checks import check_step
 from ..exportable import exportable
 from ..fields import Checked, check_init, convert, number, size
 from ..init import GlorotOrthogonal, Initializer
@@ -84,8 +86,10 @@ class ProjectedLSTM(metaclass=Checked):
         """h_0 = c_0 = 0, (*batch, P) and (*batch, H), in the dtype of the params."""
         return LSTMState(zero_state(params, (*batch, self.projection)), zero_state(params, (*batch, self.hidden)))
 
+    @broadcasting
     def step(self, params: ProjectedLSTMParams, state: LSTMState, x: jax.Array) -> tuple[LSTMState, jax.Array]:
         """Go from s_{t-1} and x_t (*batch, D) to (s_t, h_t)."""
+        check_step(self, params, state, x)
         dtype = params.w_x.dtype
         u = gates_of(x, params.w_x)
         v = gates_of(state.h, params.w_h)

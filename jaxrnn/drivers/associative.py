@@ -89,7 +89,7 @@ class Chunks(Solver):
         products, sums = _folded(a, b, reverse)
         ends = Chunks(None)(products, sums, state, reverse)
         states = _crossed(a, b, self.shift(ends, state, reverse), reverse)
-        return states.reshape(-1, *states.shape[2:])[:time]
+        return states.reshape(states.shape[0] * steps, *states.shape[2:])[:time]
 
     def fold(self, a: jax.Array, b: jax.Array, reverse: bool) -> tuple[jax.Array, jax.Array]:
         """Give the one pair (A, S), each (...), that does what all steps (T, ...) do."""

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..autodiff import reverse_only
+from ..broadcasting import broadcasting
 from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter, leave
 from ..mesh import rows_of, zeros_like
 from ..terms import Terms, merge
@@ -97,12 +98,14 @@ def _scan(
     return lax.scan(lambda state, inputs: row(state, project(inputs)), state, inputs, reverse=reverse)
 
 
+@broadcasting
 def _forward(cell: GatedCell, how: BPTT, reverse: bool, *primals: Any) -> tuple[Any, Any]:
     arguments = jax.tree.map(lambda p: p.value, primals)
     final, (states, terms) = _scan(cell, how.hoist, how.keep_gates, reverse, *arguments)
     return (final, states), (*arguments, states, terms)
 
 
+@broadcasting
 def _backward(cell: GatedCell, how: BPTT, reverse: bool, residuals: Any, cotangents: Any) -> Any:
     params, state, xs, marks, states, terms = residuals
     dfinal, dstates = present(cotangents)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ..affine import shifted
 from ..autodiff import reverse_only
+from ..broadcasting import broadcasting
 from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter, where
 from ..fused.calls import Call, Ones, Rows, Weights, ruled
 from ..fused.equation import Equation, blocks, equation, recurrence_of
@@ -175,12 +176,14 @@ def _trajectory(
     return jax.tree.map(lambda s: s[0 if reverse else -1], states), states, plan.apart([crossed.reads])[0]
 
 
+@broadcasting
 def _forward(cell: GatedCell, how: Fused, reverse: bool, *primals: Any) -> tuple[Any, Any]:
     arguments = jax.tree.map(lambda p: p.value, primals)
     out = _trajectory(cell, how, reverse, *reverse_only(arguments, how))
     return out, (arguments, out[1:])
 
 
+@broadcasting
 def _backward(cell: GatedCell, how: Fused, reverse: bool, residuals: Any, cotangents: Any) -> Any:
     (params, state, xs, marks), (states, reads) = residuals
     dfinal, dstates = present(cotangents[:2])
@@ -224,6 +227,7 @@ def _pull_forward(cell: GatedCell, how: Fused, reverse: bool, *operands: Any) ->
     return _pull(cell, how, reverse, *operands), operands
 
 
+@broadcasting
 def _pull_backward(cell: GatedCell, how: Fused, reverse: bool, operands: Any, seconds: Any) -> Any:
     """Differentiate the way back, for a second order: that of `BPTT()`, which computes the same."""
     (*primals, marks), kept, cotangents = operands

@@ -66,7 +66,8 @@ class Jacobian:
 
     def _flat(self, blocks: jax.Array) -> jax.Array:
         """(..., G, K) to (..., N)."""
-        return jnp.swapaxes(blocks, -1, -2).reshape(*blocks.shape[:-2], -1)
+        groups, size = self.blocks.shape[-3:-1]
+        return jnp.swapaxes(blocks, -1, -2).reshape(*blocks.shape[:-2], groups * size)
 
     def _times(self, blocks: jax.Array, vectors: jax.Array) -> jax.Array:
         return jnp.einsum("...ij,...j->...i", blocks, vectors, precision="highest")
@@ -147,7 +148,8 @@ class Steps:
             adjoint = dstate + later
             return jax.vjp(lambda before: ruled(before, inputs)[0], before)[1](adjoint)[0], adjoint
 
-        return lax.scan(across, jnp.zeros_like(dstates[0]), (before, rows, dstates), reverse=not reverse)[1]
+        none = jnp.zeros_like(dstates[:1].sum(axis=0))  # laid out as a row, of which there may be none
+        return lax.scan(across, none, (before, rows, dstates), reverse=not reverse)[1]
 
     def _ruled(self, params: Params, xs: Any, marks: Marks, recur: Callable[..., Any]) -> tuple[Step, Any]:
         """Give a step of vectors, with the rule on lengths and resets, and its inputs."""

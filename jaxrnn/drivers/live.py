@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from ..autodiff import linear_map
+from ..broadcasting import broadcasting
 from ..cell import GatedCell, Marks, Output, Params, State, where
 
 Unroll = Callable[[Params, State, Any, Marks], tuple[State, Output]]
@@ -88,16 +89,19 @@ def _cut(unroll: Unroll, reverse: bool, operands: Any) -> tuple[State, Output]:
 
 
 @_cut.defjvp
+@broadcasting
 def _cut_jvp(unroll: Unroll, reverse: bool, primals: Any, tangents: Any) -> tuple[Any, Any]:
     (operands,), (doperands,) = primals, tangents
     out = _cut(unroll, reverse, operands)
 
     shapes = jax.eval_shape(lambda: out)
 
+    @broadcasting
     def forward(operands: Any, given: list[Any]) -> list[Any]:
         smooth, rebuild = _split(operands)
         return jax.jvp(lambda smooth: _split(unroll(*rebuild(smooth)))[0], (smooth,), (given,))[1]
 
+    @broadcasting
     def backward(operands: Any, cotangents: list[Any]) -> list[Any]:
         params, state, xs, marks = operands
         dfinal, dys = _spread(cotangents, shapes)

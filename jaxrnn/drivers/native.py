@@ -14,6 +14,7 @@ from jax.custom_derivatives import SymbolicZero
 from ..affine import AffineCell
 from ..affine import cross as cross_affine
 from ..autodiff import reverse_only
+from ..broadcasting import broadcasting
 from ..cell import Cell, GatedCell, GatedParams, Marks, Output, Params, State
 from ..mesh import on_each_device, vary, varying
 from ..native import library
@@ -78,7 +79,7 @@ def refuses(cell: Cell, dtypes: set[Any]) -> str | None:
     if isinstance(cell, GatedCell) and type(cell.recurrence) is not Dense:  # a subclass may be another equation
         return f"takes dense recurrent weights; got {cell}"
     if dtypes != {jnp.dtype(jnp.float32)}:
-        return f"takes params and a state in float32; got {', '.join(sorted(map(str, dtypes)))}"
+        return f"has no kernel for {', '.join(sorted(map(str, dtypes)))}: it takes params and a state in float32"
     return None
 
 
@@ -179,6 +180,7 @@ def _pull_forward(plan: Plan, inputs: bool, *operands: Any) -> tuple[Gradients, 
     return _pull(plan, inputs, *operands), operands
 
 
+@broadcasting
 def _pull_backward(plan: Plan, inputs: bool, residuals: Any, seconds: Gradients) -> Any:
     """Differentiate the way back, for a second order: that of `BPTT()`, which computes the same."""
     operands, crossed, cotangents = residuals

@@ -17,6 +17,7 @@ from jax import lax
 
 from ..affine import shifted
 from ..autodiff import reverse_only
+from ..broadcasting import broadcasting
 from ..cell import Cell, Marks, Output, Params, State
 from ..mesh import zeros_like
 from .linearise import Steps
@@ -176,11 +177,13 @@ def _trajectory(
     return lax.cond(converged, lambda: states, lambda: steps.one_by_one(params, state, xs, marks, reverse))
 
 
+@broadcasting
 def _forward(how: Newton, steps: Steps, reverse: bool, *arguments: Any) -> tuple[jax.Array, Any]:
     states = _trajectory(how, steps, reverse, *reverse_only(arguments, how))
     return states, (arguments, states)
 
 
+@broadcasting
 def _backward(how: Newton, steps: Steps, reverse: bool, residuals: Any, dstates: jax.Array) -> tuple[Any, ...]:
     (params, state, xs, row, initial), states = residuals
     before = shifted(states, state, reverse)

@@ -10,6 +10,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ..checks import host_array
+from ..sequences import of_one_kind, side_by_side
+
 MOST_CANDIDATES = 512  # lengths that the search for groups looks at; the search is quadratic in it
 
 
@@ -173,16 +176,11 @@ def epoch_batches(
     >>> [(batch.ids.shape, batch.lengths.tolist(), batch.weights.tolist()) for batch in batches]
     [((2, 2), [2, 1], [1.0, 1.0]), ((4, 2), [3, 0], [1.0, 0.0])]
     """
-    arrays = [np.asarray(sequence) for sequence in sequences]
+    arrays = of_one_kind("epoch_batches", sequences)
     answers, each_step = _answers(arrays, labels)
     if not isinstance(groups, LengthGroups):
         raise TypeError(f"groups must be LengthGroups, as length_groups returns; got {groups!r:.60}")
     _check_plan(batch_size, rng, share)
-    if len({(a.shape[1:], a.dtype) for a in arrays}) != 1 or arrays[0].ndim == 0 or batch_size < 1:
-        kinds = sorted({f"{a.dtype} {('T', *a.shape[1:])}" for a in arrays})
-        raise ValueError(
-            f"epoch_batches needs batch_size >= 1 and arrays (T, ...) of one kind; got {kinds}, {batch_size}"
-        )
     lengths = np.array([len(a) for a in arrays])
     plan = _plan(groups.of(lengths), batch_size, rng)
     size = batch_size // share[1]
@@ -214,10 +212,10 @@ def _answers(arrays: list[np.ndarray], labels: Any) -> tuple[list[np.ndarray] | 
     """Give a label a sequence, and whether each is one a step."""
     if labels is None:
         return None, False
-    answers = [np.asarray(label) for label in labels]
-    if len(answers) != len(arrays):
-        raise ValueError(f"each sequence needs a label; got {len(arrays)} sequences and {len(answers)} labels")
-    each_step = isinstance(labels, list | tuple) and bool(answers) and answers[0].ndim > 0
+    if len(labels) != len(arrays):
+        raise ValueError(f"each sequence needs a label; got {len(arrays)} sequences and {len(labels)} labels")
+    each_step = isinstance(labels, list | tuple) and np.ndim(labels[0]) > 0
+    answers = of_one_kind("the labels of epoch_batches", labels) if each_step else [*host_array("labels", labels)]
     if each_step and [len(a) for a in answers] != [len(a) for a in arrays]:
         raise ValueError(
             "a list of arrays is labels a step, which must be as many as the steps of their sequence. Labels a "
@@ -251,24 +249,16 @@ def _batch(
     if answers is not None:
         chosen = [answers[row] for row in rows]
         if each_step:
-            labels = _beside(chosen, answers[0], length, batch_size)
+            labels = side_by_side(chosen, answers[0], length, batch_size)
         else:
             labels = _filled(np.array(chosen, answers[0].dtype).reshape(-1, *answers[0].shape), empty)
     return Batch(
-        _beside([arrays[row] for row in rows], arrays[0], length, batch_size),
+        side_by_side([arrays[row] for row in rows], arrays[0], length, batch_size),
         lengths,
         labels,
         _filled(np.ones(len(rows), np.float32), empty),
         np.concatenate([rows, np.full(empty, -1)]).astype(np.int32),
     )
-
-
-def _beside(arrays: list[np.ndarray], like: np.ndarray, length: int, batch_size: int) -> np.ndarray:
-    """Pad arrays (T_b, ...), of the kind of `like`, to (length, batch_size, ...)."""
-    padded = np.zeros((length, batch_size, *like.shape[1:]), like.dtype)
-    for b, array in enumerate(arrays):
-        padded[: len(array), b] = array
-    return padded
 
 
 def _filled(array: np.ndarray, empty: int) -> np.ndarray:

@@ -1,12 +1,31 @@
 """Bad input gets an error that says what was given, what was needed and how to mend it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import BPTT, LSTM, LSTMState, Remat
+from jaxrnn import (
+    BPTT,
+    GRU,
+    LRU,
+    LSTM,
+    Bidirectional,
+    Dropout,
+    Elman,
+    LearnedState,
+    LSTMState,
+    MinGRU,
+    Remat,
+    ResetBeforeGRU,
+    Residual,
+    Stack,
+    Zoneout,
+)
+from jaxrnn.model import Embedding, SequenceModel
 
 from .table import B, D, H, T
 
@@ -14,7 +33,25 @@ cell = LSTM(H)
 params = cell.init(jax.random.key(0), D)
 xs = jnp.ones((T, B, D))
 zeros = jnp.zeros((B, H))
+KEY = jax.random.key(0)
+model = SequenceModel(Embedding(9, 4), cell, 2)
+weights = model.init(KEY)
 go = lambda *args, **kw: jaxrnn.unroll(cell, params, *args, **kw)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cuts:
+    """A cell that adds fractions to a counter."""
+
+    def init(self, key, in_dim):
+        return ()
+
+    def initial_state(self, params, batch=()):
+        return jnp.zeros((*batch, 1), jnp.int32)
+
+    def step(self, params, state, x):
+        return state.astype(jnp.float32) + 0.5, x
+
 
 BAD = {
     "a class": (lambda: jaxrnn.unroll(LSTM, params, xs), r"An instance, not a class: LSTM\(128\)"),
@@ -34,7 +71,7 @@ BAD = {
         lambda: go(xs, lengths=np.array([0, 1, 9])),
         "between 0 and T=5; got 0 to 9",
     ),
-    "resets dtype": (lambda: go(xs, resets=jnp.zeros((T, B))), r"resets.astype\(bool\)"),
+    "resets values": (lambda: go(xs, resets=np.full((T, B), 0.5)), "0 or 1; got others"),
     "resets shape": (lambda: go(xs, resets=np.zeros((B, T), bool)), r"\(5, 3\).*\(3, 5\)"),
     "state kind": (lambda: go(xs, LSTMState(zeros.astype(int), zeros)), "int32.*Start from"),
     "other params": (lambda: jaxrnn.unroll(jaxrnn.PeepholeLSTM(H), params, xs), "not those of PeepholeLSTM"),
@@ -45,6 +82,105 @@ BAD = {
     "chunk": (lambda: BPTT(0), "1 or more; got 0"),
     "remat": (lambda: Remat(-1), "or None; got -1"),
 }
+
+
+nothing = LSTMState(zeros, zeros)
+BAD |= {
+    "list of steps": (lambda: go([*xs]), r"list of 5.*jnp.stack\(xs\)"),
+    "tuple of steps": (lambda: go((*xs,)), "got a tuple.*jnp.stack"),
+    "nested lists": (lambda: go(np.asarray(xs).tolist()), r"jnp.asarray\(xs\)"),
+    "no xs": (lambda: go(None), "got None"),
+    "strings": (lambda: go(np.full((T, B, D), "1.5")), "xs must be arrays of numbers.*<U3"),
+    "objects": (lambda: go(np.full((T, B, D), None)), "xs must be arrays of numbers"),
+    "dates": (lambda: go(np.zeros((T, B, D), "M8[s]")), "datetime64"),
+    "float0": (lambda: go(np.zeros((T, B, D), jax.dtypes.float0)), "float0"),
+    "masked": (lambda: go(np.ma.masked_array(np.ones((T, B, D)))), "mask would be lost"),
+    "long integers": (lambda: go(np.full((T, B, D), 2**40)), "cut them to int32"),
+    "complex inputs": (lambda: go(xs.astype(complex)), "complex64, whose imaginary part"),
+    "complex inputs, affine": (
+        lambda: jaxrnn.unroll(LRU(H), LRU(H).init(KEY, D), xs.astype(complex)),
+        "imaginary part",
+    ),
+    "complex state": (lambda: go(xs, jax.tree.map(lambda z: z.astype(complex), nothing)), "complex64.*Start from"),
+    "integer state_dtype": (lambda: go(xs, state_dtype=jnp.int32), "floating dtype.*got int32"),
+    "state_dtype of nothing": (lambda: go(xs, state_dtype="float33"), "floating dtype.*float33"),
+    "driver as the state": (lambda: go(xs, jaxrnn.Scan()), r"state must be.*Scan.*driver=Scan\(\)"),
+    "driver string": (lambda: go(xs, driver="scan"), "got 'scan'"),
+    "key 0": (lambda: go(xs, key=0), r"jax.random.key\(0\), or None.*got 0"),
+    "two keys": (lambda: go(xs, key=jax.random.split(KEY)), r"\(2,\)"),
+    "batch-major": (lambda: go(jnp.ones((B, T, D)), lengths=[T] * B), r"jnp.swapaxes\(xs, 0, 1\)"),
+    "ragged lengths": (lambda: go(xs, lengths=[[1], [2, 3], [4]]), "lengths must be arrays"),
+    "select: a class": (lambda: jaxrnn.select(LSTM, (T, B, D), jnp.float32, "cpu"), "An instance"),
+    "select: a composite": (lambda: jaxrnn.select(Stack((cell,)), (T, B, D), jnp.float32, "cpu"), "each of a comp"),
+    "select: an array": (lambda: jaxrnn.select(cell, xs, jnp.float32, "cpu"), r"as xs.shape"),
+    "step: state form": (lambda: cell.step(params, (zeros, zeros), xs[0]), "LSTMState.*Start from"),
+    "step: no batch": (lambda: cell.step(params, nothing, xs[0, 0]), r"batch of \(\)"),
+    "step: integer state": (lambda: cell.step(params, jax.tree.map(lambda z: z.astype(int), nothing), xs[0]), "int32"),
+    "step: list": (lambda: cell.step(params, cell.initial_state(params), [1.0] * D), "got a list"),
+    "step: strings": (lambda: cell.step(params, cell.initial_state(params), np.full(D, "1")), "array of numbers"),
+    "step: short stack": (lambda: Stack((cell, cell)).step((params,), (nothing,) * 2, xs[0]), r"params\[1\].*missing"),
+    "pad: ragged": (lambda: jaxrnn.pad([[[1, 2], [3]]]), "sequences of pad must be"),
+    "pad: strings": (lambda: jaxrnn.pad([["a"], ["b", "c"]]), "pad needs arrays of numbers"),
+    "pad: bytes": (lambda: jaxrnn.pad([b"ab"]), "pad needs arrays of numbers"),
+    "pad: numbers": (lambda: jaxrnn.pad([1, 2]), r"pad needs arrays of numbers \(T"),
+    "generate: a class": (lambda: jaxrnn.generate(GRU, params, xs[0], steps=2), "an instance"),
+    "generate: no step": (lambda: jaxrnn.generate(Bidirectional(cell), params, xs[0], steps=2), "causal step"),
+    "generate: steps": (lambda: jaxrnn.generate(cell, params, xs[0], steps=2.0), "0 or more; got 2.0"),
+    "generate: key": (lambda: jaxrnn.generate(cell, params, xs[0], steps=2, key=1), "got 1"),
+    "generate: params": (lambda: jaxrnn.generate(cell, None, xs[0], steps=2), "params are not those of LSTM"),
+    "generate: features": (lambda: jaxrnn.generate(cell, params, xs[0], steps=2), r"float32\[3, 6\].*float32\[3, 4\]"),
+    "generate: state": (lambda: jaxrnn.generate(cell, params, xs[0], (zeros, zeros), steps=2), "Start from"),
+    "generate: a cut": (
+        lambda: jaxrnn.generate(cell, params, xs[0], steps=2, feed=lambda y, key: y[:, :D].astype(int)),
+        "float32, and what is fed back is int32",
+    ),
+    "model: a class": (lambda: SequenceModel(Embedding(9, 4), LSTM, 2), "An instance"),
+    "model: an embedding class": (lambda: SequenceModel(Embedding, cell, 2), r"Embedding\(100, 16\)"),
+    "model: outputs": (lambda: SequenceModel(Embedding(9, 4), cell, 2.5), "1 or more; got 2.5"),
+    "model: read": (lambda: SequenceModel(Embedding(9, 4), cell, 2, "last"), "got 'last'"),
+    "model: params": (lambda: model(params, jnp.zeros((T, B), int)), "not those of SequenceModel"),
+    "model: params of its step": (lambda: model.step(None, nothing, jnp.zeros(B, int)), "not those of SequenceModel"),
+    "model: strings": (lambda: model(weights, [["a", "b"]]), "ids must be arrays of numbers"),
+    "model: ragged": (lambda: model(weights, [[1], [1, 2]]), "ids must be arrays"),
+    "model: state of its step": (lambda: model.step(weights, zeros, jnp.zeros(B, int)), "Start from"),
+    "a cell that cuts its state": (lambda: jaxrnn.unroll(Cuts(), (), xs), "float32 of a state in int32"),
+}
+
+WRONG = {
+    "None": lambda p: None,
+    "a dict": lambda p: dict(enumerate(jax.tree.leaves(p))),
+    "of another size": lambda p: jax.tree.map(lambda a: a[None], p),
+    "integers": lambda p: jax.tree.map(lambda a: a.astype(int), p),
+}
+LAYERS = [
+    LSTM(H),
+    MinGRU(H),
+    LRU(H),
+    ResetBeforeGRU(H),
+    Stack((LSTM(H), GRU(5))),
+    Bidirectional(GRU(H)),
+    LearnedState(Elman(H)),
+    Residual(GRU(D)),
+    Zoneout(GRU(H)),
+    Stack((Dropout(0.5), MinGRU(H))),
+]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_says_which_params_are_wrong(layer):
+    right = layer.init(KEY, D)
+    for spoil in WRONG.values():
+        with pytest.raises(ValueError, match="the params are not those of"):
+            jaxrnn.unroll(layer, spoil(right), xs)
+
+
+def test_params_are_found_by_their_place():
+    stack = Stack((LSTM(H), GRU(5)))
+    first, _ = stack.init(KEY, D)
+    with pytest.raises(ValueError, match=r"params\[1\].b is missing; params\[1\].local is missing.*and 1 more"):
+        jaxrnn.unroll(stack, (first,), xs)
+    with pytest.raises(ValueError, match=r"params\[1\].b is floating \(3, 5\), got floating \(4, 6\)"):
+        jaxrnn.unroll(stack, (first, first), xs)
 
 
 @pytest.mark.parametrize("what", BAD)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import BPTT, GRU, LSTM, Elman, Scan
+from jaxrnn import BPTT, GRU, LSTM, Associative, Elman, Loop, Newton, Remat, Scan
 
 from .. import quick
 from .table import (
@@ -16,7 +16,6 @@ from .table import (
     COMPOSITES,
     DRIVERS,
     B,
-    D,
     H,
     T,
     draw,
@@ -167,31 +166,49 @@ def test_bptt_takes_inputs_that_are_no_floats(dtype):
     assert far(grad(BPTT(2)), grad(Scan())) < 1e-5
 
 
-def test_pad_makes_what_unroll_takes():
-    rng = np.random.default_rng(0)
-    sequences = [rng.standard_normal((n, D)).astype(np.float32) for n in (3, 0, 5)]
-    xs, lengths = jaxrnn.pad(sequences)
-    assert xs.shape == (5, 3, D)
-    assert lengths.tolist() == [3, 0, 5]
-    assert jaxrnn.pad(sequences, length=8)[0].shape == (8, 3, D)
+def test_arrays_of_the_host_are_taken_as_they_are_meant():
+    cell = CELLS["lru"]
+    params, _, xs = draw(cell)
+    whole = np.round(np.asarray(xs) * 3)
+    want = jaxrnn.unroll(cell, params, whole.astype(np.float32))
+    for kind in (">f4", ">i8", np.longdouble, np.float16, np.int8):
+        assert far(jaxrnn.unroll(cell, params, whole.astype(kind)), want) < 1e-6
+    swapped = jax.tree.map(lambda a: np.asarray(a).astype(a.dtype.newbyteorder()), params)
+    assert far(jaxrnn.unroll(cell, swapped, whole), want) < 1e-6
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32, ">i2"])
+def test_resets_may_be_numbers(kind):
     cell = CELLS["gru"]
-    params, _, _ = draw(cell)
-    final, _ = jaxrnn.unroll(cell, params, xs, lengths=lengths)
-    for row, sequence in enumerate(sequences):
-        assert far(final[row], unroll(cell, params, sequence)[0]) < 1e-6
-    for bad, match in (([], "none"), ([np.ones((2, 3)), np.ones((2, 4))], "agree")):
-        with pytest.raises(ValueError, match=match):
-            jaxrnn.pad(bad)
-    with pytest.raises(ValueError, match="longest sequence has 5"):
-        jaxrnn.pad(sequences, length=4)
-
-
-def test_generate_feeds_the_output_back():
-    cell = GRU(D)
     params, state, xs = draw(cell)
-    state, ys = jaxrnn.generate(cell, params, xs[0], state, steps=4)
-    again = jaxrnn.unroll(cell, params, jnp.concatenate([xs[:1], ys[:-1]]), draw(cell)[1])
-    assert far((state, ys), again) < 2e-6
-    noisy = lambda y, key: y + jax.random.normal(key, y.shape)
-    a, b = (jaxrnn.generate(cell, params, xs[0], steps=4, feed=noisy, key=jax.random.key(k))[1] for k in (0, 1))
-    assert far(a, b) > 0.01
+    resets = np.asarray(marks()["resets"])
+    want = jaxrnn.unroll(cell, params, xs, state, resets=resets)
+    assert far(jaxrnn.unroll(cell, params, xs, state, resets=resets.astype(kind)), want) == 0
+    assert far(jaxrnn.unroll(cell, params, xs, state, resets=jnp.asarray(resets, jnp.float32)), want) == 0
+
+
+@pytest.mark.parametrize("driver", [Newton(), Newton("diagonal"), Scan(remat=Remat()), BPTT(2)])
+@pytest.mark.parametrize(("time", "rows"), [(0, 2), (3, 0)])
+def test_no_steps_and_no_rows(driver, time, rows):
+    cell = GRU(2)
+    params, state, xs = draw(cell, time=time, batch=(rows,))
+    loss = lambda params, xs: sum(
+        a.sum() for a in jax.tree.leaves(jaxrnn.unroll(cell, params, xs, state, driver=driver))
+    )
+    value, (dparams, dxs) = quick.jit(jax.value_and_grad(loss, (0, 1)))(params, xs)
+    assert float(value) == pytest.approx(float(state.sum()))
+    assert dxs.shape == xs.shape
+    assert far(dparams, jax.tree.map(jnp.zeros_like, params)) == 0
+
+
+STRICT = [("layer_norm", BPTT(2)), ("gru", Newton()), ("sru", Associative(2)), ("reset_before", Loop())]
+
+
+@pytest.mark.parametrize(("name", "driver"), STRICT)
+def test_cells_broadcast_in_whatever_mode_the_caller_is(name, driver):
+    cell = CELLS[name]
+    params, state, xs = draw(cell)
+    loss = lambda params: jaxrnn.unroll(cell, params, xs, state, driver=driver, **marks())[1].sum()
+    want = quick.jit(jax.grad(loss))(params)
+    with jax.numpy_rank_promotion("raise"):
+        assert far(quick.jit(jax.grad(loss))(params), want) == 0

@@ -310,7 +310,7 @@ def test_what_it_refuses():
             jax.eval_shape(lambda k: jaxrnn.unroll(cell, cell.init(k, 4), xs, driver=Native()), jax.random.key(0))
     cell = GRU(5)
     params = draw(cell, 3, 2, 4, dtype=jnp.bfloat16)[0]
-    with pytest.raises(ValueError, match="float32; got bfloat16"):
+    with pytest.raises(ValueError, match="bfloat16: it takes params and a state in float32"):
         jaxrnn.unroll(cell, params, xs, driver=Native())
 
 

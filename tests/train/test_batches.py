@@ -160,3 +160,12 @@ def test_a_batch_laid_over_a_mesh_is_split_by_rows(each_step):
     jax.tree.map(np.testing.assert_array_equal, laid, batch)
     assert laid.ids.sharding.spec == P(None, "batch")
     assert laid.labels.sharding.spec == (P(None, "batch") if each_step else P("batch"))
+
+
+def test_empty_sequences_and_labels_keep_the_kind_of_the_others():
+    take = lambda sequences, labels: next(epoch_batches(sequences, labels, groups=LengthGroups((4,)), batch_size=3))
+    batch = take([[], [3, 4], [5]], [[], [1, 2], [3]])
+    assert batch.lengths.tolist() == [0, 2, 1]
+    assert batch.ids.T.tolist() == [[0] * 4, [3, 4, 0, 0], [5, 0, 0, 0]]
+    assert {batch.ids.dtype.kind, batch.labels.dtype.kind} == {"i"}
+    assert take([[1], [2], [3]], [0, 1.5, 2]).labels.tolist() == [0, 1.5, 2]
