@@ -35,8 +35,8 @@ def check_equation(cell: Any, kinds: Collection[type], library: str, *, expresse
     """
     if type(cell) not in kinds:
         raise ValueError(
-            f"{library} has no cell with the equation of {cell!r}; {', '.join(k.__name__ for k in kinds)} themselves "
-            "can be converted. A composite is converted part by part, with its params[k]."
+            f"{library} has no counterpart of {cell!r}, only of {', '.join(k.__name__ for k in kinds)}, and of none of "
+            "their subclasses. A composite may go layer by layer: cell.layers[k] with params[k]."
         )
     for field in dataclasses.fields(cell):
         value = getattr(cell, field.name)

@@ -77,14 +77,14 @@ def _read(module: Any, params: Mapping[str, Any], prefix: str) -> tuple[Any, Par
     """Return a module as ours."""
     kind, name = type(module), prefix + getattr(module, "module_name", "")
     if kind is HaikuRNN:
-        return module.cell, module.tree(functools.partial(_entry, params, name))
+        return module.cell, _tree(module, params, name)
     if kind is hk.DeepRNN:
         layers = [_read(layer, params, prefix) for layer in module.layers]
         return Stack(tuple(cell for cell, _ in layers)), tuple(found for _, found in layers)
     if kind not in _CORES:
         raise ValueError(
-            f"from_haiku takes {', '.join(k.__name__ for k in _CORES)}, DeepRNN of these and HaikuRNN; got {module!r}. "
-            "Convert the cores that are among these; for ResetCore convert its core, and use unroll(..., resets=...)."
+            f"from_haiku takes {', '.join(k.__name__ for k in _CORES)}, DeepRNN of these and HaikuRNN themselves; got "
+            f"{module!r}. Convert the cores that are among these; of a ResetCore its core, for unroll(..., resets=...)."
         )
     hidden = module.hidden_size
     packing = _PACKINGS[_CORES[kind]]
@@ -267,7 +267,7 @@ class HaikuRNN(hk.Module):
                 f"xs is no array, whose last axis would be in_dim; name it: HaikuRNN({self.cell}, in_dim=...)"
             )
         in_dim = xs.shape[-1] if self.in_dim is None else self.in_dim
-        names, shapes, structure = self._leaves(in_dim)
+        names, shapes, structure = _leaves(self.cell, in_dim)
         drawn: Any = shapes
         if hk.running_init():
             drawn = jax.tree.leaves(self.cell.init(hk.next_rng_key(), in_dim))
@@ -278,23 +278,23 @@ class HaikuRNN(hk.Module):
         params = jax.tree.unflatten(structure, leaves)
         return unroll(self.cell, params, xs, state, driver=self.driver, **keywords)
 
-    def tree(self, get: Callable[[str], jax.Array]) -> Params:
-        """Return the cell's params, each leaf as `get(its name)`."""
-        if self.in_dim is None:
-            raise ValueError(
-                f"the names of the params depend on in_dim here; name it: HaikuRNN({self.cell}, in_dim=...)"
-            )
-        names, shapes, structure = self._leaves(self.in_dim)
-        leaves = [get(name) for name in names]
-        if [a.shape for a in leaves] != [a.shape for a in shapes]:
-            raise ValueError(
-                f"{self.cell} has weights of the shapes {[a.shape for a in shapes]}; got {[a.shape for a in leaves]}"
-            )
-        return jax.tree.unflatten(structure, leaves)
 
-    def _leaves(self, in_dim: int) -> tuple[list[str], list[Any], Any]:
-        """Return the names, the shapes and the structure of the cell's params."""
-        shapes = jax.eval_shape(lambda key: self.cell.init(key, in_dim), jax.random.key(0))
-        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
-        names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
-        return names, jax.tree.leaves(shapes), jax.tree.structure(shapes)
+def _leaves(cell: Any, in_dim: int) -> tuple[list[str], list[Any], Any]:
+    """Return the names, the shapes and the structure of a cell's params."""
+    shapes = jax.eval_shape(lambda key: cell.init(key, in_dim), jax.random.key(0))
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
+    return names, jax.tree.leaves(shapes), jax.tree.structure(shapes)
+
+
+def _tree(module: HaikuRNN, params: Mapping[str, Any], name: str) -> Params:
+    """Return the params of a `HaikuRNN` as its cell's own tree."""
+    if module.in_dim is None:
+        raise ValueError(f"the params do not say in_dim; name it: lambda: HaikuRNN({module.cell}, in_dim=...)")
+    names, shapes, structure = _leaves(module.cell, module.in_dim)
+    found = [_entry(params, name, leaf) for leaf in names]
+    if [a.shape for a in found] != [a.shape for a in shapes]:
+        raise ValueError(
+            f"{module.cell} has weights of the shapes {[a.shape for a in shapes]}; got {[a.shape for a in found]}"
+        )
+    return jax.tree.unflatten(structure, found)

@@ -210,10 +210,8 @@ def _make(cell: Any, dtype: str, **options: Any) -> Any:
             return keras.layers.Dropout(cell.rate, dtype=dtype)
         case Bidirectional():
             forward, backward = directions(cell)
-            if type(forward) not in _KINDS or type(backward) not in _KINDS:
-                raise ValueError(
-                    f"Keras' Bidirectional holds two single layers; got {cell}. Make a Stack of such ones."
-                )
+            if any(type(c) not in _KINDS or c.hidden != forward.hidden for c in (forward, backward)):
+                raise ValueError(f"Keras' Bidirectional holds two single layers of one width; got {cell}")
             backward = _make(backward, dtype, go_backwards=True)
             return keras.layers.Bidirectional(_make(forward, dtype), backward_layer=backward, dtype=dtype)
         case Elman():

@@ -20,7 +20,7 @@ def leaves(cell: Any) -> list[Any]:
     >>> leaves(Stack((Bidirectional(LSTM(2)), Dropout(0.5), GRU(3)))) == [LSTM(2), LSTM(2), GRU(3)]
     True
     """
-    return [leaf for layer in _children(cell) for leaf in leaves(layer)] if _composite(cell) else [cell]
+    return [leaf for layer in children(cell) for leaf in leaves(layer)] if _composite(cell) else [cell]
 
 
 def parts(cell: Any, tree: Any) -> list[Any]:
@@ -31,24 +31,25 @@ def parts(cell: Any, tree: Any) -> list[Any]:
     """
     if not _composite(cell):
         return [tree]
-    if not isinstance(tree, tuple | list) or len(tree) != len(_children(cell)):
-        raise ValueError(f"{cell} has a tuple of {len(_children(cell))}, an entry for each part; got {tree!r:.200}")
-    return [part for layer, below in zip(_children(cell), tree, strict=True) for part in parts(layer, below)]
+    if not isinstance(tree, tuple | list) or len(tree) != len(children(cell)):
+        raise ValueError(f"{cell} has a tuple of {len(children(cell))}, an entry for each part; got {tree!r:.200}")
+    return [part for layer, below in zip(children(cell), tree, strict=True) for part in parts(layer, below)]
 
 
 def arrange(cell: Any, found: Iterator[Any]) -> Any:
     """Put what belongs to each of the `leaves` where the composite keeps it: the inverse of `parts`."""
     if not _composite(cell):
         return next(found)
-    below = tuple(arrange(layer, found) for layer in _children(cell))
+    below = tuple(arrange(layer, found) for layer in children(cell))
     return Both(*below) if isinstance(cell, Bidirectional) else below
+
+
+def children(cell: Any) -> tuple[Any, ...]:
+    """Return the parts of a `Stack` or a `Bidirectional`; a cell has none, nor has a `Dropout`."""
+    if type(cell) is Bidirectional:
+        return directions(cell)
+    return cell.layers if type(cell) is Stack else ()
 
 
 def _composite(cell: Any) -> bool:
     return type(cell) in (Stack, Bidirectional, Dropout)
-
-
-def _children(cell: Any) -> tuple[Any, ...]:
-    if isinstance(cell, Dropout):
-        return ()
-    return directions(cell) if isinstance(cell, Bidirectional) else cell.layers
