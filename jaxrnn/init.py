@@ -192,8 +192,8 @@ class HaikuInit(_ZeroBias):
             D + H for both. None takes each matrix by itself, as `hk.VanillaRNN` does.
 
     Haiku adds 1 to the forget gate, as `LSTM` does by default: `LSTM(H, initializer=HaikuInit(features=D))` begins
-    exactly as `hk.LSTM`, `Elman(H, jax.nn.relu, initializer=HaikuInit())` as `hk.VanillaRNN`. For `hk.GRU` see
-    `HaikuGRUInit`.
+    exactly as `hk.LSTM`, `Elman(H, activation=jax.nn.relu, initializer=HaikuInit())` as `hk.VanillaRNN`. For `hk.GRU`
+    see `HaikuGRUInit`.
 
     Raises:
         ValueError: if the cell takes another number of features.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -45,6 +45,18 @@ def check_equation(cell: Any, kinds: Collection[type], library: str, *, expresse
                 f"{library} has no {type(cell).__name__} with {field.name}={value}, only with "
                 f"{field.name}={field.default}. Use the cell itself: its params are plain arrays."
             )
+
+
+def activation_of(cell: Elman, named: Mapping[str, Callable[..., Any]], library: str) -> str:
+    """Return the name by which a library knows the activation of an `Elman`; raise if it is none of `named`.
+
+    >>> activation_of(Elman(4), {"tanh": jnp.tanh, "relu": jax.nn.relu}, "torch")
+    'tanh'
+    """
+    for name, function in named.items():
+        if Elman(cell.hidden, activation=function).activation == cell.activation:
+            return name
+    raise ValueError(f"{library} has an Elman network with the activations {', '.join(named)} alone; got {cell}")
 
 
 def check_params(cell: Any, params: Params) -> None:

@@ -2,7 +2,7 @@
 
 | haiku | jaxrnn | where haiku differs |
 |---|---|---|
-| `hk.VanillaRNN(H)` | `Elman(H, jax.nn.relu)` | two biases that only ever add |
+| `hk.VanillaRNN(H)` | `Elman(H, activation=jax.nn.relu)` | two biases that only ever add |
 | `hk.LSTM(H)` | `LSTM(H)` | one matrix for x and h, gates i, g, f, o, and 1 is added to f inside the core |
 | `hk.GRU(H)` | `ResetBeforeGRU(H)` | gates z, r, a, and its z is our 1 - z |
 | `hk.DeepRNN([...])` of cores | `Stack((...))` | |
@@ -28,7 +28,7 @@ from ..compose import Stack
 from ..drivers import Driver
 from ..unroll import unroll
 from .arrays import exact
-from .contract import check_params, checked_leaves
+from .contract import activation_of, check_params, checked_leaves
 from .packing import Packing
 
 _CORES: dict[Any, type] = {hk.VanillaRNN: Elman, hk.LSTM: LSTM, hk.GRU: ResetBeforeGRU}
@@ -89,7 +89,7 @@ def _read(module: Any, params: Mapping[str, Any], prefix: str) -> tuple[Any, Par
     hidden = module.hidden_size
     packing = _PACKINGS[_CORES[kind]]
     if kind is hk.VanillaRNN:
-        cell: Any = Elman(hidden, jax.nn.relu)
+        cell: Any = Elman(hidden, activation=jax.nn.relu)
         w_x, b = (_entry(params, f"{name}/linear", leaf) for leaf in ("w", "b"))
         w_h = _entry(params, f"{name}/linear_1", "w")
         b = b + _entry(params, f"{name}/linear_1", "b") if module.double_bias else b
@@ -142,8 +142,9 @@ def to_haiku(cell: Any, params: Params, *, prefix: str = "") -> tuple[Core, dict
     ((7, 2, 4), (2, 4))
     """
     pairs = checked_leaves(cell, params, tuple(_PACKINGS), "haiku")
-    if any(leaf.activation is not jax.nn.relu for leaf, _ in pairs if isinstance(leaf, Elman)):
-        raise ValueError(f"hk.VanillaRNN is an Elman of jax.nn.relu; got {cell}")
+    for leaf, _ in pairs:
+        if isinstance(leaf, Elman):
+            activation_of(leaf, {"relu": jax.nn.relu}, "haiku")
     core = functools.partial(_core, cell)
     module = _made(core)
     modules = _flat(module)

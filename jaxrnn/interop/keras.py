@@ -2,7 +2,7 @@
 
 | Keras | jaxrnn |
 |---|---|
-| `SimpleRNN(H, activation="tanh", "relu" or "sigmoid")` | `Elman(H, jnp.tanh, jax.nn.relu or jax.nn.sigmoid)` |
+| `SimpleRNN(H, activation="tanh", "relu" or "sigmoid")` | `Elman(H, activation=...)`, `jnp.tanh` and so on |
 | `LSTM(H)` | `LSTM(H)`, the gates in the same order: Keras' i, f, c, o |
 | `GRU(H)`, that is `reset_after=True` | `GRU(H)`; Keras has the gates in the order z, r, h, and two biases |
 | `GRU(H, reset_after=False)` | `ResetBeforeGRU(H)` |
@@ -29,15 +29,11 @@ from ..cells import GRU, LSTM, Elman, LSTMState, ResetBeforeGRU
 from ..compose import Bidirectional, Both, Stack
 from ..dropout import Dropout
 from .arrays import exact
-from .contract import checked_leaves, dtype_of
+from .contract import activation_of, checked_leaves, dtype_of
 from .leaves import arrange, directions, leaves, parts
 from .packing import Packing
 
-_ACTIVATIONS = {
-    keras.activations.tanh: jnp.tanh,
-    keras.activations.relu: jax.nn.relu,
-    keras.activations.sigmoid: jax.nn.sigmoid,
-}
+_ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}
 _LAYERS = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU, keras.layers.RNN)
 _CELLS = (keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell)
 _KINDS = (Elman, LSTM, GRU, ResetBeforeGRU)
@@ -133,10 +129,10 @@ def _equation(cell: Any) -> Any:
             return LSTM(cell.units)
         case keras.layers.GRUCell():
             return GRU(cell.units) if cell.reset_after else ResetBeforeGRU(cell.units)
-    if cell.activation not in _ACTIVATIONS:
-        names = ", ".join(f.__name__ for f in _ACTIVATIONS)
-        raise ValueError(f"{cell.name} has activation={cell.activation}; an Elman can be made with {names}.")
-    return Elman(cell.units, _ACTIVATIONS[cell.activation])
+    for name, function in _ACTIVATIONS.items():
+        if cell.activation is keras.activations.get(name):
+            return Elman(cell.units, activation=function)
+    raise ValueError(f"{cell.name} has activation={cell.activation}; an Elman is made of {', '.join(_ACTIVATIONS)}")
 
 
 def _need(layer: Any, name: str, needed: Any, mend: str) -> None:
@@ -215,10 +211,8 @@ def _make(cell: Any, dtype: str, **options: Any) -> Any:
             backward = _make(backward, dtype, go_backwards=True)
             return keras.layers.Bidirectional(_make(forward, dtype), backward_layer=backward, dtype=dtype)
         case Elman():
-            names = {ours: theirs.__name__ for theirs, ours in _ACTIVATIONS.items()}
-            if cell.activation not in names:
-                raise ValueError(f"{cell}: the activations that Keras shares with it are {', '.join(names.values())}")
-            return keras.layers.SimpleRNN(cell.hidden, activation=names[cell.activation], **options)
+            name = activation_of(cell, _ACTIVATIONS, "Keras")
+            return keras.layers.SimpleRNN(cell.hidden, activation=name, **options)
         case LSTM():
             return keras.layers.LSTM(cell.hidden, **options)
     return keras.layers.GRU(cell.hidden, reset_after=isinstance(cell, GRU), **options)

@@ -2,10 +2,10 @@
 
 | torch | jaxrnn |
 |---|---|
-| `nn.RNN(nonlinearity="tanh" or "relu")`, `nn.RNNCell` | `Elman(H, jnp.tanh or jax.nn.relu)` |
+| `nn.RNN(nonlinearity="tanh" or "relu")`, `nn.RNNCell` | `Elman(H, activation=jnp.tanh or jax.nn.relu)` |
 | `nn.GRU`, `nn.GRUCell` | `GRU(H)` |
 | `nn.LSTM`, `nn.LSTMCell` | `LSTM(H)` |
-| `nn.LSTM(proj_size=P)` | `ProjectedLSTM(H, P)` |
+| `nn.LSTM(proj_size=P)` | `ProjectedLSTM(H, projection=P)` |
 | `bidirectional=True` | `Bidirectional(cell)` |
 | `num_layers=2, dropout=p` | `Stack((cell, Dropout(p), cell))`, no `Dropout` for p = 0 |
 
@@ -28,7 +28,7 @@ from ..cells import GRU, LSTM, Elman, LSTMState, ProjectedLSTM
 from ..compose import Bidirectional, Stack
 from ..dropout import Dropout
 from .arrays import exact
-from .contract import check_equation, checked_leaves, dtype_of
+from .contract import activation_of, check_equation, checked_leaves, dtype_of
 from .leaves import arrange, parts
 from .torch_weights import read, to_numpy, to_tensor, write
 
@@ -141,11 +141,11 @@ def _leaf(module: nn.Module) -> Any:
     """The cell of one layer in one direction."""
     match module:
         case nn.RNN() | nn.RNNCell() if type(module) in (nn.RNN, nn.RNNCell):
-            return Elman(module.hidden_size, _ACTIVATIONS[module.nonlinearity])
+            return Elman(module.hidden_size, activation=_ACTIVATIONS[module.nonlinearity])
         case nn.GRU() | nn.GRUCell() if type(module) in (nn.GRU, nn.GRUCell):
             return GRU(module.hidden_size)
         case nn.LSTM(proj_size=size) if type(module) is nn.LSTM and size:
-            return ProjectedLSTM(module.hidden_size, size)
+            return ProjectedLSTM(module.hidden_size, projection=size)
         case nn.LSTM() | nn.LSTMCell() if type(module) in (nn.LSTM, nn.LSTMCell):
             return LSTM(module.hidden_size)
     raise ValueError(
@@ -190,20 +190,17 @@ def _plain(cell: Any) -> Any:
         return cell
     check_equation(cell, _KINDS, "torch", expressed=("activation",) if kind is Elman else ())
     if kind is ProjectedLSTM:
-        return ProjectedLSTM(cell.hidden, cell.projection)
+        return ProjectedLSTM(cell.hidden, projection=cell.projection)
     if kind is not Elman:
         return kind(cell.hidden)
-    if cell.activation not in _ACTIVATIONS.values():
-        raise ValueError(f"torch's nn.RNN has the activations {', '.join(_ACTIVATIONS)}; got {cell}")
-    return Elman(cell.hidden, cell.activation)
+    return Elman(cell.hidden, activation=_ACTIVATIONS[activation_of(cell, _ACTIVATIONS, "torch")])
 
 
 def _module(leaf: Any, in_dim: int, **options: Any) -> nn.RNNBase:
     """The module of torch, its weights not set."""
     match leaf:
         case Elman():
-            (name,) = (name for name, f in _ACTIVATIONS.items() if f == leaf.activation)
-            return nn.RNN(in_dim, leaf.hidden, nonlinearity=name, **options)
+            return nn.RNN(in_dim, leaf.hidden, nonlinearity=activation_of(leaf, _ACTIVATIONS, "torch"), **options)
         case GRU():
             return nn.GRU(in_dim, leaf.hidden, **options)
         case ProjectedLSTM():

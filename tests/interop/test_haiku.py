@@ -16,7 +16,7 @@ import haiku as hk
 
 from jaxrnn.interop.haiku import HaikuRNN, from_haiku, state_from_haiku, state_to_haiku, to_haiku
 
-STACK = Stack((Elman(HIDDEN, jax.nn.relu), Stack((ResetBeforeGRU(3),)), LSTM(HIDDEN)))
+STACK = Stack((Elman(HIDDEN, activation=jax.nn.relu), Stack((ResetBeforeGRU(3),)), LSTM(HIDDEN)))
 
 
 def params_in_grid(cell):

@@ -17,7 +17,10 @@ from jaxrnn.interop.keras import from_keras, keras_weights, state_from_keras, st
 
 ZEROS = {"kernel_initializer": "zeros", "recurrent_initializer": "zeros"}  # quick: no test wants what is drawn
 BOTH = Bidirectional(GRU(HIDDEN), LSTM(HIDDEN))
-CELLS = {"relu": Elman(HIDDEN, jax.nn.relu), "stack": Stack((ResetBeforeGRU(HIDDEN), Dropout(0.25), BOTH, Elman(2)))}
+CELLS = {
+    "relu": Elman(HIDDEN, activation=jax.nn.relu),
+    "stack": Stack((ResetBeforeGRU(HIDDEN), Dropout(0.25), BOTH, Elman(2))),
+}
 cells = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 
 
@@ -108,7 +111,7 @@ REFUSED = {
     "elman": (lambda: from_keras(built(layers.SimpleRNN(2, activation="exponential", **ZEROS))), "exponential"),
     "mixed": (lambda: from_keras(lstm(dtype="mixed_bfloat16")), "compute_dtype=bfloat16"),
     "merge_mode": (lambda: from_keras(both(merge_mode="sum")), "merge_mode=sum"),
-    "tanh": (lambda: to_keras(Elman(2, jnp.sin), params_of(Elman(2, jnp.sin))), "activations"),
+    "tanh": (lambda: to_keras(Elman(2, activation=jnp.sin), params_of(Elman(2, activation=jnp.sin))), "activations"),
     "recurrence": (lambda: to_keras(LSTM(2, recurrence=jaxrnn.Diagonal()), PARAMS), "recurrence=Diagonal"),
     "equation": (lambda: to_keras(jaxrnn.MinGRU(2), PARAMS), "MinGRU"),
     "shapes": (lambda: to_keras(LSTM(HIDDEN), PARAMS._replace(b=jnp.ones((HIDDEN, 4, 1)))), "the shapes"),
