@@ -155,12 +155,14 @@ def test_a_fresh_module_has_the_tree_that_to_linen_gives():
     assert jax.tree.map(jnp.shape, tree) == jax.tree.map(jnp.shape, variables)
 
 
-def test_bfloat16_weights_keep_their_dtype():
-    cell = LSTM(HIDDEN)
+@pytest.mark.parametrize("cell", [LSTM(HIDDEN), Elman(HIDDEN)], ids=["lstm", "elman"])
+def test_bfloat16_weights_keep_their_dtype(cell):
     params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), params_of(cell))
-    assert to_nnx(cell, params).param_dtype == jnp.bfloat16
-    assert from_nnx(to_nnx(cell, params))[1].w_h.dtype == jnp.bfloat16
+    module = to_nnx(cell, params)
+    assert (module.dtype, module.param_dtype) == (None, jnp.bfloat16)
+    assert equal(from_nnx(module), (cell, params))
     assert to_linen(cell, params)[0].param_dtype == jnp.bfloat16
+    assert equal(from_linen(*to_linen(cell, params)), (cell, params))
 
 
 def test_carries_go_both_ways():

@@ -144,6 +144,7 @@ def to_nnx(
         _class_of(cell, lstm),
         in_features=in_dim,
         hidden_features=hidden,
+        dtype=None,  # as the params: SimpleCell's own default is float32
         param_dtype=params.w_x.dtype,
         rngs=rngs,
         **inits,
