@@ -8,27 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
 Shape = tuple[int, ...]
 
+glorot_per_gate = jax.nn.initializers.glorot_uniform(in_axis=0, out_axis=2, batch_axis=1)
+"""Glorot's uniform for weights (D, G, H), with fan-in D and fan-out H for each gate."""
 
-def glorot_per_gate(key: jax.Array, shape: Shape) -> jax.Array:
-    """Glorot's uniform for weights (D, G, H), with fan-in D and fan-out H for each gate."""
-    return _or_empty(jax.nn.initializers.glorot_uniform(in_axis=0, out_axis=2, batch_axis=1), key, shape)
-
-
-def lecun_normal(key: jax.Array, shape: Shape) -> jax.Array:
-    """LeCun's normal for weights (D, G, H): cut at two standard deviations, 1 / sqrt(D) of it after the cut."""
-    return _or_empty(jax.nn.initializers.lecun_normal(in_axis=0, out_axis=2, batch_axis=1), key, shape)
-
-
-def _or_empty(draw: Any, key: jax.Array, shape: Shape) -> jax.Array:
-    """Draw, or return the array without entries of a cell without inputs, for which there is no fan-in."""
-    return draw(key, shape) if math.prod(shape) else jnp.zeros(shape)
+lecun_normal = jax.nn.initializers.lecun_normal(in_axis=0, out_axis=2, batch_axis=1)
+"""LeCun's normal for weights (D, G, H): cut at two standard deviations, 1 / sqrt(D) of it after the cut."""
 
 
 def orthogonal_per_gate(key: jax.Array, shape: Shape) -> jax.Array:
@@ -174,7 +165,7 @@ class KerasInit(_ZeroBias):
     def input(self, key: jax.Array, shape: Shape) -> jax.Array:
         """Glorot's uniform, all gates together."""
         packed = shape[0], shape[1] * shape[2]
-        return _or_empty(jax.nn.initializers.glorot_uniform(), key, packed).reshape(shape)
+        return jax.nn.initializers.glorot_uniform()(key, packed).reshape(shape)
 
     def recurrent(self, key: jax.Array, shape: Shape) -> jax.Array:
         """Orthogonal, all gates together."""
@@ -213,7 +204,7 @@ class HaikuInit(_ZeroBias):
 
     def _draw(self, key: jax.Array, shape: Shape, rows: int, hidden: int) -> jax.Array:
         fan_in = rows if self.features is None else self.features + hidden
-        return jax.nn.initializers.truncated_normal(1 / math.sqrt(max(1, fan_in)))(key, shape)
+        return jax.nn.initializers.truncated_normal(1 / math.sqrt(fan_in))(key, shape)
 
 
 @dataclasses.dataclass(frozen=True)
