@@ -65,7 +65,7 @@ def check_params(cell: Any, params: Params) -> None:
     >>> cell = GRU(2)
     >>> check_params(cell, cell.init(jax.random.key(0), in_dim=3))
     """
-    w_x: Any = getattr(params, "w_x", ())
+    w_x: Any = getattr(params, "w_x", 0)
     in_dim = np.shape(w_x)[0] if np.ndim(w_x) else 1
     needed = jax.eval_shape(lambda key: cell.init(key, in_dim), jax.random.key(0))
     same = jax.tree.structure(params) == jax.tree.structure(needed)  # type: ignore[operator]
