@@ -24,11 +24,10 @@ def params_in_grid(cell):
     return jax.tree.map(lambda a: jnp.round(a * 256) / 256, params_of(cell))
 
 
-@pytest.mark.parametrize("prefix", ["", "agent/~/"])
-def test_both_ways_is_the_same(prefix):
+def test_both_ways_is_the_same():
     params = params_in_grid(STACK)
-    core, theirs = to_haiku(STACK, params, prefix=prefix)
-    assert equal(from_haiku(core, theirs, prefix=prefix), (STACK, params))
+    core, theirs = to_haiku(STACK, params, prefix="agent/~/")
+    assert equal(from_haiku(core, theirs, prefix="agent/~/"), (STACK, params))
     params = params_of(LSTM(HIDDEN))
     again = from_haiku(*to_haiku(LSTM(HIDDEN), params))[1]
     assert equal((0, again._replace(b=())), (0, params._replace(b=())))
@@ -65,7 +64,7 @@ def test_one_bias():
     close(unroll(*from_haiku(module, params), inputs())[1], network.apply(params, None, inputs()))
 
 
-CELL = Stack((Bidirectional(GRU(3)), Dropout(0.5), LSTM(HIDDEN)))
+CELL = Stack((GRU(3), Dropout(0.5), LSTM(HIDDEN)))
 
 
 def test_module_is_unroll():
@@ -78,7 +77,7 @@ def test_module_is_unroll():
     params = network.init(jax.random.key(0), inputs(), False)
     cell, weights = from_haiku(module, params)
     assert cell is CELL
-    assert params["haiku_rnn"].keys() >= {"0.forward.local", "0.backward.w_h", "2.b"}
+    assert params["haiku_rnn"].keys() >= {"0.local", "0.w_h", "2.b"}
     assert jax.tree.map(jnp.shape, weights) == jax.tree.map(jnp.shape, params_of(CELL))
     assert float(weights[2].b[1].min()) == 1.0, "each leaf is drawn by the cell's own init"
     close(network.apply(params, None, inputs(), False), unroll(CELL, weights, inputs(), lengths=LENGTHS))

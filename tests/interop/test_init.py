@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn import GRU, LSTM, Elman, FlaxInit, HaikuGRUInit, HaikuInit, KerasInit, NnxInit, ResetBeforeGRU
+from jaxrnn import GRU, LSTM, FlaxInit, HaikuGRUInit, HaikuInit, KerasInit, NnxInit, ResetBeforeGRU
 
 IN, HIDDEN = 60, 40
 
@@ -48,7 +48,6 @@ CASES = {
     ),
     "keras lstm": (LSTM(HIDDEN, initializer=KerasInit()), lambda: keras_weights("LSTM")),
     "haiku lstm": (LSTM(HIDDEN, initializer=HaikuInit(features=IN)), lambda: haiku_weights("LSTM")),
-    "haiku rnn": (Elman(HIDDEN, activation=jax.nn.relu, initializer=HaikuInit()), lambda: haiku_weights("VanillaRNN")),
     "haiku gru": (ResetBeforeGRU(HIDDEN, initializer=HaikuGRUInit()), lambda: haiku_weights("GRU")),
 }
 

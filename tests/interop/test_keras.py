@@ -19,7 +19,7 @@ ZEROS = {"kernel_initializer": "zeros", "recurrent_initializer": "zeros"}  # qui
 BOTH = Bidirectional(GRU(HIDDEN), LSTM(HIDDEN))
 CELLS = {
     "relu": Elman(HIDDEN, activation=jax.nn.relu),
-    "stack": Stack((ResetBeforeGRU(HIDDEN), Dropout(0.25), BOTH, Elman(2))),
+    "stack": Stack((ResetBeforeGRU(HIDDEN), Dropout(0.25), BOTH)),
 }
 cells = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 
