@@ -1,6 +1,7 @@
 """What every test and doctest stands on: the platform, and the names that docstrings use."""
 
 import dataclasses
+import os
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 
 import jaxrnn
 
+os.environ.setdefault("KERAS_BACKEND", "jax")
 jax.config.update("jax_platforms", jax.config.jax_platforms or "cpu")
 
 

@@ -36,8 +36,13 @@ from .drivers import Scan as Scan
 from .dropout import Dropout as Dropout
 from .dropout import VariationalDropout as VariationalDropout
 from .dropout import Zoneout as Zoneout
+from .init import FlaxInit as FlaxInit
 from .init import GlorotOrthogonal as GlorotOrthogonal
+from .init import HaikuGRUInit as HaikuGRUInit
+from .init import HaikuInit as HaikuInit
 from .init import Initializer as Initializer
+from .init import KerasInit as KerasInit
+from .init import NnxInit as NnxInit
 from .init import TorchUniform as TorchUniform
 from .recurrence import Dense as Dense
 from .recurrence import Diagonal as Diagonal

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
-
-from jaxrnn.interop.arrays import join_gates
 
 from ..workload import Data, Workload
 from .layout import dense_only
@@ -32,16 +31,9 @@ class Equinox:
 
     def make(self, workload: Workload, data: Data) -> Program:
         """Compile."""
-        import equinox as eqx
+        from jaxrnn.interop.equinox import to_equinox
 
         lstm = workload.cell == "lstm"
-        kind = eqx.nn.LSTMCell if lstm else eqx.nn.GRUCell
-        shapes = eqx.filter_eval_shape(kind, workload.inputs, workload.hidden, key=jax.random.key(0))
-
-        def convert(params: Any) -> Any:
-            weights = (join_gates(params.w_x), join_gates(params.w_h), params.b.ravel())
-            where = lambda c: (c.weight_ih, c.weight_hh, c.bias, *(() if lstm else (c.bias_n,)))
-            return eqx.tree_at(where, shapes, weights if lstm else (*weights, params.local))
 
         def forward(cell: Any, xs: jax.Array) -> jax.Array:
             def step(state: Any, x: jax.Array) -> tuple[Any, jax.Array]:
@@ -51,4 +43,4 @@ class Equinox:
             zero = first_state(workload, xs.dtype)
             return jax.lax.scan(step, zero if lstm else zero[0], xs)[1]
 
-        return compiled(workload, data, convert, forward)
+        return compiled(workload, data, functools.partial(to_equinox, workload.own_cell()), forward)

@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..workload import Data, Workload
 from .layout import dense_only
-from .own import first_state, flat_weights
+from .own import first_state
 from .peer import Program, compiled
 
 CELLS = {"elman": "SimpleCell", "gru": "GRUCell", "lstm": "OptimizedLSTMCell"}
@@ -36,25 +37,22 @@ class Nnx:
         """Compile."""
         from flax import nnx
 
-        zeros = dict.fromkeys(("kernel_init", "recurrent_kernel_init"), jax.nn.initializers.zeros)
-        options = {"dtype": jnp.dtype(workload.dtype), "rngs": nnx.Rngs(0), **zeros}  # SimpleCell's dtype is not None
-        cell = getattr(nnx, CELLS[workload.cell])(workload.inputs, workload.hidden, **options)
-        graph, state, rest = nnx.split(nnx.RNN(cell, time_major=True), nnx.Param, ...)
-        structure = jax.tree.structure(state)
+        from jaxrnn.interop.flax import to_nnx
 
-        def convert(params: Any) -> Any:
-            w_x, w_h, b, _ = flat_weights(params)
-            bias, no_bias = {"bias": b}, {}
-            of_x, of_h = (no_bias, bias) if workload.cell == "lstm" else (bias, no_bias)
-            weights = {"dense_i": {"kernel": w_x, **of_x}, "dense_h": {"kernel": w_h, **of_h}}
-            return jax.tree.unflatten(structure, jax.tree.leaves(weights))
+        def split(params: Any) -> Any:
+            if workload.cell == "gru":
+                params = params._replace(local=np.zeros(workload.hidden, jnp.dtype(workload.dtype)))  # known to be zero
+            cell = to_nnx(workload.own_cell(), params)
+            return nnx.split(nnx.RNN(cell, time_major=True), nnx.Param, ...)
+
+        graph, _, rest = split(jax.tree.map(lambda a: jnp.asarray(a, workload.dtype), data.params))
 
         def forward(weights: Any, xs: jax.Array) -> jax.Array:
             zero = first_state(workload, xs.dtype)
             carry = zero if workload.cell == "lstm" else zero[0]
             return nnx.merge(graph, weights, rest)(xs, initial_carry=carry)
 
-        return compiled(workload, data, convert, forward)
+        return compiled(workload, data, lambda params: split(params)[1], forward)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,11 +6,10 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from ..workload import Data, Workload
-from .layout import dense_only, in_order
-from .own import first_state, flat_weights
+from ..workload import OTHER_EQUATIONS, Data, Workload
+from .layout import dense_only
+from .own import first_state
 from .peer import Program, compiled
 
 CORES = {"elman": "VanillaRNN", "gru": "GRU", "lstm": "LSTM"}
@@ -36,35 +35,17 @@ class Haiku:
         """Compile."""
         import haiku as hk
 
+        from jaxrnn.interop.haiku import to_haiku
+
+        name = self.equation(workload)
+        cell = workload.own_cell() if name is None else OTHER_EQUATIONS[name](workload)
+
         def network(xs: jax.Array) -> jax.Array:
             zero = first_state(workload, xs.dtype)
             state = hk.LSTMState(*zero) if workload.cell == "lstm" else zero[0]
             return hk.dynamic_unroll(getattr(hk, CORES[workload.cell])(workload.hidden), xs, state)[0]
 
-        apply = hk.without_apply_rng(hk.transform(network)).apply
-        return compiled(workload, data, CONVERT[workload.cell], apply)
+        def convert(params: Any) -> Any:
+            return to_haiku(cell, params._replace(local=()))[1]
 
-
-def elman(params: Any) -> Any:
-    """Two biases, one of them zero."""
-    w_x, w_h, b, _ = flat_weights(params)
-    return {"vanilla_rnn/linear": {"w": w_x, "b": b}, "vanilla_rnn/linear_1": {"w": w_h, "b": jnp.zeros_like(b)}}
-
-
-def gru(params: Any) -> Any:
-    """The gates in the order z, r, a, and z for our 1 - z: its logits change their sign."""
-    weights = in_order(params, 1, 0, 2)
-    signs = jnp.array([-1, 1, 1], params.b.dtype)[:, None]
-    w_x, w_h, b, _ = flat_weights(
-        weights._replace(w_x=weights.w_x * signs, w_h=weights.w_h * signs, b=weights.b * signs)
-    )
-    return {"gru": {"w_i": w_x, "w_h": w_h, "b": b}}
-
-
-def lstm(params: Any) -> Any:
-    """One matrix for x and h, the gates in the order i, g, f, o, and 1 less for f, since haiku adds it."""
-    w_x, w_h, b, _ = flat_weights(in_order(params._replace(b=params.b.at[1].add(-1)), 0, 2, 1, 3))
-    return {"lstm/linear": {"w": jnp.concatenate([w_x, w_h]), "b": b}}
-
-
-CONVERT = {"elman": elman, "gru": gru, "lstm": lstm}
+        return compiled(workload, data, convert, hk.without_apply_rng(hk.transform(network)).apply)

@@ -6,12 +6,8 @@ import dataclasses
 import os
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from ..workload import Data, Workload
-from .layout import batch_major, dense_only, in_order, recurrent_bias
-from .own import flat_weights
+from .layout import batch_major, dense_only
 from .peer import Program
 
 LAYERS = {"elman": "SimpleRNN", "gru": "GRU", "lstm": "LSTM"}
@@ -46,12 +42,10 @@ class Keras:
         layer.build((workload.batch, workload.time, workload.inputs))
         rest = [variable.value for variable in layer.non_trainable_variables]
 
-        def convert(params: Any) -> list[jax.Array]:
-            if workload.cell != "gru":
-                return list(flat_weights(params)[:3])
-            both = params._replace(b=jnp.stack([params.b, recurrent_bias(params)], axis=1))  # (G, 2, H)
-            w_x, w_h, *_ = flat_weights(both := in_order(both, 1, 0, 2))
-            return [w_x, w_h, both.b.swapaxes(0, 1).reshape(2, -1)]
+        def convert(params: Any) -> Any:
+            from jaxrnn.interop.keras import keras_weights
+
+            return keras_weights(workload.own_cell(), params)
 
         forward = lambda weights, xs: layer.stateless_call(weights, rest, xs)[0]
         return batch_major(workload, data, convert, forward)

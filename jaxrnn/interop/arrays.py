@@ -30,11 +30,11 @@ def exact(array: Any) -> jax.Array:
     return jnp.asarray(np.array(array))  # jnp.array may read its argument after it has returned (jax 0.10.2)
 
 
-def split_gates(w: np.ndarray, gates: int, order: tuple[int, ...] | None = None) -> np.ndarray:
+def split_gates(w: Any, gates: int, order: tuple[int, ...] | None = None) -> Any:
     """Turn weights (G * H, D), the rows of a gate together, into ours (D, G, H).
 
     Args:
-        w: the weights.
+        w: the weights, of NumPy or of JAX.
         gates: G.
         order: where each of our gates stands among theirs; None where both have the same order.
 
@@ -45,7 +45,7 @@ def split_gates(w: np.ndarray, gates: int, order: tuple[int, ...] | None = None)
     return (blocks if order is None else blocks[np.array(order)]).transpose(2, 0, 1)
 
 
-def join_gates(w: np.ndarray) -> np.ndarray:
+def join_gates(w: Any) -> Any:
     """Turn our weights (D, G, H) into (G * H, D), the inverse of `split_gates`.
 
     >>> join_gates(np.ones((3, 4, 2))).shape

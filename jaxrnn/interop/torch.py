@@ -2,10 +2,10 @@
 
 | torch | jaxrnn |
 |---|---|
-| `nn.RNN(nonlinearity="tanh" or "relu")`, `nn.RNNCell` | `Elman(H, activation="tanh" or "relu")` |
+| `nn.RNN(nonlinearity="tanh" or "relu")`, `nn.RNNCell` | `Elman(H, activation=jnp.tanh or jax.nn.relu)` |
 | `nn.GRU`, `nn.GRUCell` | `GRU(H)` |
 | `nn.LSTM`, `nn.LSTMCell` | `LSTM(H)` |
-| `nn.LSTM(proj_size=P)` | `ProjectedLSTM(H, P)` |
+| `nn.LSTM(proj_size=P)` | `ProjectedLSTM(H, projection=P)` |
 | `bidirectional=True` | `Bidirectional(cell)` |
 | `num_layers=2, dropout=p` | `Stack((cell, Dropout(p), cell))`, no `Dropout` for p = 0 |
 
@@ -16,20 +16,28 @@ time-major, (T, B, D). torch drops out in training mode, `unroll` where it is gi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import torch
-from torch import nn
+import jax
+import jax.numpy as jnp
 
-from ..activation import RELU, TANH, is_standard
 from ..cell import Params, State
 from ..cells import GRU, LSTM, Elman, LSTMState, ProjectedLSTM
-from ..compose import Bidirectional, Both, Stack
+from ..compose import Bidirectional, Stack
 from ..dropout import Dropout
-from ..recurrence import Dense
+from ..extras import extra
 from .arrays import exact
-from .torch_weights import dtype_of, read, to_numpy, to_tensor, write
+from .contract import activation_of, check_equation, checked_leaves, dtype_of
+from .leaves import arrange, parts
+from .torch_weights import read, to_numpy, to_tensor, write
+
+with extra("torch"):
+    import torch
+    from torch import nn
+
+
+_ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+_KINDS = (Elman, GRU, LSTM, ProjectedLSTM)
 
 
 def from_torch(module: nn.Module) -> tuple[Any, Params]:
@@ -56,8 +64,7 @@ def from_torch(module: nn.Module) -> tuple[Any, Params]:
     cell = leaf
     if isinstance(module, nn.RNNBase):
         cell = _whole(leaf, module.num_layers, module.bidirectional, module.dropout)
-    parts = iter([read(leaf, module, suffix) for suffix in _suffixes(module)])
-    return cell, _arrange(cell, parts)
+    return cell, arrange(cell, iter([read(leaf, module, suffix) for suffix in _suffixes(module)]))
 
 
 def to_torch(cell: Any, params: Params) -> nn.RNNBase:
@@ -80,19 +87,13 @@ def to_torch(cell: Any, params: Params) -> nn.RNNBase:
     LSTM(3, 2)
     """
     leaf, layers, bidirectional, dropout = _like_torch(cell)
-    dtype = dtype_of(params)
-    parts = _parts(cell, params)
+    pairs = checked_leaves(cell, params, _KINDS, "torch")
+    dtype = getattr(torch, dtype_of(params).name)
     options = {"num_layers": layers, "bidirectional": bidirectional, "dropout": dropout, "dtype": dtype}
-    module = _module(leaf, parts[0].w_x.shape[0], device="meta", **options).to_empty(device="cpu")
+    module = _module(leaf, pairs[0][1].w_x.shape[0], device="meta", **options).to_empty(device="cpu")
     tensors: dict[str, torch.Tensor] = {}
-    for suffix, part in zip(_suffixes(module), parts, strict=True):
+    for suffix, (_, part) in zip(_suffixes(module), pairs, strict=True):
         tensors |= {name + suffix: tensor for name, tensor in write(leaf, part).items()}
-    for name, tensor in module.state_dict().items():
-        if tensors[name].shape != tensor.shape:
-            raise ValueError(
-                f"the params do not belong to {cell}: {name} would have the shape {tuple(tensors[name].shape)}, torch "
-                f"needs {tuple(tensor.shape)}. Take params of cell.init(key, in_dim), or of from_torch."
-            )
     module.load_state_dict(tensors)
     return module
 
@@ -121,7 +122,7 @@ def state_from_torch(cell: Any, state: Any) -> State:
             f"* directions first; got {len(arrays)} of the shapes {[tuple(a.shape) for a in arrays]}"
         )
     rows = zip(*([exact(to_numpy(row)) for row in a] for a in arrays), strict=True)
-    return _arrange(cell, (LSTMState(*row) if memory else row[0] for row in rows))
+    return arrange(cell, (LSTMState(*row) if memory else row[0] for row in rows))
 
 
 def state_to_torch(cell: Any, state: State) -> Any:
@@ -134,21 +135,21 @@ def state_to_torch(cell: Any, state: State) -> Any:
     torch.Size([1, 2, 4])
     """
     _like_torch(cell)
-    parts = _parts(cell, state)
-    if isinstance(parts[0], LSTMState):
-        return tuple(torch.stack([to_tensor(a) for a in arrays]) for arrays in zip(*parts, strict=True))
-    return torch.stack([to_tensor(h) for h in parts])
+    rows = parts(cell, state)
+    if isinstance(rows[0], LSTMState):
+        return tuple(torch.stack([to_tensor(a) for a in arrays]) for arrays in zip(*rows, strict=True))
+    return torch.stack([to_tensor(h) for h in rows])
 
 
 def _leaf(module: nn.Module) -> Any:
     """The cell of one layer in one direction."""
     match module:
         case nn.RNN() | nn.RNNCell() if type(module) in (nn.RNN, nn.RNNCell):
-            return Elman(module.hidden_size, activation=module.nonlinearity)
+            return Elman(module.hidden_size, activation=_ACTIVATIONS[module.nonlinearity])
         case nn.GRU() | nn.GRUCell() if type(module) in (nn.GRU, nn.GRUCell):
             return GRU(module.hidden_size)
         case nn.LSTM(proj_size=size) if type(module) is nn.LSTM and size:
-            return ProjectedLSTM(module.hidden_size, size)
+            return ProjectedLSTM(module.hidden_size, projection=size)
         case nn.LSTM() | nn.LSTMCell() if type(module) in (nn.LSTM, nn.LSTMCell):
             return LSTM(module.hidden_size)
     raise ValueError(
@@ -191,23 +192,19 @@ def _plain(cell: Any) -> Any:
         return Bidirectional(_plain(cell.forward))
     if kind is Dropout:
         return cell
-    if kind is Elman and cell.activation in (TANH, RELU) and cell.recurrence == Dense():
-        return Elman(cell.hidden, activation=cell.activation)
-    if kind in (GRU, LSTM) and cell.recurrence == Dense() and is_standard(cell):
+    check_equation(cell, _KINDS, "torch", expressed=("activation",) if kind is Elman else ())
+    if kind is ProjectedLSTM:
+        return ProjectedLSTM(cell.hidden, projection=cell.projection)
+    if kind is not Elman:
         return kind(cell.hidden)
-    if kind is ProjectedLSTM and is_standard(cell):
-        return ProjectedLSTM(cell.hidden, cell.projection)
-    raise ValueError(
-        f"torch has Elman with tanh or relu, GRU, LSTM and ProjectedLSTM with sigmoid and tanh (all with a Dense "
-        f"recurrence), and Stack, Bidirectional and Dropout over them; got {cell}. Convert the parts that are."
-    )
+    return Elman(cell.hidden, activation=_ACTIVATIONS[activation_of(cell, _ACTIVATIONS, "torch")])
 
 
 def _module(leaf: Any, in_dim: int, **options: Any) -> nn.RNNBase:
     """The module of torch, its weights not set."""
     match leaf:
         case Elman():
-            return nn.RNN(in_dim, leaf.hidden, nonlinearity=leaf.activation.name, **options)
+            return nn.RNN(in_dim, leaf.hidden, nonlinearity=activation_of(leaf, _ACTIVATIONS, "torch"), **options)
         case GRU():
             return nn.GRU(in_dim, leaf.hidden, **options)
         case ProjectedLSTM():
@@ -221,27 +218,3 @@ def _suffixes(module: nn.Module) -> list[str]:
         return [""]
     ends = ("", "_reverse") if module.bidirectional else ("",)
     return [f"_l{layer}{end}" for layer in range(module.num_layers) for end in ends]
-
-
-def _arrange(cell: Any, parts: Iterator[Any]) -> Any:
-    """Put what belongs to each leaf, in torch's order, where the composite keeps it."""
-    match cell:
-        case Stack():
-            return tuple(_arrange(layer, parts) for layer in cell.layers)
-        case Bidirectional():
-            return Both(_arrange(cell.forward, parts), _arrange(cell.forward, parts))
-        case Dropout():
-            return ()
-    return next(parts)
-
-
-def _parts(cell: Any, tree: Any) -> list[Any]:
-    """Give what belongs to each leaf, in torch's order: the inverse of `_arrange`."""
-    match cell:
-        case Stack():
-            return [part for layer, below in zip(cell.layers, tree, strict=True) for part in _parts(layer, below)]
-        case Bidirectional():
-            return _parts(cell.forward, tree.forward) + _parts(cell.forward, tree.backward)
-        case Dropout():
-            return []
-    return [tree]

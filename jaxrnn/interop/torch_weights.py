@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
 
 from ..cell import GatedParams, Params
 from ..cells import GRU, LSTM, Elman, ProjectedLSTM
 from ..cells.projected_lstm import ProjectedLSTMParams
+from ..extras import extra
 from .arrays import exact, join_gates, split_gates
+from .contract import check_params
+
+with extra("torch"):
+    import torch
+
 
 _GATES: dict[type, int] = {Elman: 1, GRU: 3, LSTM: 4, ProjectedLSTM: 4}
 
@@ -22,6 +26,11 @@ def read(leaf: Any, module: Any, suffix: str) -> Params:
     gates = _GATES[type(leaf)]
 
     def get(name: str) -> np.ndarray:
+        if name + suffix not in module._parameters:
+            raise ValueError(
+                f"{name + suffix} is no parameter of the {type(module).__name__}: weight_norm or pruning computes it "
+                "before each call. Call torch.nn.utils.remove_weight_norm, or prune.remove, first."
+            )
         return to_numpy(getattr(module, name + suffix))
 
     w_x, w_h = (split_gates(get(name), gates) for name in ("weight_ih", "weight_hh"))
@@ -33,9 +42,10 @@ def read(leaf: Any, module: Any, suffix: str) -> Params:
         local = exact(b_h[2])
         b_h = np.concatenate([b_h[:2], np.zeros_like(b_h[2:])])
     weights = exact(w_x), exact(w_h), exact(b_x + b_h)
-    if isinstance(leaf, ProjectedLSTM):
-        return ProjectedLSTMParams(*weights, exact(get("weight_hr").T))
-    return GatedParams(*weights, local)
+    projected = isinstance(leaf, ProjectedLSTM)
+    params = ProjectedLSTMParams(*weights, exact(get("weight_hr").T)) if projected else GatedParams(*weights, local)
+    check_params(leaf, params)
+    return params
 
 
 def write(leaf: Any, params: Params) -> dict[str, torch.Tensor]:
@@ -50,18 +60,10 @@ def write(leaf: Any, params: Params) -> dict[str, torch.Tensor]:
     return {name: to_tensor(array) for name, array in arrays.items()}
 
 
-def dtype_of(params: Params) -> torch.dtype:
-    """Give the one dtype of the params."""
-    names = {jnp.dtype(a.dtype).name for a in jax.tree.leaves(params)}
-    if len(names) != 1:
-        raise ValueError(
-            f"torch holds a module's weights in one dtype; got params of {sorted(names)}. Cast them first."
-        )
-    return getattr(torch, names.pop())
-
-
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     """Look at a tensor as numpy in the same dtype; only JAX's extension knows bfloat16, so its bits are handed over."""
+    if tensor.is_meta:
+        raise ValueError("the module is on the device meta, where weights have no values. Load it onto the CPU first.")
     tensor = tensor.detach().cpu()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(jnp.bfloat16)

@@ -10,7 +10,20 @@ import pytest
 import jaxrnn
 
 ROOT = pathlib.Path(jaxrnn.__file__).parent
-LATE = {"optax", "flax", "orbax", "matplotlib", "torch", "rich", "onnx", "safetensors", "tyro"}
+LATE = {
+    "optax",
+    "flax",
+    "orbax",
+    "matplotlib",
+    "torch",
+    "rich",
+    "onnx",
+    "safetensors",
+    "tyro",
+    "keras",
+    "haiku",
+    "equinox",
+}
 
 
 def imports(path):

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxrnn
@@ -14,7 +15,7 @@ pytest.importorskip("flax", reason="flax is an optional peer: pip install jaxrnn
 import flax.linen as nn
 from flax import nnx
 
-from jaxrnn.interop.flax import from_linen, from_nnx, to_linen, to_nnx
+from jaxrnn.interop.flax import NnxRNN, from_linen, from_nnx, state_from_flax, state_to_flax, to_linen, to_nnx
 
 KINDS = {
     "simple": ("SimpleCell", {}),
@@ -154,21 +155,51 @@ def test_a_fresh_module_has_the_tree_that_to_linen_gives():
     assert jax.tree.map(jnp.shape, tree) == jax.tree.map(jnp.shape, variables)
 
 
-def test_bfloat16_weights_keep_their_dtype():
-    cell = LSTM(HIDDEN)
+@pytest.mark.parametrize("cell", [LSTM(HIDDEN), Elman(HIDDEN)], ids=["lstm", "elman"])
+def test_bfloat16_weights_keep_their_dtype(cell):
     params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), params_of(cell))
-    assert to_nnx(cell, params).param_dtype == jnp.bfloat16
-    assert from_nnx(to_nnx(cell, params))[1].w_h.dtype == jnp.bfloat16
+    module = to_nnx(cell, params)
+    assert (module.dtype, module.param_dtype) == (None, jnp.bfloat16)
+    assert equal(from_nnx(module), (cell, params))
     assert to_linen(cell, params)[0].param_dtype == jnp.bfloat16
+    assert equal(from_linen(*to_linen(cell, params)), (cell, params))
+
+
+def test_carries_go_both_ways():
+    cell = Stack((LSTM(HIDDEN), Bidirectional(GRU(2), LSTM(3))))
+    state = noise(cell.initial_state(params_of(cell), (BATCH,)), seed=5)
+    carry = state_to_flax(cell, state)
+    assert jax.tree.map(jnp.shape, carry) == (((BATCH, 4),) * 2, ((BATCH, 2), ((BATCH, 3),) * 2))
+    assert (carry[0][0] == state[0].c).all()
+    assert equal((cell, state_from_flax(cell, carry)), (cell, state))
 
 
 class OwnCell(nnx.LSTMCell):
     """A subclass may compute something else."""
 
 
+class OwnBoth(Bidirectional):
+    """So may one of ours."""
+
+
+class OwnRNN(NnxRNN):
+    """And one of the adapter."""
+
+
 def rngs():
     return nnx.Rngs(0)
 
+
+def lstm_variables(**changed):
+    """The variables of a linen LSTM, some leaves of the gate i changed."""
+    tree = to_linen(LSTM(HIDDEN), PARAMS)[1]["params"]
+    return tree | {"ii": tree["ii"] | changed}
+
+
+PARAMS = params_of(LSTM(HIDDEN))
+DOUBLE = np.ones((IN, HIDDEN))
+half = lambda tree: jax.tree.map(lambda a: a.astype(jnp.bfloat16), tree)
+half_bias = lambda a: half(a) if a.ndim == 1 else a
 
 REFUSED = {
     "gate_fn": (lambda: from_nnx(nnx_cell("LSTMCell", {"gate_fn": jax.nn.relu})), "gate_fn"),
@@ -185,12 +216,23 @@ REFUSED = {
     "conv_lstm": (lambda: from_linen(nn.ConvLSTMCell(HIDDEN, (3,)), {}), "ConvLSTMCell"),
     "carry_init": (lambda: from_linen(nn.GRUCell(HIDDEN, carry_init=nn.initializers.ones), {}), "carry_init"),
     "variables": (lambda: from_linen(nn.GRUCell(HIDDEN), linen_cell("LSTMCell")[1]), "have an entry 'ir'"),
-    "features": (lambda: from_linen(nn.LSTMCell(5), linen_cell("LSTMCell")[1]), "weights of the shapes"),
+    "float64": (lambda: from_linen(nn.LSTMCell(HIDDEN), lstm_variables(kernel=DOUBLE)), "enable_x64"),
+    "further": (lambda: from_linen(nn.LSTMCell(HIDDEN), lstm_variables(bias=jnp.ones(HIDDEN))), "no further entries"),
+    "dtypes": (
+        lambda: from_linen(nn.GRUCell(HIDDEN), jax.tree.map(half_bias, linen_cell("GRUCell")[1])),
+        "one dtype",
+    ),
+    "cast": (lambda: from_linen(nn.LSTMCell(HIDDEN, dtype=jnp.float32), half(lstm_variables())), "computes in float32"),
+    "own_both": (lambda: to_nnx(OwnBoth(LSTM(HIDDEN)), jaxrnn.compose.Both(PARAMS, PARAMS)), "OwnBoth"),
+    "own_adapter": (lambda: from_nnx(OwnRNN(LSTM(HIDDEN), IN, rngs=rngs())), "OwnRNN"),
+    "transposed": (lambda: to_linen(LSTM(HIDDEN), PARAMS._replace(b=PARAMS.b[:, :2])), "the shapes"),
+    "local": (lambda: to_linen(GRU(HIDDEN), params_of(GRU(HIDDEN))._replace(local=jnp.zeros(()))), "the shapes"),
+    "carry": (lambda: state_from_flax(LSTM(2), jnp.zeros(2)), r"\(c, h\) for an LSTM"),
+    "ours": (lambda: state_from_flax(LSTM(2), LSTM(2).initial_state(PARAMS)), r"\(c, h\) for an LSTM"),
+    "features": (lambda: from_linen(nn.LSTMCell(5), linen_cell("LSTMCell")[1]), "the shapes"),
     "equation": (lambda: to_linen(jaxrnn.PeepholeLSTM(HIDDEN), None), "PeepholeLSTM"),
     "stack": (lambda: to_nnx(Stack((LSTM(HIDDEN),)), None), "layer by layer"),
-    "activation": (lambda: to_linen(LSTM(HIDDEN, activation="relu"), None), "sigmoid gates and tanh alone"),
-    "gate activation": (lambda: to_nnx(GRU(HIDDEN, gate_activation="relu"), None), "sigmoid gates and tanh alone"),
-    "recurrence": (lambda: to_nnx(GRU(HIDDEN, recurrence=jaxrnn.Diagonal()), None), "dense recurrent"),
+    "recurrence": (lambda: to_nnx(GRU(HIDDEN, recurrence=jaxrnn.Diagonal()), None), "recurrence=Diagonal"),
     "b_hn": (lambda: to_nnx(GRU(HIDDEN), params_of(GRU(HIDDEN))), "b_hn"),
     "b_hn_traced": (lambda: jax.jit(lambda k: nnx.state(to_nnx(GRU(2), GRU(2).init(k, 2))))(jax.random.key(0)), "b_hn"),
     "lstm_nnx": (lambda: to_nnx(LSTM(2), params_of(LSTM(2), 2), lstm=nnx.GRUCell), "lstm="),

@@ -16,7 +16,7 @@ pytest.importorskip("flax", reason="flax is an optional peer: pip install jaxrnn
 import flax.linen as nn
 from flax import nnx
 
-from jaxrnn.interop.flax import LinenRNN, NnxRNN, from_linen, from_nnx
+from jaxrnn.interop.flax import LinenRNN, NnxRNN, from_linen, from_nnx, to_nnx
 
 STACK = Stack((LSTM(HIDDEN), Dropout(0.5), GRU(HIDDEN)))
 RESETS = np.zeros((TIME, BATCH), bool)
@@ -141,6 +141,25 @@ def test_named_driver_and_pytree_inputs_reach_unroll():
     named = NnxRNN(jaxrnn.ResetBeforeGRU(HIDDEN), IN, driver=jaxrnn.BPTT(), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="BPTT"):
         named(inputs())
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "lengths"])
+def test_carry_and_order_as_flax_has_them(lengths):
+    cell = GRU(HIDDEN)
+    params = params_of(cell)._replace(local=jnp.zeros(HIDDEN))
+    xs = jnp.swapaxes(inputs(), 0, 1)
+    rnn = nnx.RNN(to_nnx(cell, params), reverse=True)
+    ours = NnxRNN(cell, IN, time_major=False, return_carry=False, keep_order=False, rngs=nnx.Rngs(0))
+    ours.load(params)
+    linen = LinenRNN(cell, time_major=False, return_carry=False, keep_order=False)
+    variables = {"params": {"rnn": params}}
+    mask = jnp.swapaxes(valid(np.full(BATCH, TIME) if lengths is None else lengths), 0, 1)
+    for more in ({}, {"keep_order": True, "return_carry": True}):
+        needed = jax.tree.map(
+            lambda a: jnp.where(mask, a, 0) if a.ndim == 3 else a, rnn(xs, seq_lengths=lengths, **more)
+        )
+        close(ours(xs, lengths=lengths, reverse=True, **more), needed)
+        close(linen.apply(variables, xs, lengths=lengths, reverse=True, **more), needed)
 
 
 REFUSED = {

@@ -15,6 +15,7 @@ from .. import quick
 torch = pytest.importorskip("torch", reason="torch is the oracle, an extra of the benchmarks' peers")
 interop = pytest.importorskip("jaxrnn.interop.torch", reason="it needs torch")
 nn = torch.nn
+prune = pytest.importorskip("torch.nn.utils.prune")
 
 T, B, D, H, P = 5, 4, 3, 4, 2
 LENGTHS = np.array([5, 3, 1, 4])
@@ -185,8 +186,8 @@ def test_single_cells_step_as_torchs(make):
 
 def test_the_cell_is_what_one_would_write_by_hand():
     assert interop.from_torch(nn.LSTM(D, H))[0] == LSTM(H)
-    assert interop.from_torch(nn.RNN(D, H, nonlinearity="relu"))[0] == Elman(H, activation="relu")
-    assert interop.from_torch(nn.LSTM(D, H, proj_size=P))[0] == ProjectedLSTM(H, P)
+    assert interop.from_torch(nn.RNN(D, H, nonlinearity="relu"))[0] == Elman(H, activation=jax.nn.relu)
+    assert interop.from_torch(nn.LSTM(D, H, proj_size=P))[0] == ProjectedLSTM(H, projection=P)
     assert interop.from_torch(nn.GRU(D, H, bidirectional=True))[0] == Bidirectional(GRU(H))
     cell, _ = interop.from_torch(nn.GRU(D, H, 3, dropout=0.25))
     assert cell == Stack((GRU(H), Dropout(0.25), GRU(H), Dropout(0.25), GRU(H)))
@@ -221,7 +222,14 @@ class TwiceLSTM(nn.LSTM):
     """A subclass that computes something else."""
 
 
+def pruned():
+    module = nn.GRU(D, H)
+    return prune.l1_unstructured(module, "weight_hh_l0", 0.5)
+
+
 REFUSED = {
+    "pruned": (pruned, "weight_hh_l0 is no parameter"),
+    "no values": (lambda: nn.LSTM(D, H, device="meta"), "meta"),
     "a subclass": (lambda: TwiceLSTM(D, H), "TwiceLSTM"),
     "another module": (lambda: nn.Linear(D, H), "Linear"),
     "float64": (lambda: nn.LSTM(D, H, dtype=torch.float64), "enable_x64"),
@@ -238,11 +246,8 @@ def test_from_torch_says_what_it_does_not_take(case):
 @pytest.mark.parametrize(
     "cell",
     [
-        Elman(H, activation="sin"),
+        Elman(H, activation=jnp.sin),
         LSTM(H, recurrence=Heads(2)),
-        LSTM(H, activation="relu"),
-        GRU(H, gate_activation="hard_sigmoid"),
-        ProjectedLSTM(H, P, activation="relu"),
         Stack((LSTM(H), GRU(H))),
         Stack((LSTM(H), Dropout(0.1), LSTM(H), LSTM(H))),
         Stack((LSTM(H), Dropout(0.1))),
@@ -258,8 +263,17 @@ def test_to_torch_says_what_torch_does_not_have(cell):
 
 def test_params_and_states_that_do_not_fit_are_refused():
     _, params = interop.from_torch(nn.LSTM(D, H))
-    with pytest.raises(ValueError, match="weight_hh_l0"):
+    with pytest.raises(ValueError, match="the shapes"):
         interop.to_torch(LSTM(H), params._replace(w_h=params.w_h[:2]))
+    gates_last = params._replace(w_x=jnp.ones((D, 2, H)), w_h=jnp.ones((H, 2, H)), b=jnp.ones((4, 2)))
+    for wrong in (gates_last, params._replace(b=params.b.reshape(2, 2 * H)), params._replace(local=jnp.ones(H))):
+        with pytest.raises(ValueError, match="the shapes"):
+            interop.to_torch(LSTM(H), wrong)
+    with pytest.raises(ValueError, match="the shapes"):
+        interop.to_torch(LSTM(H), params._asdict())
+    gru = interop.from_torch(nn.GRU(D, H))[1]
+    with pytest.raises(ValueError, match="the shapes"):
+        interop.to_torch(GRU(H), gru._replace(local=jnp.zeros(())))
     with pytest.raises(ValueError, match="one dtype"):
         interop.to_torch(LSTM(H), params._replace(b=params.b.astype(jnp.bfloat16)))
     with pytest.raises(ValueError, match="layers"):

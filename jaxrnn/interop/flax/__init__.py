@@ -7,11 +7,14 @@
 | `nnx.GRUCell` | `GRU` | r, z, n | with the input weights; it has no b_hn |
 | `linen.GRUCell` | `GRU` | r, z, n | with the input weights, b_hn with the recurrent ones |
 
-An LSTM's carry is `(c, h)` in flax and `LSTMState(h, c)` here. Flax's initial carry is drawn by `carry_init`; only
-zeros, its default, can be converted. Flax draws its initial forget bias as zeros, where `LSTM` adds `forget_bias`:
-a matter of `init`, not of converted weights.
+An LSTM's carry is `(c, h)` in flax and `LSTMState(h, c)` here: `state_from_flax` and `state_to_flax` exchange them.
+Flax's initial carry is drawn by `carry_init`; only zeros, its default, can be converted. Flax draws its initial forget
+bias as zeros, where `LSTM` adds `forget_bias`: a matter of `init`, not of converted weights. To begin as flax does,
+draw with `FlaxInit` or `NnxInit`.
 """
 
+from .carry import state_from_flax as state_from_flax
+from .carry import state_to_flax as state_to_flax
 from .linen import from_linen as from_linen
 from .linen import to_linen as to_linen
 from .modules import LinenRNN as LinenRNN

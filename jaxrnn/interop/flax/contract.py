@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...activation import is_standard
-from ...cell import GatedParams, Output, State
+from ...cell import GatedParams, State
 from ...cells import GRU, LSTM, Elman
-from ...compose import Bidirectional
-from ...recurrence import Dense
 from ...unroll import unroll
+from ..contract import check_equation, check_params, dtype_of
 
 SIGMOIDS = (jax.nn.sigmoid, jax.lax.logistic)
 TANHS = (jnp.tanh, jax.nn.tanh, jax.lax.tanh)
 
 
 def check_module(module: Any, *, gated: bool) -> None:
-    """Raise unless the flax cell computes the standard equations, in the dtype of its params, from a zero carry.
+    """Raise unless the flax cell computes the standard equations, from a zero carry.
 
     Args:
         module: one of flax's cells.
@@ -37,11 +36,6 @@ def check_module(module: Any, *, gated: bool) -> None:
                 f"{name} with {field}={given} has no counterpart: LSTM and GRU use sigmoid and tanh. Write its gate as "
                 "a GatedCell."
             )
-    if module.dtype is not None and jnp.dtype(module.dtype) != jnp.dtype(module.param_dtype):
-        raise ValueError(
-            f"{name} computes in {jnp.dtype(module.dtype)} and keeps its params in {jnp.dtype(module.param_dtype)}; a "
-            "jaxrnn cell computes in the dtype of its params. Convert a module with dtype=None, then cast the params."
-        )
     if module.carry_init not in (None, jax.nn.initializers.zeros):
         raise ValueError(
             f"{name} draws its initial carry with carry_init={module.carry_init}; a converted cell begins with zeros. "
@@ -49,35 +43,20 @@ def check_module(module: Any, *, gated: bool) -> None:
         )
 
 
-def check_cell(cell: Any) -> None:
-    """Raise unless flax has a cell with this equation: an `Elman`, `LSTM` or `GRU` with dense recurrent weights."""
-    if type(cell) not in (Elman, LSTM, GRU):
+def check_read(module: Any, cell: Any, params: GatedParams) -> None:
+    """Raise unless the params that were read are those of the cell, in the dtype that the flax cell computes in."""
+    check_params(cell, params)
+    if module.dtype is not None and jnp.dtype(module.dtype) != (kept := dtype_of(params)):
         raise ValueError(
-            f"flax has no cell with the equation of {type(cell).__name__}; Elman, LSTM, GRU and Bidirectional around "
-            "them can be converted, a Stack layer by layer. Or use the cell as it is, in NnxRNN or LinenRNN."
-        )
-    if type(cell) is not Elman and not is_standard(cell):
-        raise ValueError(
-            f"{cell} is converted with sigmoid gates and tanh alone. Use it as it is, in NnxRNN or LinenRNN."
-        )
-    if cell.recurrence != Dense():
-        raise ValueError(f"flax's cells have dense recurrent weights; got {cell}. Use NnxRNN or LinenRNN.")
-
-
-def check_shapes(cell: Any, params: GatedParams) -> None:
-    """Raise unless the params are w_x (D, G, H), w_h (H, G, H) and b (G, H)."""
-    got = tuple(np.shape(a) for a in params[:3])
-    hidden, gates = cell.hidden, cell.gates
-    if got != ((*got[0][:1], gates, hidden), (hidden, gates, hidden), (gates, hidden)):
-        raise ValueError(
-            f"{cell} has weights of the shapes (D, {gates}, {hidden}), {(hidden, gates, hidden)} and "
-            f"{(gates, hidden)}; got {got}"
+            f"{type(module).__name__} computes in {jnp.dtype(module.dtype)} and keeps its params in {kept}; a jaxrnn "
+            "cell computes in the dtype of its params. Convert a module with dtype=None, then cast the params."
         )
 
 
-def directions(both: Bidirectional) -> tuple[Any, Any]:
-    """Give the two cells of a `Bidirectional`."""
-    return both.forward, both.forward if both.backward is None else both.backward
+def check_cell(cell: Any, params: GatedParams) -> None:
+    """Raise unless flax has a cell with this equation, an `Elman`, `LSTM` or `GRU`, and the params are the cell's."""
+    check_equation(cell, (Elman, LSTM, GRU), "flax", expressed=("activation",) if type(cell) is Elman else ())
+    check_params(cell, params)
 
 
 def check_directions(module: Any, rnn: type, concatenate: Any) -> tuple[Any, Any]:
@@ -100,12 +79,33 @@ def check_forward(module: Any) -> None:
 
 
 def cross(
-    cell: Any, params: Any, xs: Any, state: State, *, time_major: bool, resets: Any, **keywords: Any
-) -> tuple[State, Output]:
-    """`unroll`, of (T, *batch, D) if `time_major`, else of xs and outputs (*batch, T, D) and resets (*batch, T)."""
-    if time_major:
-        return unroll(cell, params, xs, state, resets=resets, **keywords)
-    xs = jax.tree.map(lambda x: jnp.moveaxis(x, -2, 0) if np.ndim(x) > 1 else x, xs)
-    resets = None if resets is None else jnp.moveaxis(jnp.asarray(resets), -1, 0)
+    cell: Any,
+    params: Any,
+    xs: Any,
+    state: State,
+    *,
+    time_major: bool,
+    return_carry: bool,
+    keep_order: bool,
+    resets: Any,
+    **keywords: Any,
+) -> Any:
+    """`unroll` in the layout that a module asks for: what `NnxRNN` and `LinenRNN` document."""
+    if not time_major:
+        xs = jax.tree.map(lambda x: jnp.moveaxis(x, -2, 0) if np.ndim(x) > 1 else x, xs)
+        resets = None if resets is None else jnp.moveaxis(jnp.asarray(resets), -1, 0)
     state, ys = unroll(cell, params, xs, state, resets=resets, **keywords)
-    return state, jax.tree.map(lambda y: jnp.moveaxis(y, 0, -2), ys)
+    if keywords["reverse"] and not keep_order:
+        ys = jax.tree.map(functools.partial(_flipped, keywords["lengths"]), ys)
+    if not time_major:
+        ys = jax.tree.map(lambda y: jnp.moveaxis(y, 0, -2), ys)
+    return (state, ys) if return_carry else ys
+
+
+def _flipped(lengths: Any, ys: jax.Array) -> jax.Array:
+    """Return outputs (T, *batch, H) in the order in which they were computed; padding stays at the end."""
+    if lengths is None:
+        return ys[::-1]
+    lengths = jnp.asarray(lengths)
+    t = jnp.arange(len(ys)).reshape(-1, *[1] * lengths.ndim)
+    return jnp.take_along_axis(ys, ((lengths - 1 - t) % max(1, len(ys)))[..., None], axis=0)

@@ -13,7 +13,9 @@ from ...cell import GatedParams, Params
 from ...cells import GRU, LSTM, Elman
 from ...compose import Bidirectional, Both
 from ...extras import extra
-from .contract import check_cell, check_directions, check_forward, check_module, check_shapes, directions
+from ..arrays import exact
+from ..leaves import directions
+from .contract import check_cell, check_directions, check_forward, check_module, check_read
 from .modules import LinenRNN
 
 with extra("flax"):
@@ -62,7 +64,7 @@ def from_linen(module: nn.Module, variables: Mapping[str, Any]) -> tuple[Any, Pa
     """
     kind = type(module)
     tree = nn.meta.unbox(variables.get("params", variables))
-    if isinstance(module, LinenRNN):
+    if kind is LinenRNN:
         return module.cell, _entry(tree, "rnn", kind)
     if isinstance(module, nn.RNN) and kind is nn.RNN:
         check_forward(module)
@@ -95,16 +97,20 @@ def _read(module: Any, tree: Any) -> tuple[Any, GatedParams]:
     gates, biased = _LAYOUTS[kind]
 
     def stacked(side: str, leaf: str) -> jax.Array:
-        return jnp.stack([_entry(_entry(tree, side + g, kind), leaf, nn.Dense) for g in gates], axis=-2)
+        return jnp.stack([exact(_entry(_entry(tree, side + g, kind), leaf, nn.Dense)) for g in gates], axis=-2)
 
     params = GatedParams(stacked("i", "kernel"), stacked("h", "kernel"), stacked(biased, "bias"))
     cell: Any = LSTM(module.features)
     if kind is nn.GRUCell:
         cell = GRU(module.features)
-        params = params._replace(local=jnp.asarray(_entry(tree["hn"], "bias", nn.Dense)))
+        params = params._replace(local=exact(_entry(tree["hn"], "bias", nn.Dense)))
     if kind is nn.SimpleCell:
         cell = Elman(module.features, activation=module.activation_fn)
-    check_shapes(cell, params)
+    check_read(module, cell, params)
+    if len(jax.tree.leaves(tree)) != len(jax.tree.leaves(_write(cell, params, kind))):
+        raise ValueError(
+            f"the params of a {kind.__name__} have no further entries; got {jax.tree.map(jnp.shape, tree)}"
+        )
     if kind is nn.SimpleCell and module.residual:
         params = params._replace(w_h=params.w_h + jnp.eye(module.features, dtype=params.w_h.dtype)[:, None])
     return cell, params
@@ -130,24 +136,28 @@ def to_linen(cell: Any, params: Params, *, lstm: type[nn.Module] = nn.OptimizedL
     >>> type(module).__name__, variables["params"]["if"]["kernel"].shape
     ('OptimizedLSTMCell', (3, 8))
     """
-    if isinstance(cell, Bidirectional):
+    if type(cell) is Bidirectional:
         (forward, v_forward), (backward, v_backward) = (
             to_linen(c, p, lstm=lstm) for c, p in zip(directions(cell), params, strict=True)
         )
         tree = {"forward_rnn": {"cell": v_forward["params"]}, "backward_rnn": {"cell": v_backward["params"]}}
         return nn.Bidirectional(nn.RNN(forward), nn.RNN(backward)), {"params": tree}
-    check_cell(cell)
-    check_shapes(cell, params)
+    check_cell(cell, params)
     module = _make(cell, params.w_x.dtype, lstm)
-    gates, biased = _LAYOUTS[type(module)]
-    tree = {}
+    return module, {"params": _write(cell, params, type(module))}
+
+
+def _write(cell: Any, params: GatedParams, kind: type) -> dict[str, dict[str, jax.Array]]:
+    """Return the weights of a cell under the names of a linen class."""
+    gates, biased = _LAYOUTS[kind]
+    tree: dict[str, dict[str, jax.Array]] = {}
     for k, gate in enumerate(gates):
         tree["i" + gate] = {"kernel": params.w_x[:, k]}
         tree["h" + gate] = {"kernel": params.w_h[:, k]}
         tree[biased + gate]["bias"] = params.b[k]
     if isinstance(cell, GRU):
         tree["hn"]["bias"] = params.local
-    return module, {"params": tree}
+    return tree
 
 
 def _make(cell: Any, dtype: Any, lstm: Any) -> nn.Module:

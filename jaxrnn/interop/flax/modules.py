@@ -27,6 +27,9 @@ class NnxRNN(nnx.Module):
         driver: how to cross time; None asks `jaxrnn.select`.
         time_major: xs and outputs are (T, *batch, D), as everywhere in jaxrnn. False takes flax's own order,
             (*batch, T, D), and resets (*batch, T).
+        return_carry: return (state, outputs), as everywhere in jaxrnn. False, flax's default, is the outputs alone.
+        keep_order: with `reverse`, the output of step t stays at t, as everywhere in jaxrnn. False, flax's default,
+            returns outputs in the order in which they were computed, padding still at the end.
         rngs: its `params` stream draws the params.
 
     `self.params` is the cell's tree of params, each leaf an `nnx.Param`: `nnx.jit`, `nnx.value_and_grad`,
@@ -40,11 +43,21 @@ class NnxRNN(nnx.Module):
     """
 
     def __init__(
-        self, cell: Any, in_dim: int, *, driver: Driver | None = None, time_major: bool = True, rngs: nnx.Rngs
+        self,
+        cell: Any,
+        in_dim: int,
+        *,
+        driver: Driver | None = None,
+        time_major: bool = True,
+        return_carry: bool = True,
+        keep_order: bool = True,
+        rngs: nnx.Rngs,
     ) -> None:
         self.cell = cell
         self.driver = driver
         self.time_major = time_major
+        self.return_carry = return_carry
+        self.keep_order = keep_order
         self.params = nnx.data(jax.tree.map(nnx.Param, cell.init(rngs.params(), in_dim)))
 
     def __call__(
@@ -57,7 +70,9 @@ class NnxRNN(nnx.Module):
         reverse: bool = False,
         rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
         state_dtype: Any = None,
-    ) -> tuple[State, Output]:
+        return_carry: bool | None = None,
+        keep_order: bool | None = None,
+    ) -> tuple[State, Output] | Output:
         """Cross time: `jaxrnn.unroll`, whose keywords these are.
 
         Args:
@@ -69,9 +84,11 @@ class NnxRNN(nnx.Module):
             rngs: what dropout draws from: `nnx.Rngs` (its `dropout` stream), a stream or a key; None is
                 deterministic.
             state_dtype: what the state is kept in.
+            return_carry: overrides the module's.
+            keep_order: overrides the module's.
 
         Returns:
-            The state after the last step, and the outputs.
+            The state after the last step, and the outputs; the outputs alone without `return_carry`.
         """
         stream = rngs.dropout if isinstance(rngs, nnx.Rngs) else rngs
         return cross(
@@ -80,6 +97,8 @@ class NnxRNN(nnx.Module):
             xs,
             state,
             time_major=self.time_major,
+            return_carry=self.return_carry if return_carry is None else return_carry,
+            keep_order=self.keep_order if keep_order is None else keep_order,
             lengths=lengths,
             resets=resets,
             reverse=reverse,
@@ -121,6 +140,9 @@ class LinenRNN(nn.Module):
         driver: how to cross time; None asks `jaxrnn.select`.
         time_major: xs and outputs are (T, *batch, D), as everywhere in jaxrnn. False takes flax's own order,
             (*batch, T, D), and resets (*batch, T).
+        return_carry: return (state, outputs), as everywhere in jaxrnn. False, flax's default, is the outputs alone.
+        keep_order: with `reverse`, the output of step t stays at t, as everywhere in jaxrnn. False, flax's default,
+            returns outputs in the order in which they were computed, padding still at the end.
         in_dim: D; None reads it off xs, which must then be one array.
 
     Its one param is "rnn", the cell's own tree: `variables["params"]["rnn"]` goes into `jaxrnn.unroll` as it is.
@@ -137,6 +159,8 @@ class LinenRNN(nn.Module):
     driver: Driver | None = None
     time_major: bool = True
     in_dim: int | None = None
+    return_carry: bool = True
+    keep_order: bool = True
 
     @nn.compact
     def __call__(
@@ -149,7 +173,9 @@ class LinenRNN(nn.Module):
         reverse: bool = False,
         deterministic: bool = True,
         state_dtype: Any = None,
-    ) -> tuple[State, Output]:
+        return_carry: bool | None = None,
+        keep_order: bool | None = None,
+    ) -> tuple[State, Output] | Output:
         """Cross time: `jaxrnn.unroll`, whose keywords these are.
 
         Args:
@@ -160,9 +186,11 @@ class LinenRNN(nn.Module):
             reverse: from the last step to the first.
             deterministic: False draws dropout from the stream "dropout", as `linen.Dropout` does.
             state_dtype: what the state is kept in.
+            return_carry: overrides the module's.
+            keep_order: overrides the module's.
 
         Returns:
-            The state after the last step, and the outputs.
+            The state after the last step, and the outputs; the outputs alone without `return_carry`.
 
         Raises:
             ValueError: if `in_dim` is needed; and all that `unroll` raises.
@@ -173,6 +201,8 @@ class LinenRNN(nn.Module):
             xs,
             state,
             time_major=self.time_major,
+            return_carry=self.return_carry if return_carry is None else return_carry,
+            keep_order=self.keep_order if keep_order is None else keep_order,
             lengths=lengths,
             resets=resets,
             reverse=reverse,

@@ -14,7 +14,9 @@ from ...cell import GatedParams, Params
 from ...cells import GRU, LSTM, Elman
 from ...compose import Bidirectional, Both
 from ...extras import extra
-from .contract import check_cell, check_directions, check_forward, check_module, check_shapes, directions
+from ..arrays import exact
+from ..leaves import directions
+from .contract import check_cell, check_directions, check_forward, check_module, check_read
 from .modules import NnxRNN
 
 with extra("flax"):
@@ -43,8 +45,8 @@ def from_nnx(module: nnx.Module) -> tuple[Any, Params]:
     (8, (3, 3, 8))
     """
     kind = type(module)
-    if isinstance(module, NnxRNN):
-        return module.cell, module.weights()
+    if kind is NnxRNN:
+        return module.cell, module.weights()  # type: ignore[attr-defined]
     if isinstance(module, nnx.RNN) and kind is nnx.RNN:
         check_forward(module)
         return from_nnx(module.cell)
@@ -58,20 +60,20 @@ def from_nnx(module: nnx.Module) -> tuple[Any, Params]:
         )
     check_module(module, gated=kind is not nnx.SimpleCell)
     cell, params = _READ[kind](module)
-    check_shapes(cell, params)
+    check_read(module, cell, params)
     return cell, params
 
 
 def _packed(dense: nnx.Linear, gates: int) -> jax.Array:
     """A kernel (D, G * H) as (D, G, H)."""
-    kernel = dense.kernel[...]
+    kernel = exact(dense.kernel[...])
     return kernel.reshape(kernel.shape[0], gates, -1)
 
 
 def _bias(dense: nnx.Linear, gates: int) -> jax.Array:
     """A bias (G * H) as (G, H)."""
     assert dense.bias is not None
-    return dense.bias[...].reshape(gates, -1)
+    return exact(dense.bias[...]).reshape(gates, -1)
 
 
 def _read_simple(module: nnx.SimpleCell) -> tuple[Elman, GatedParams]:
@@ -133,13 +135,12 @@ def to_nnx(
     ('OptimizedLSTMCell', (3, 32))
     """
     rngs = nnx.Rngs(0) if rngs is None else rngs
-    if isinstance(cell, Bidirectional):
+    if type(cell) is Bidirectional:
         forward, backward = (
             nnx.RNN(to_nnx(c, p, lstm=lstm, rngs=rngs)) for c, p in zip(directions(cell), params, strict=True)
         )
         return nnx.Bidirectional(forward, backward)
-    check_cell(cell)
-    check_shapes(cell, params)
+    check_cell(cell, params)
     in_dim, _, hidden = params.w_x.shape
     zeros = jax.nn.initializers.zeros  # replaced at once, so nothing is drawn
     inits = {"kernel_init": zeros, "recurrent_kernel_init": zeros}
@@ -147,6 +148,7 @@ def to_nnx(
         _class_of(cell, lstm),
         in_features=in_dim,
         hidden_features=hidden,
+        dtype=None,  # as the params: SimpleCell's own default is float32
         param_dtype=params.w_x.dtype,
         rngs=rngs,
         **inits,

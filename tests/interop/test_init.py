@@ -1,0 +1,81 @@
+"""Initialisers by the name of a library draw as it does: moments, support, orthogonality."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrnn import GRU, LSTM, FlaxInit, HaikuGRUInit, HaikuInit, KerasInit, NnxInit, ResetBeforeGRU
+
+IN, HIDDEN = 60, 40
+
+
+def flax_weights(name, package):
+    module = pytest.importorskip(f"flax.{package}")
+    from jaxrnn.interop.flax import from_linen, from_nnx
+
+    if package == "nnx":
+        return from_nnx(getattr(module, name)(IN, HIDDEN, rngs=module.Rngs(0)))
+    cell, x = getattr(module, name)(HIDDEN), jnp.zeros(IN)
+    return from_linen(cell, cell.init(jax.random.key(0), jnp.zeros(HIDDEN), x))
+
+
+def keras_weights(name):
+    keras = pytest.importorskip("keras")
+    from jaxrnn.interop.keras import from_keras
+
+    layer = getattr(keras.layers, name)(HIDDEN)
+    layer.build((None, None, IN))
+    return from_keras(layer)
+
+
+def haiku_weights(name):
+    hk = pytest.importorskip("haiku")
+    from jaxrnn.interop.haiku import from_haiku
+
+    def core():
+        return getattr(hk, name)(HIDDEN)
+
+    network = hk.transform(lambda x: core()(x, core().initial_state(None)))
+    return from_haiku(core, network.init(jax.random.key(0), jnp.zeros(IN)))
+
+
+CASES = {
+    "linen gru": (GRU(HIDDEN, initializer=FlaxInit()), lambda: flax_weights("GRUCell", "linen")),
+    "nnx packed": (
+        LSTM(HIDDEN, forget_bias=0.0, initializer=NnxInit()),
+        lambda: flax_weights("OptimizedLSTMCell", "nnx"),
+    ),
+    "keras lstm": (LSTM(HIDDEN, initializer=KerasInit()), lambda: keras_weights("LSTM")),
+    "haiku lstm": (LSTM(HIDDEN, initializer=HaikuInit(features=IN)), lambda: haiku_weights("LSTM")),
+    "haiku gru": (ResetBeforeGRU(HIDDEN, initializer=HaikuGRUInit()), lambda: haiku_weights("GRU")),
+}
+
+
+def spectrum(w):
+    """Singular values of all gates side by side, and of the first gate alone: what orthogonal draws share exactly."""
+    w = np.asarray(w)
+    return [np.linalg.svd(m, compute_uv=False) for m in (w.reshape(len(w), -1), w[:, 0])]
+
+
+@pytest.mark.parametrize(("cell", "draw"), CASES.values(), ids=CASES)
+def test_draws_as_the_library(cell, draw):
+    _, theirs = draw()
+    ours = cell.init(jax.random.key(1), IN)
+    assert jax.tree.map(jnp.shape, ours) == jax.tree.map(jnp.shape, theirs)
+    for a, b in ((ours.w_x, theirs.w_x), (ours.w_h, theirs.w_h)):
+        a, b = np.ravel(a), np.ravel(b)
+        np.testing.assert_allclose(a.std(), b.std(), rtol=0.05)
+        np.testing.assert_allclose(
+            np.quantile(abs(a), [0.25, 0.5, 0.75, 0.95]), np.quantile(abs(b), [0.25, 0.5, 0.75, 0.95]), rtol=0.12
+        )
+    np.testing.assert_allclose(abs(ours.w_x).max(), abs(theirs.w_x).max(), rtol=0.02)  # the support: both are cut
+    for a, b in zip(spectrum(ours.w_h), spectrum(theirs.w_h), strict=True):
+        np.testing.assert_allclose(a, b, atol=0.1 * b.max())
+    np.testing.assert_array_equal(ours.b, theirs.b)
+    assert not np.any(ours.local) if isinstance(cell, GRU) else ours.local == ()
+
+
+def test_haiku_features_are_those_of_the_inputs():
+    with pytest.raises(ValueError, match="features=3"):
+        LSTM(HIDDEN, initializer=HaikuInit(features=2)).init(jax.random.key(0), 3)

@@ -1,0 +1,130 @@
+"""Keras' layers are our cells with their weights moved: values, gradients, both ways, states, and what is refused."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxrnn
+from jaxrnn import GRU, LSTM, Bidirectional, Dropout, Elman, ResetBeforeGRU, Stack, unroll
+
+from .parity import BATCH, HIDDEN, IN, TIME, agree, close, equal, inputs, noise, params_of
+
+pytest.importorskip("keras", reason="keras is an optional peer: pip install jaxrnn[peers]")
+
+from keras import layers
+
+from jaxrnn.interop.keras import from_keras, keras_weights, state_from_keras, state_to_keras, to_keras
+
+ZEROS = {"kernel_initializer": "zeros", "recurrent_initializer": "zeros"}  # quick: no test wants what is drawn
+BOTH = Bidirectional(GRU(HIDDEN), LSTM(HIDDEN))
+CELLS = {
+    "relu": Elman(HIDDEN, activation=jax.nn.relu),
+    "stack": Stack((ResetBeforeGRU(HIDDEN), Dropout(0.25), BOTH)),
+}
+cells = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+
+
+def built(layer):
+    layer.build((BATCH, TIME, IN))
+    return layer
+
+
+def batch_major(function, xs):
+    """Call a layer on xs (T, B, D)."""
+    return jnp.swapaxes(function(jnp.swapaxes(xs, 0, 1)), 0, 1)
+
+
+@cells
+def test_values_gradients_and_both_ways(cell):
+    params = params_of(cell)
+    layer = to_keras(cell, params)
+    assert equal(from_keras(layer), (cell, params))
+    rest = [v.value for v in layer.non_trainable_variables]
+
+    def theirs(params, xs):
+        weights = keras_weights(cell, params)
+        return batch_major(lambda xs: layer.stateless_call(weights, rest, xs)[0], xs)
+
+    agree(lambda params, xs: unroll(cell, params, xs)[1], theirs, params, inputs(), tolerance=2e-6)
+
+
+def test_bfloat16_both_ways():
+    cell = GRU(HIDDEN)
+    params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), params_of(cell))
+    layer = to_keras(cell, params)
+    assert {v.dtype for v in layer.trainable_variables} == {"bfloat16"}
+    assert equal(from_keras(layer), (cell, params))
+
+
+def test_states():
+    params, xs = params_of(BOTH), inputs()
+    state = noise(BOTH.initial_state(params, (BATCH,)), seed=5)
+    layer = to_keras(BOTH, params)
+    layer.return_state = layer.forward_layer.return_state = layer.backward_layer.return_state = True
+    ys, *states = layer(jnp.swapaxes(xs, 0, 1), initial_state=state_to_keras(BOTH, state))
+    close((state_from_keras(BOTH, states), jnp.swapaxes(ys, 0, 1)), unroll(BOTH, params, xs, state))
+    stack, state = Stack((BOTH, Dropout(0.5), GRU(3))), (state, (), state.forward)
+    assert equal((stack, state_from_keras(stack, state_to_keras(stack, state))), (stack, state))
+
+
+MADE = {
+    "two biases": lambda: layers.GRU(HIDDEN, return_sequences=True, **ZEROS),
+    "no bias": lambda: layers.GRU(HIDDEN, return_sequences=True, use_bias=False, **ZEROS),
+    "cells": lambda: layers.RNN(
+        [layers.LSTMCell(HIDDEN, **ZEROS), layers.SimpleRNNCell(3, use_bias=False, **ZEROS)], return_sequences=True
+    ),
+}
+
+
+@pytest.mark.parametrize("make", MADE.values(), ids=MADE)
+def test_layers_made_by_keras(make):
+    layer = built(make())
+    for variable in layer.trainable_variables:
+        variable.assign(noise(variable.value))
+    close(unroll(*from_keras(layer), inputs())[1], batch_major(layer, inputs()))
+
+
+class OwnLSTM(layers.LSTM):
+    """A subclass may compute something else."""
+
+
+def lstm(**options):
+    return built(layers.LSTM(HIDDEN, **options, **ZEROS))
+
+
+def both(**options):
+    return built(layers.Bidirectional(layers.GRU(2, return_sequences=True, **ZEROS), **options))
+
+
+WIDTHS = Bidirectional(LSTM(2), LSTM(3))
+PARAMS = params_of(LSTM(HIDDEN))
+REFUSED = {
+    "subclass": (lambda: from_keras(OwnLSTM(2)), "OwnLSTM"),
+    "dense": (lambda: from_keras(layers.Dense(2)), "Dense"),
+    "not built": (lambda: from_keras(layers.LSTM(2)), "no weights yet"),
+    "go_backwards": (lambda: from_keras(lstm(go_backwards=True)), "reverse=True"),
+    "stateful": (lambda: from_keras(lstm(stateful=True)), "stateful=True"),
+    "dropout": (lambda: from_keras(lstm(dropout=0.5)), "dropout=0.5"),
+    "recurrent_dropout": (lambda: from_keras(lstm(recurrent_dropout=0.5)), "recurrent_dropout=0.5"),
+    "activation": (lambda: from_keras(lstm(activation="relu")), "activation=.*relu"),
+    "recurrent_activation": (lambda: from_keras(lstm(recurrent_activation="hard_sigmoid")), "recurrent_activation"),
+    "elman": (lambda: from_keras(built(layers.SimpleRNN(2, activation="exponential", **ZEROS))), "exponential"),
+    "mixed": (lambda: from_keras(lstm(dtype="mixed_bfloat16")), "compute_dtype=bfloat16"),
+    "merge_mode": (lambda: from_keras(both(merge_mode="sum")), "merge_mode=sum"),
+    "tanh": (lambda: to_keras(Elman(2, activation=jnp.sin), params_of(Elman(2, activation=jnp.sin))), "activations"),
+    "recurrence": (lambda: to_keras(LSTM(2, recurrence=jaxrnn.Diagonal()), PARAMS), "recurrence=Diagonal"),
+    "equation": (lambda: to_keras(jaxrnn.MinGRU(2), PARAMS), "MinGRU"),
+    "shapes": (lambda: to_keras(LSTM(HIDDEN), PARAMS._replace(b=jnp.ones((HIDDEN, 4, 1)))), "the shapes"),
+    "dict": (lambda: to_keras(LSTM(HIDDEN), PARAMS._asdict()), "the shapes"),
+    "dtypes": (lambda: to_keras(LSTM(HIDDEN), PARAMS._replace(b=PARAMS.b.astype(jnp.bfloat16))), "one dtype"),
+    "params": (lambda: to_keras(Bidirectional(LSTM(2)), None), "a tuple of"),
+    "widths": (lambda: to_keras(WIDTHS, params_of(WIDTHS)), "of one width"),
+    "nothing": (lambda: to_keras(Stack((Dropout(0.5),)), ((),)), "no recurrent cell"),
+    "states": (lambda: state_from_keras(LSTM(2), [jnp.zeros(2)]), "got 1"),
+}
+
+
+@pytest.mark.parametrize(("convert", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_has_no_counterpart_raises(convert, message):
+    with pytest.raises(ValueError, match=message):
+        convert()
