@@ -25,17 +25,23 @@ import jax.numpy as jnp
 import numpy as np
 import onnx
 
-from ..cell import GatedParams, Params, State
-from ..cells import GRU, LSTM, Elman, LSTMState, PeepholeLSTM, ResetBeforeGRU
-from ..cells.peephole_lstm import Peepholes
+from ..cell import Params, State
+from ..cells import LSTMState
 from ..compose import Bidirectional, Both
 from ..unroll import unroll
-from .arrays import exact, split_gates
+from .arrays import exact
 from .backward import Backward as Backward
-from .onnx_node import GATES, Node, parse
-
-# where our r, z, n stand in ONNX's z, r, h, and our i, f, g, o in its i, o, f, c
-_ORDERS = {"RNN": (0,), "GRU": (1, 0, 2), "LSTM": (0, 2, 3, 1)}
+from .onnx_activations import Activation as Activation
+from .onnx_cells import OnnxGRU as OnnxGRU
+from .onnx_cells import OnnxLSTM as OnnxLSTM
+from .onnx_cells import OnnxPeepholeLSTM as OnnxPeepholeLSTM
+from .onnx_cells import OnnxResetBeforeGRU as OnnxResetBeforeGRU
+from .onnx_file import MAX_BYTES, MAX_NODES, check_opset, read_model, size_of, tensors_of, to_array
+from .onnx_node import GATES, Node, brief, check_finite, named, parse
+from .onnx_weights import cell_of, params_of
+from .onnx_writer import Part as Part
+from .onnx_writer import to_nodes as to_nodes
+from .onnx_writer import to_onnx as to_onnx
 
 
 class Layer(NamedTuple):
@@ -85,7 +91,9 @@ def from_node(node: onnx.NodeProto, weights: Mapping[str, Any]) -> Layer:
     >>> layer.cell == LSTM(4), layer.params.w_x.shape
     (True, (3, 4, 4))
     """
-    return _layer(parse(node, weights))
+    parsed = parse(node, weights)
+    check_finite(parsed)
+    return _layer(parsed)
 
 
 def run_node(node: onnx.NodeProto, inputs: Mapping[str, Any]) -> Outputs:
@@ -144,67 +152,53 @@ def load(model: onnx.ModelProto | str | os.PathLike[str]) -> dict[str, Layer]:
     >>> load(onnx.helper.make_model(graph))["gru"].cell
     ResetBeforeGRU(hidden=4, initializer=GlorotOrthogonal())
     """
-    proto = model if isinstance(model, onnx.ModelProto) else onnx.load(model)
+    folder = None if isinstance(model, onnx.ModelProto) else os.path.dirname(os.path.abspath(model))
+    proto = model if isinstance(model, onnx.ModelProto) else read_model(model)
     graph = proto.graph
-    nodes = [node for node in graph.node if node.op_type in ("RNN", "GRU", "LSTM") and node.domain in ("", "ai.onnx")]
-    if not nodes:
+    nodes = [node for node in graph.node if node.op_type in GATES and node.domain in ("", "ai.onnx")]
+    if not 0 < len(nodes) <= MAX_NODES:
         raise ValueError(
-            f"the main graph has no RNN, GRU or LSTM; it has {sorted({node.op_type for node in graph.node})}. Nodes "
-            "within a Loop, an If or a function: hand them to from_node."
+            f"load takes 1 to {MAX_NODES} RNN, GRU and LSTM nodes in the main graph; got {len(nodes)}, among the "
+            f"operators {brief(sorted({node.op_type for node in graph.node}))}. Nodes within a Loop, an If or a "
+            "function: hand them to from_node."
         )
-    tensors = _tensors(graph)
-    wanted = {name for node in nodes for name in node.input if name in tensors}
-    weights = {name: onnx.numpy_helper.to_array(tensors[name]) for name in wanted}
+    check_opset(proto)
+    weights = _weights(nodes, tensors_of(graph), folder)
     layers: dict[str, Layer] = {}
     for node in nodes:
-        name = node.name or next(filter(None, node.output))
+        name = node.name or next(filter(None, node.output), "")
         if name in layers:
-            raise ValueError(f"two nodes have the name {name!r}; ONNX wants names to be unique. Rename one.")
+            raise ValueError(f"two nodes have the name {brief(name)}; ONNX wants names to be unique. Rename one.")
         layers[name] = from_node(node, weights)
     return layers
 
 
-def _tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """What the graph holds, by name: initializers and constants."""
-    constants = [node for node in graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"]
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    return tensors | {node.output[0]: node.attribute[0].t for node in constants}
+def _weights(
+    nodes: list[onnx.NodeProto], tensors: Mapping[str, onnx.TensorProto], folder: str | None
+) -> dict[str, np.ndarray]:
+    """The weights of nodes, by their names in the graph."""
+    inputs = [pair for node in nodes for pair in named(node).items() if pair[1] in tensors]
+    for role, name in inputs:
+        if role == "sequence_lens":
+            raise ValueError(
+                f"the graph fixes sequence_lens, {brief(name)}, which is no part of a Layer. Hand the node to "
+                "from_node, and lengths to unroll."
+            )
+    wanted = [name for role, name in inputs if role != "X"]
+    total = sum(size_of(tensors[name]) for name in wanted)
+    if total > MAX_BYTES:
+        raise ValueError(f"all nodes together have at most {MAX_BYTES} bytes of weights; got {total}")
+    return {name: to_array(tensors[name], folder) for name in set(wanted)}
 
 
 def _layer(node: Node) -> Layer:
     """The cell, the params and the state of a node."""
-    cells = [_cell(node, direction) for direction in range(node.directions)]
-    params = [_params(node, cell, direction) for direction, cell in enumerate(cells)]
+    cells = [cell_of(node, direction) for direction in range(node.directions)]
+    params = [params_of(node, cell, direction) for direction, cell in enumerate(cells)]
     state = _state(node)
     if node.directions == 2:
         return Layer(Bidirectional(cells[0], None if cells[0] == cells[1] else cells[1]), Both(*params), state)
     return Layer(Backward(cells[0]) if node.reverse else cells[0], params[0], state)
-
-
-def _cell(node: Node, direction: int) -> Any:
-    """The cell of one direction."""
-    if node.op == "RNN":
-        return Elman(node.hidden, node.functions[direction])
-    if node.op == "GRU":
-        return GRU(node.hidden) if node.reset_after else ResetBeforeGRU(node.hidden)
-    return PeepholeLSTM(node.hidden) if "P" in node.arrays else LSTM(node.hidden)
-
-
-def _params(node: Node, cell: Any, direction: int) -> GatedParams:
-    """The params of one direction."""
-    gates, order = GATES[node.op], _ORDERS[node.op]
-    w_x, w_h = (exact(split_gates(node.arrays[role][direction], gates, order)) for role in ("W", "R"))
-    local: Any = ()
-    b_x = b_h = np.zeros((gates, node.hidden), w_x.dtype)
-    if "B" in node.arrays:
-        b_x, b_h = node.arrays["B"][direction].reshape(2, gates, node.hidden)[:, np.array(order)]
-    if isinstance(cell, GRU):
-        local = exact(b_h[2])
-        b_h = np.concatenate([b_h[:2], np.zeros_like(b_h[2:])])
-    if isinstance(cell, PeepholeLSTM):
-        i, o, f = (exact(p) for p in node.arrays["P"][direction].reshape(3, node.hidden))
-        local = Peepholes(i, f, o)
-    return GatedParams(w_x, w_h, exact(b_x + b_h), local)
 
 
 def _state(node: Node) -> State:
@@ -217,10 +211,11 @@ def _state(node: Node) -> State:
         return None
     arrays = {role: exact(node.arrays[role]) for role in roles}
     arrays = {role: a.swapaxes(0, 1) if node.layout else a for role, a in arrays.items()}
-    if any(a.ndim != 3 or a.shape[0] != node.directions for a in arrays.values()):
+    shapes = {a.shape[:1] + a.shape[2:] + (a.ndim, a.size) for a in arrays.values()}
+    if len(shapes) > 1 or next(iter(shapes))[:3] != (node.directions, node.hidden, 3):
         raise ValueError(
             f"{node.title} has initial states ({node.directions}, B, {node.hidden}), or (B, {node.directions}, "
-            f"{node.hidden}) for layout 1; got {[node.arrays[role].shape for role in roles]}"
+            f"{node.hidden}) for layout 1; got {brief([node.arrays[role].shape for role in roles])}"
         )
     zeros = jnp.zeros_like(arrays[roles[0]])
     h, c = (arrays.get(role, zeros) for role in ("initial_h", "initial_c"))
