@@ -157,10 +157,10 @@ def load(model: onnx.ModelProto | str | os.PathLike[str]) -> dict[str, Layer]:
     graph = proto.graph
     nodes = [node for node in graph.node if node.op_type in GATES and node.domain in ("", "ai.onnx")]
     if not 0 < len(nodes) <= MAX_NODES:
+        operators = brief(sorted({node.op_type for node in graph.node}, key=str))
         raise ValueError(
             f"load takes 1 to {MAX_NODES} RNN, GRU and LSTM nodes in the main graph; got {len(nodes)}, among the "
-            f"operators {brief(sorted({node.op_type for node in graph.node}))}. Nodes within a Loop, an If or a "
-            "function: hand them to from_node."
+            f"operators {operators}. Nodes within a Loop, an If or a function: hand them to from_node."
         )
     check_opset(proto)
     weights = _weights(nodes, tensors_of(graph), folder)

@@ -111,7 +111,7 @@ def check_finite(node: Node) -> None:
     """Raise unless all weights are finite; those that JAX traces are not looked at."""
     for role, array in node.arrays.items():
         known = role not in ("X", "sequence_lens") and not isinstance(array, jax.core.Tracer)
-        if known and not np.isfinite(np.asarray(array).astype(np.float64)).all():
+        if known and not np.isfinite(np.asarray(array)).all():
             raise ValueError(f"{node.title}: {role} has NaN or infinite numbers; weights are finite")
 
 
@@ -136,7 +136,7 @@ def _find(node: onnx.NodeProto, title: str, values: Mapping[str, Any]) -> tuple[
         if role in ("W", "R", "B", "P"):
             raise ValueError(
                 f"{title} takes {role} from {brief(names[role])}, which is not among the weights given "
-                f"({brief(sorted(values))}). If the graph computes it, fold the graph's constants first."
+                f"({brief(sorted(values, key=str))}). If the graph computes it, fold the graph's constants first."
             )
     arrays = {role: a if isinstance(a, jax.Array) else np.asarray(a) for role, a in found.items()}
     dtypes = {role: a.dtype.name for role, a in arrays.items() if role != "sequence_lens"}
@@ -153,10 +153,11 @@ def _attributes(node: onnx.NodeProto, title: str) -> dict[str, Any]:
     """The attributes that are given, each of the type that ONNX gives it."""
     known: dict[str, Any] = _ATTRIBUTES | _MORE_ATTRIBUTES[node.op_type]
     names = [attribute.name for attribute in node.attribute]
-    if set(names) - set(known):
+    unknown = sorted(set(names) - set(known), key=str)
+    if unknown:
         raise ValueError(
-            f"{title} has the attributes {brief(sorted(set(names) - set(known)))}, which are not among those of opset "
-            "7 and newer. Convert an older model with onnx.version_converter."
+            f"{title} has the attributes {brief(unknown)}, which are not among those of opset 7 and newer. Convert an "
+            "older model with onnx.version_converter."
         )
     for attribute in node.attribute:
         kind = known[attribute.name]
