@@ -12,13 +12,12 @@ from jax import export
 from onnx import helper, numpy_helper
 
 from jaxrnn import Scan
-from jaxrnn.interop.onnx import to_nodes
+from jaxrnn.interop.onnx import IR_VERSION, OPSET, to_nodes
 from jaxrnn.model import SequenceModel
 
 from .classifier import LOUDER, Classifier
 from .errors import UserError
 
-OPSET, FORMAT = 17, 8  # of ONNX
 FAR = 1e-3  # what no rounding explains
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -98,7 +97,7 @@ def onnx_graph(model: SequenceModel, params: Any, width: int, temperature: float
     nodes = [*before, *layers.nodes, *after]
     graph = helper.make_graph(nodes, "intent", [ids, lengths], out, [*weights, *layers.weights])
     opset = helper.make_opsetid("", OPSET)
-    return bytes(helper.make_model(graph, opset_imports=[opset], ir_version=FORMAT).SerializeToString())
+    return bytes(helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION).SerializeToString())
 
 
 def _arrays(params: Any) -> dict[str, np.ndarray]:

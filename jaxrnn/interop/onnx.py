@@ -1,4 +1,5 @@
-"""ONNX's operators RNN, GRU and LSTM: a node of a graph becomes a cell, its params and its initial state.
+"""ONNX's operators RNN, GRU and LSTM, in both directions: a node as a cell, its params and its initial state; a cell
+or a composite as a part of a graph (`to_nodes`), or as a model (`to_onnx`).
 
 | ONNX | jaxrnn |
 |---|---|
@@ -6,12 +7,19 @@
 | `GRU`, `linear_before_reset=1` | `GRU(H)` |
 | `GRU`, `linear_before_reset=0`, the default | `ResetBeforeGRU(H)` |
 | `LSTM`; with the input `P` | `LSTM(H)`; `PeepholeLSTM(H)` |
+| `GRU` with `clip` or other activations | `OnnxGRU(H, f, g)`, `OnnxResetBeforeGRU(H, f, g)` |
+| `LSTM` with these or `input_forget` | `OnnxLSTM(H, f, g, h, input_forget)`, `OnnxPeepholeLSTM(...)` |
 | `direction="reverse"`; `"bidirectional"` | `Backward(cell)`; `Bidirectional(cell)` |
 
 ONNX orders the gates z, r, h and i, o, f, c, and has two biases that are added to each other; here the order is
 r, z, n and i, f, g, o, and b is their sum (but for `GRU`'s Rb_h, our `params.local`). `layout` is ONNX's own matter:
-`unroll` is time-major, (T, B, D). Not supported, and refused: other activations or `clip` in GRU and LSTM, and
-`input_forget=1`.
+`unroll` is time-major, (T, B, D).
+
+Everything here follows the specification. onnxruntime 1.32 does not clip c_t before an LSTM's h, takes alpha=0 for a
+ThresholdedRelu without one, returns zeros as the states of a sequence of length 0, and refuses layout 1. The reference
+evaluator of onnx 1.23 ignores sequence_lens, clip and input_forget, and all activations of GRU and LSTM.
+
+`load` takes files from strangers: whatever is wrong with one is a ValueError of a sentence or two.
 """
 
 from __future__ import annotations
@@ -39,6 +47,8 @@ from .onnx_cells import OnnxResetBeforeGRU as OnnxResetBeforeGRU
 from .onnx_file import MAX_BYTES, MAX_NODES, check_opset, read_model, size_of, tensors_of, to_array
 from .onnx_node import GATES, Node, brief, check_finite, named, parse
 from .onnx_weights import cell_of, params_of
+from .onnx_writer import IR_VERSION as IR_VERSION
+from .onnx_writer import OPSET as OPSET
 from .onnx_writer import Part as Part
 from .onnx_writer import to_nodes as to_nodes
 from .onnx_writer import to_onnx as to_onnx
@@ -50,7 +60,8 @@ class Layer(NamedTuple):
     Attributes:
         cell: a cell, `Backward` or `Bidirectional`.
         params: its params.
-        state: the initial state, if the node's is among the weights; None for zeros, and where it comes at run time.
+        state: the initial state, if the node's is among the weights. None for zeros, and where it is an input of the
+            graph or computed in it: then it is the caller's, as lengths are.
     """
 
     cell: Any
@@ -84,7 +95,8 @@ def from_node(node: onnx.NodeProto, weights: Mapping[str, Any]) -> Layer:
         The cell, params in their own dtype, and the initial state, or None.
 
     Raises:
-        ValueError: for another operator, an attribute that is not supported, weights that are missing or do not fit.
+        ValueError: for another operator, an attribute that is not valid, weights that are missing, do not fit or are
+            not finite.
 
     >>> node = onnx.helper.make_node("LSTM", ["X", "W", "R"], ["Y"], hidden_size=4)
     >>> layer = from_node(node, {"W": np.ones((1, 16, 3), np.float32), "R": np.ones((1, 16, 4), np.float32)})
@@ -143,7 +155,8 @@ def load(model: onnx.ModelProto | str | os.PathLike[str]) -> dict[str, Layer]:
         stands between them in the graph (transposes, dense layers) is not converted.
 
     Raises:
-        ValueError: if there is no such node, one is not supported, or its weights are computed within the graph.
+        ValueError: if the file is damaged, there is no such node, or its weights are computed within the graph, not
+            finite, or in a file outside the model's folder.
 
     >>> node = onnx.helper.make_node("GRU", ["X", "W", "R"], ["Y"], name="gru")
     >>> w, r = np.ones((1, 12, 3), np.float32), np.ones((1, 12, 4), np.float32)

@@ -130,6 +130,6 @@ def _fetch(tensor: TensorProto, folder: str | None, needed: int, title: str) -> 
     except (ValueError, OSError, RuntimeError, onnx.checker.ValidationError) as error:
         raise ValueError(
             f"{title} needs {needed} bytes of the file {brief(entries.get('location', ''))} in the model's folder, "
-            f"which cannot be read: {brief(str(error))}"
+            f"which cannot be read: {str(error)[:80]}"
         ) from error
     return copy

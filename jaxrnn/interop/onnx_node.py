@@ -34,14 +34,14 @@ _MORE_ATTRIBUTES: dict[str, Any] = {
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 _short = reprlib.Repr()
-_short.maxstring, _short.maxlist, _short.maxtuple, _short.maxother = 32, 4, 6, 32
+_short.maxstring, _short.maxlist, _short.maxtuple, _short.maxother = 24, 3, 6, 24
 
 
 def brief(found: Any) -> str:
     """Return what an error message quotes of a file: its `repr`, cut to a few words.
 
     >>> len(brief("x" * 1000))
-    32
+    24
     """
     return _short.repr(found)
 

@@ -15,6 +15,7 @@ from ..drivers import Scan
 from ..dropout import Dropout, VariationalDropout
 from ..unroll import unroll
 from ..wrap import LearnedState
+from .arrays import exact
 from .backward import Backward
 from .onnx_node import ROLES, brief
 from .onnx_weights import activation_attributes, is_leaf, operator_of, weights_of
@@ -44,6 +45,8 @@ def to_onnx(
 ) -> onnx.ModelProto:
     """Return a model that computes what `unroll(cell, params, xs, lengths=lengths)` returns as ys, without a key.
 
+    The state after the last step is not among the outputs.
+
     Args:
         cell: as for `to_nodes`.
         params: its params.
@@ -64,7 +67,7 @@ def to_onnx(
     """
     part = to_nodes(cell, params, xs, ys, lengths)
     like = _outputs(cell, params)
-    kind = helper.np_dtype_to_tensor_dtype(like.dtype)
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(like.dtype))
     inputs = [helper.make_tensor_value_info(xs, kind, ("T", "B", _in_dim(params)))]
     if lengths is not None:
         inputs.append(helper.make_tensor_value_info(lengths, onnx.TensorProto.INT32, ("B",)))
@@ -77,7 +80,7 @@ def to_onnx(
 
 
 def to_nodes(cell: Any, params: Params, xs: str, ys: str, lengths: str | None = None) -> Part:
-    """Return the part of a graph that `to_onnx` makes a model of, to be put into a larger one.
+    """Return the part of a graph that `to_onnx` makes a model of, to be put into a larger one of opset `OPSET`.
 
     Args:
         cell: `Elman`, `IndRNN`, `LSTM`, `PeepholeLSTM`, `GRU`, `ResetBeforeGRU` or a cell of `from_node`; `Stack`,
@@ -98,6 +101,7 @@ def to_nodes(cell: Any, params: Params, xs: str, ys: str, lengths: str | None = 
     [['tokens', 'states.W', 'states.R', 'states.B', 'lengths'], ['states.Y', 'states.axis']]
     """
     _check_cell(cell)
+    params = jax.tree.map(exact, params)
     dtypes = {np.dtype(a.dtype).name for a in jax.tree.leaves(params)}
     if len(dtypes) != 1 or not dtypes <= set(_DTYPES):
         raise ValueError(f"ONNX takes params of one dtype, one of {_DTYPES}; got {sorted(dtypes)}. Cast them first.")

@@ -126,6 +126,14 @@ def looped(model):
     model.graph.node.append(onnx.helper.make_node("Loop", ["", ""], ["out"], body=body))
 
 
+def renamed(model):
+    """Long names for everything but the weights that the first node looks for."""
+    for number, tensor in enumerate(model.graph.initializer):
+        tensor.name = f"{number}" * 1000
+    model.graph.node[0].name = "n" * 1000
+    model.graph.node[0].input[:] = ["X", *("w" * 1000 for _ in range(2))]
+
+
 HOSTILE = {
     "a huge shape": (lambda m: tensor_of(m, "gru_W").dims.__setitem__(1, 2**62), "at most 2147483648 bytes"),
     "a huge shape without numbers": (
@@ -156,6 +164,7 @@ HOSTILE = {
     "many nodes": (lambda m: m.graph.node.extend([m.graph.node[0]] * 1000), "1 to 1000"),
     "fixed lengths": (lambda m: m.graph.node[0].input.__setitem__(4, "gru_B"), "fixes sequence_lens"),
     "a long name": (lambda m: setattr(m.graph.node[0], "name", "n" * 100000) or m.graph.initializer.pop(0), "gru_W"),
+    "long names": (renamed, "takes W from"),
     "a broken constant": (lambda m: m.graph.node[1].ClearField("attribute"), "lstm_R"),
 }
 
