@@ -34,7 +34,7 @@ class OnnxLSTM(GatedCell):
     The state is `LSTMState(h, c)`, each (*batch, H).
 
     >>> cell = OnnxLSTM(4, activation=Activation("Relu", clip=3.0), input_forget=True)
-    >>> params = cell.init(jax.random.key(0), in_dim=3)
+    >>> params = GatedParams(w_x=jnp.ones((3, 4, 4)), w_h=jnp.ones((4, 4, 4)), b=jnp.ones((4, 4)))
     >>> cell.step(params, cell.initial_state(params), jnp.ones(3))[1].shape
     (4,)
 
@@ -107,7 +107,7 @@ class OnnxGRU(GatedCell):
     The state is h (*batch, H); `params.local` is b_hn (H,).
 
     >>> cell = OnnxGRU(4, gate_activation=Activation("HardSigmoid", 0.2, 0.5))
-    >>> params = cell.init(jax.random.key(0), in_dim=3)
+    >>> params = GatedParams(jnp.ones((3, 3, 4)), jnp.ones((4, 3, 4)), b=jnp.ones((3, 4)), local=jnp.ones(4))
     >>> cell.step(params, cell.initial_state(params), jnp.ones(3))[1].shape
     (4,)
     """
