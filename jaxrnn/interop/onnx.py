@@ -130,7 +130,8 @@ def run_node(node: onnx.NodeProto, inputs: Mapping[str, Any]) -> Outputs:
     """
     parsed = parse(node, inputs)
     if parsed.missing:
-        raise ValueError(f"{parsed.title} has the inputs {parsed.missing}, which are not given; got {sorted(inputs)}")
+        given = brief(sorted(inputs, key=str))
+        raise ValueError(f"{parsed.title} has the inputs {parsed.missing}, which are not given; got {given}")
     cell, params, state = _layer(parsed)
     xs = parsed.arrays["X"]
     xs = xs.swapaxes(0, 1) if parsed.layout else xs
