@@ -12,7 +12,7 @@ from .task import Answer, Task
 
 def answering(task: Task) -> Answer:
     """Answer in a session, all of whose options are left alone."""
-    graph = onnx_graph(task.params, task.config.hidden, task.utterances[0].shape[1], temperature=1.0)
+    graph = onnx_graph(task.model, task.params, task.utterances[0].shape[1], temperature=1.0)
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
 
     def answer(ids: np.ndarray) -> np.ndarray:

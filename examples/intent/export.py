@@ -1,4 +1,4 @@
-"""The classifier for other programs: ONNX with a native GRU node, and JAX's own portable form."""
+"""The classifier for other programs: ONNX, whose GRU `jaxrnn.interop.onnx` writes, and JAX's own portable form."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import onnx
 from jax import export
 from onnx import helper, numpy_helper
 
-from jaxrnn import GatedParams, Scan
+from jaxrnn import Scan
+from jaxrnn.interop.onnx import IR_VERSION, OPSET, to_nodes
+from jaxrnn.model import SequenceModel
 
 from .classifier import LOUDER, Classifier
 from .errors import UserError
 
-OPSET, FORMAT = 17, 8  # of ONNX
-ORDER = (1, 0, 2)  # of the gates: ours are r, z, n, ONNX's z, r, h
 FAR = 1e-3  # what no rounding explains
 PLATFORMS = ("cpu", "cuda", "tpu")
 
-# The nodes of the graph before the GRU, and after it: operator, inputs, outputs, attributes.
+# The nodes of the graph before the layers, and after them: operator, inputs, outputs, attributes.
 EMBED: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
     ("Split", ["ids", "split"], ["word", "grams"], {"axis": 2}),
     ("Gather", ["table", "word"], ["words"], {}),  # row 0 is zero: nothing counts for nothing
@@ -37,8 +37,6 @@ EMBED: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
     ("Add", ["own", "mean"], ["xs"], {}),  # (T, B, F)
 ]
 ANSWER: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
-    ("Transpose", ["by_direction"], ["by_row"], {"perm": [0, 2, 1, 3]}),
-    ("Reshape", ["by_row", "flat"], ["ys"], {}),  # (T, B, H of each direction)
     ("Shape", ["ids"], ["length"], {"start": 0, "end": 1}),
     ("Squeeze", ["length"], ["steps"], {}),
     ("Range", ["zero", "steps", "step"], ["times"], {}),
@@ -76,21 +74,14 @@ def to_jax(classifier: Classifier) -> bytes:
 
 def to_onnx(classifier: Classifier) -> bytes:
     """Give a model of ONNX: ids (T, B, N) and lengths (B,), int32, to logits and calibrated probabilities (B, K)."""
-    params, temperature = classifier.params.model, classifier.calibration.temperature
-    return onnx_graph(params, classifier.config.hidden, classifier.vocabulary.width, temperature)
+    temperature = classifier.calibration.temperature
+    return onnx_graph(classifier.model, classifier.params.model, classifier.vocabulary.width, temperature)
 
 
-def onnx_graph(params: Any, hidden: int, width: int, temperature: float) -> bytes:
-    """Give the model of these params: H hidden units, bags of N ids."""
-    node, layers = helper.make_node, params.layers[0][1]
-    directions = [layers] if isinstance(layers, GatedParams) else list(layers)
-    gru = {"hidden_size": hidden, "linear_before_reset": 1}
-    gru["direction"] = "forward" if len(directions) == 1 else "bidirectional"
-    nodes = [
-        *(node(*rest, **more) for *rest, more in EMBED),
-        node("GRU", ["xs", "w", "r", "b", "lengths"], ["by_direction"], **gru),
-        *(node(*rest, **more) for *rest, more in ANSWER),
-    ]
+def onnx_graph(model: SequenceModel, params: Any, width: int, temperature: float) -> bytes:
+    """Return the graph of a model for bags of N ids."""
+    layers = to_nodes(model.layers.layers[0].cell, params.layers[0], "xs", "ys", "lengths")
+    before, after = ([helper.make_node(*rest, **more) for *rest, more in part] for part in (EMBED, ANSWER))
     outputs = params.readout.c.shape[0]
     ids = helper.make_tensor_value_info("ids", onnx.TensorProto.INT32, ("T", "B", width))
     lengths = helper.make_tensor_value_info("lengths", onnx.TensorProto.INT32, ("B",))
@@ -98,25 +89,23 @@ def onnx_graph(params: Any, hidden: int, width: int, temperature: float) -> byte
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ("B", outputs))
         for name in ("logits", "probabilities")
     ]
-    arrays = _arrays(params, directions) | {
+    arrays = _arrays(params) | {
         "split": np.array([1, width - 1]),
-        "flat": np.array([0, 0, hidden * len(directions)]),
         "temperature": np.array(temperature, np.float32),
     }
     weights = [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in arrays.items()]
-    graph = helper.make_graph(nodes, "intent", [ids, lengths], out, weights)
+    nodes = [*before, *layers.nodes, *after]
+    graph = helper.make_graph(nodes, "intent", [ids, lengths], out, [*weights, *layers.weights])
     opset = helper.make_opsetid("", OPSET)
-    return bytes(helper.make_model(graph, opset_imports=[opset], ir_version=FORMAT).SerializeToString())
+    return bytes(helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION).SerializeToString())
 
 
-def _arrays(params: Any, directions: list[GatedParams]) -> dict[str, np.ndarray]:
-    """Give weights and constants under their names in the graph."""
+def _arrays(params: Any) -> dict[str, np.ndarray]:
+    """Return weights and constants under their names in the graph."""
     table = np.array(params.embed)
     table[0] = 0
-    made = [_direction(jax.tree.map(np.asarray, p)) for p in directions]
     return {
         "table": table,
-        **{name: np.stack([weights[name] for weights in made]) for name in ("w", "r", "b")},
         "v": np.asarray(params.readout.v),
         "c": np.asarray(params.readout.c),
         "two": np.array([2]),
@@ -130,15 +119,6 @@ def _arrays(params: Any, directions: list[GatedParams]) -> dict[str, np.ndarray]
         "least": np.array(1, np.float32),
         "lowest": np.array(-np.inf, np.float32),
     }
-
-
-def _direction(params: GatedParams) -> dict[str, np.ndarray]:
-    """Give the weights of one direction, the gates in ONNX's order; its second bias is b_hn and zeros."""
-    order = np.array(ORDER)
-    second = np.zeros_like(params.b)
-    second[2] = params.local
-    w, r = (weights[:, order].transpose(1, 2, 0).reshape(-1, len(weights)) for weights in (params.w_x, params.w_h))
-    return {"w": w, "r": r, "b": np.concatenate([params.b[order].ravel(), second[order].ravel()])}
 
 
 def check_jax(classifier: Classifier, content: bytes) -> str:

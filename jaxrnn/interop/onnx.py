@@ -1,17 +1,25 @@
-"""ONNX's operators RNN, GRU and LSTM: a node of a graph becomes a cell, its params and its initial state.
+"""ONNX's operators RNN, GRU and LSTM, in both directions: a node as a cell, its params and its initial state; a cell
+or a composite as a part of a graph (`to_nodes`), or as a model (`to_onnx`).
 
 | ONNX | jaxrnn |
 |---|---|
-| `RNN` | `Elman(H, activation=f)`, any activation and `clip` |
+| `RNN` | `Elman(H, activation=f)` |
 | `GRU`, `linear_before_reset=1` | `GRU(H)` |
 | `GRU`, `linear_before_reset=0`, the default | `ResetBeforeGRU(H)` |
 | `LSTM`; with the input `P` | `LSTM(H)`; `PeepholeLSTM(H)` |
+| `LSTM` with an `h` that is not its `g`, or `input_forget` | `OnnxLSTM(H, f, g, h, input_forget)`; `OnnxPeepholeLSTM` |
+| other activations, `clip` | `gate_activation=f`, `activation=g`, as functions of JAX or as `Activation` |
 | `direction="reverse"`; `"bidirectional"` | `Backward(cell)`; `Bidirectional(cell)` |
 
 ONNX orders the gates z, r, h and i, o, f, c, and has two biases that are added to each other; here the order is
 r, z, n and i, f, g, o, and b is their sum (but for `GRU`'s Rb_h, our `params.local`). `layout` is ONNX's own matter:
-`unroll` is time-major, (T, B, D). Not supported, and refused: other activations or `clip` in GRU and LSTM, and
-`input_forget=1`.
+`unroll` is time-major, (T, B, D).
+
+Everything here follows the specification. onnxruntime 1.32 does not clip c_t before an LSTM's h, takes alpha=0 for a
+ThresholdedRelu without one, returns zeros as the states of a sequence of length 0, and refuses layout 1. The reference
+evaluator of onnx 1.23 ignores sequence_lens, clip and input_forget, and all activations of GRU and LSTM.
+
+`load` takes files from strangers: whatever is wrong with one is a ValueError of a sentence or two.
 """
 
 from __future__ import annotations
@@ -24,21 +32,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..cell import GatedParams, Params, State
-from ..cells import GRU, LSTM, Elman, LSTMState, PeepholeLSTM, ResetBeforeGRU
-from ..cells.peephole_lstm import Peepholes
+from ..cell import Params, State
+from ..cells import LSTMState
 from ..compose import Bidirectional, Both
 from ..extras import extra
 from ..unroll import unroll
-from .arrays import exact, split_gates
+from .arrays import exact
 from .backward import Backward as Backward
-from .onnx_node import GATES, Node, parse
+from .onnx_activations import Activation as Activation
+from .onnx_cells import OnnxLSTM as OnnxLSTM
+from .onnx_cells import OnnxPeepholeLSTM as OnnxPeepholeLSTM
+from .onnx_file import MAX_BYTES, MAX_NODES, check_opset, read_model, size_of, tensors_of, to_array
+from .onnx_node import GATES, Node, brief, check_finite, named, parse
+from .onnx_weights import cell_of, params_of
+from .onnx_writer import IR_VERSION as IR_VERSION
+from .onnx_writer import OPSET as OPSET
+from .onnx_writer import Part as Part
+from .onnx_writer import to_nodes as to_nodes
+from .onnx_writer import to_onnx as to_onnx
 
 with extra("onnx"):
     import onnx
-
-# where our r, z, n stand in ONNX's z, r, h, and our i, f, g, o in its i, o, f, c
-_ORDERS = {"RNN": (0,), "GRU": (1, 0, 2), "LSTM": (0, 2, 3, 1)}
 
 
 class Layer(NamedTuple):
@@ -47,7 +61,8 @@ class Layer(NamedTuple):
     Attributes:
         cell: a cell, `Backward` or `Bidirectional`.
         params: its params.
-        state: the initial state, if the node's is among the weights; None for zeros, and where it comes at run time.
+        state: the initial state, if the node's is among the weights. None for zeros, and where it is an input of the
+            graph or computed in it: then it is the caller's, as lengths are.
     """
 
     cell: Any
@@ -81,14 +96,17 @@ def from_node(node: onnx.NodeProto, weights: Mapping[str, Any]) -> Layer:
         The cell, params in their own dtype, and the initial state, or None.
 
     Raises:
-        ValueError: for another operator, an attribute that is not supported, weights that are missing or do not fit.
+        ValueError: for another operator, an attribute that is not valid, weights that are missing, do not fit or are
+            not finite.
 
     >>> node = onnx.helper.make_node("LSTM", ["X", "W", "R"], ["Y"], hidden_size=4)
     >>> layer = from_node(node, {"W": np.ones((1, 16, 3), np.float32), "R": np.ones((1, 16, 4), np.float32)})
     >>> layer.cell == LSTM(4), layer.params.w_x.shape
     (True, (3, 4, 4))
     """
-    return _layer(parse(node, weights))
+    parsed = parse(node, weights)
+    check_finite(parsed)
+    return _layer(parsed)
 
 
 def run_node(node: onnx.NodeProto, inputs: Mapping[str, Any]) -> Outputs:
@@ -113,7 +131,8 @@ def run_node(node: onnx.NodeProto, inputs: Mapping[str, Any]) -> Outputs:
     """
     parsed = parse(node, inputs)
     if parsed.missing:
-        raise ValueError(f"{parsed.title} has the inputs {parsed.missing}, which are not given; got {sorted(inputs)}")
+        given = brief(sorted(inputs, key=str))
+        raise ValueError(f"{parsed.title} has the inputs {parsed.missing}, which are not given; got {given}")
     cell, params, state = _layer(parsed)
     xs = parsed.arrays["X"]
     xs = xs.swapaxes(0, 1) if parsed.layout else xs
@@ -138,7 +157,8 @@ def load(model: onnx.ModelProto | str | os.PathLike[str]) -> dict[str, Layer]:
         stands between them in the graph (transposes, dense layers) is not converted.
 
     Raises:
-        ValueError: if there is no such node, one is not supported, or its weights are computed within the graph.
+        ValueError: if the file is damaged, there is no such node, or its weights are computed within the graph, not
+            finite, or in a file outside the model's folder.
 
     >>> node = onnx.helper.make_node("GRU", ["X", "W", "R"], ["Y"], name="gru")
     >>> w, r = np.ones((1, 12, 3), np.float32), np.ones((1, 12, 4), np.float32)
@@ -147,67 +167,53 @@ def load(model: onnx.ModelProto | str | os.PathLike[str]) -> dict[str, Layer]:
     >>> load(onnx.helper.make_model(graph))["gru"].cell == ResetBeforeGRU(4)
     True
     """
-    proto = model if isinstance(model, onnx.ModelProto) else onnx.load(model)
+    folder = None if isinstance(model, onnx.ModelProto) else os.path.dirname(os.path.abspath(model))
+    proto = model if isinstance(model, onnx.ModelProto) else read_model(model)
     graph = proto.graph
-    nodes = [node for node in graph.node if node.op_type in ("RNN", "GRU", "LSTM") and node.domain in ("", "ai.onnx")]
-    if not nodes:
+    nodes = [node for node in graph.node if node.op_type in GATES and node.domain in ("", "ai.onnx")]
+    if not 0 < len(nodes) <= MAX_NODES:
+        operators = brief(sorted({node.op_type for node in graph.node}, key=str))
         raise ValueError(
-            f"the main graph has no RNN, GRU or LSTM; it has {sorted({node.op_type for node in graph.node})}. Nodes "
-            "within a Loop, an If or a function: hand them to from_node."
+            f"load takes 1 to {MAX_NODES} RNN, GRU and LSTM nodes in the main graph; got {len(nodes)}, among the "
+            f"operators {operators}. Nodes within a Loop, an If or a function: hand them to from_node."
         )
-    tensors = _tensors(graph)
-    wanted = {name for node in nodes for name in node.input if name in tensors}
-    weights = {name: onnx.numpy_helper.to_array(tensors[name]) for name in wanted}
+    check_opset(proto)
+    weights = _weights(nodes, tensors_of(graph), folder)
     layers: dict[str, Layer] = {}
     for node in nodes:
-        name = node.name or next(filter(None, node.output))
+        name = node.name or next(filter(None, node.output), "")
         if name in layers:
-            raise ValueError(f"two nodes have the name {name!r}; ONNX wants names to be unique. Rename one.")
+            raise ValueError(f"two nodes have the name {brief(name)}; ONNX wants names to be unique. Rename one.")
         layers[name] = from_node(node, weights)
     return layers
 
 
-def _tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """What the graph holds, by name: initializers and constants."""
-    constants = [node for node in graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"]
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    return tensors | {node.output[0]: node.attribute[0].t for node in constants}
+def _weights(
+    nodes: list[onnx.NodeProto], tensors: Mapping[str, onnx.TensorProto], folder: str | None
+) -> dict[str, np.ndarray]:
+    """The weights of nodes, by their names in the graph."""
+    inputs = [pair for node in nodes for pair in named(node).items() if pair[1] in tensors]
+    for role, name in inputs:
+        if role == "sequence_lens":
+            raise ValueError(
+                f"the graph fixes sequence_lens, {brief(name)}, which is no part of a Layer. Hand the node to "
+                "from_node, and lengths to unroll."
+            )
+    wanted = [name for role, name in inputs if role != "X"]
+    total = sum(size_of(tensors[name]) for name in wanted)
+    if total > MAX_BYTES:
+        raise ValueError(f"all nodes together have at most {MAX_BYTES} bytes of weights; got {total}")
+    return {name: to_array(tensors[name], folder) for name in set(wanted)}
 
 
 def _layer(node: Node) -> Layer:
     """The cell, the params and the state of a node."""
-    cells = [_cell(node, direction) for direction in range(node.directions)]
-    params = [_params(node, cell, direction) for direction, cell in enumerate(cells)]
+    cells = [cell_of(node, direction) for direction in range(node.directions)]
+    params = [params_of(node, cell, direction) for direction, cell in enumerate(cells)]
     state = _state(node)
     if node.directions == 2:
         return Layer(Bidirectional(cells[0], None if cells[0] == cells[1] else cells[1]), Both(*params), state)
     return Layer(Backward(cells[0]) if node.reverse else cells[0], params[0], state)
-
-
-def _cell(node: Node, direction: int) -> Any:
-    """The cell of one direction."""
-    if node.op == "RNN":
-        return Elman(node.hidden, activation=node.functions[direction])
-    if node.op == "GRU":
-        return GRU(node.hidden) if node.reset_after else ResetBeforeGRU(node.hidden)
-    return PeepholeLSTM(node.hidden) if "P" in node.arrays else LSTM(node.hidden)
-
-
-def _params(node: Node, cell: Any, direction: int) -> GatedParams:
-    """The params of one direction."""
-    gates, order = GATES[node.op], _ORDERS[node.op]
-    w_x, w_h = (exact(split_gates(node.arrays[role][direction], gates, order)) for role in ("W", "R"))
-    local: Any = ()
-    b_x = b_h = np.zeros((gates, node.hidden), w_x.dtype)
-    if "B" in node.arrays:
-        b_x, b_h = node.arrays["B"][direction].reshape(2, gates, node.hidden)[:, np.array(order)]
-    if isinstance(cell, GRU):
-        local = exact(b_h[2])
-        b_h = np.concatenate([b_h[:2], np.zeros_like(b_h[2:])])
-    if isinstance(cell, PeepholeLSTM):
-        i, o, f = (exact(p) for p in node.arrays["P"][direction].reshape(3, node.hidden))
-        local = Peepholes(i, f, o)
-    return GatedParams(w_x, w_h, exact(b_x + b_h), local)
 
 
 def _state(node: Node) -> State:
@@ -220,10 +226,11 @@ def _state(node: Node) -> State:
         return None
     arrays = {role: exact(node.arrays[role]) for role in roles}
     arrays = {role: a.swapaxes(0, 1) if node.layout else a for role, a in arrays.items()}
-    if any(a.ndim != 3 or a.shape[0] != node.directions for a in arrays.values()):
+    shapes = {a.shape[:1] + a.shape[2:] + (a.ndim, a.size) for a in arrays.values()}
+    if len(shapes) > 1 or next(iter(shapes))[:3] != (node.directions, node.hidden, 3):
         raise ValueError(
             f"{node.title} has initial states ({node.directions}, B, {node.hidden}), or (B, {node.directions}, "
-            f"{node.hidden}) for layout 1; got {[node.arrays[role].shape for role in roles]}"
+            f"{node.hidden}) for layout 1; got {brief([node.arrays[role].shape for role in roles])}"
         )
     zeros = jnp.zeros_like(arrays[roles[0]])
     h, c = (arrays.get(role, zeros) for role in ("initial_h", "initial_c"))

@@ -1,15 +1,18 @@
-"""The activation functions of ONNX's recurrent operators, as values that compare and hash."""
+"""The activation functions of ONNX's recurrent operators, as values that compare, hash and pickle."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-_PLAIN: dict[str, Callable[[jax.Array], jax.Array]] = {
+Function = Callable[[jax.Array], jax.Array]
+
+_PLAIN: dict[str, Function] = {
     "Tanh": jnp.tanh,
     "Relu": jax.nn.relu,
     "Sigmoid": jax.nn.sigmoid,
@@ -39,7 +42,7 @@ _NAMES = {name.lower(): name for name in (*_PLAIN, *_SCALED)}
 
 @dataclasses.dataclass(frozen=True)
 class Activation:
-    """An activation function that has numbers of its own: f(clip(x, -c, c); α, β).
+    """An activation function of ONNX: f(clip(x, -c, c); α, β).
 
     Args:
         name: as ONNX names it.
@@ -56,6 +59,20 @@ class Activation:
     beta: float | None = None
     clip: float | None = None
 
+    def __post_init__(self) -> None:
+        """Check the name and the numbers."""
+        if self.name not in _NAMES.values():
+            raise ValueError(
+                f"ONNX has the activations {', '.join(sorted(_NAMES.values()))} here; got {self.name[:32]!r}"
+            )
+        for key, default in zip(("alpha", "beta"), _DEFAULTS.get(self.name, (None, None)), strict=True):
+            number = getattr(self, key)
+            if (default is None) != (number is None) or (number is not None and not math.isfinite(number)):
+                needed = "no" if default is None else "a finite"
+                raise ValueError(f"the activation {self.name} needs {needed} {key}; got {key}={number}")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip is a threshold above 0, or left out for none; got clip={self.clip}")
+
     def __call__(self, x: jax.Array) -> jax.Array:
         """Apply it, elementwise."""
         if self.clip is not None:
@@ -63,10 +80,35 @@ class Activation:
         return _PLAIN[self.name](x) if self.name in _PLAIN else _SCALED[self.name](x, self.alpha, self.beta)
 
 
-def activations(
-    names: list[str], alphas: list[float], betas: list[float], clip: float | None
-) -> list[Callable[[jax.Array], jax.Array]]:
-    """Give the functions that a node names; each takes the next alpha and beta, if it has such a number.
+_OF_JAX: dict[Function, Activation] = {
+    **{function: Activation(name) for name, function in _PLAIN.items()},
+    jax.nn.leaky_relu: Activation("LeakyRelu", 0.01),
+    jax.nn.elu: Activation("Elu", 1.0),
+    jax.nn.hard_sigmoid: Activation("HardSigmoid", 1 / 6, 0.5),
+    jax.nn.identity: Activation("Affine", 1.0, 0.0),
+}
+
+
+def to_jax(activation: Activation) -> Function:
+    """Return the function of JAX that is equal to an activation without numbers; any other activation itself.
+
+    >>> to_jax(Activation("Tanh")) is jnp.tanh
+    True
+    """
+    return activation if activation.clip else _PLAIN.get(activation.name, activation)
+
+
+def from_jax(function: Function) -> Activation | None:
+    """Return a function as ONNX names it, None if ONNX does not have it.
+
+    >>> from_jax(jax.nn.elu)
+    Activation(name='Elu', alpha=1.0, beta=None, clip=None)
+    """
+    return function if isinstance(function, Activation) else _OF_JAX.get(function)
+
+
+def activations(names: list[str], alphas: list[float], betas: list[float], clip: float | None) -> list[Activation]:
+    """Return the functions that a node names; each takes the next alpha and beta, if it has such a number.
 
     Raises:
         ValueError: for a name that ONNX does not have here, and for too few or too many numbers.
@@ -77,22 +119,19 @@ def activations(
     Activation(name='LeakyRelu', alpha=0.5, beta=None, clip=None)
     """
     rest = {"alpha": list(alphas), "beta": list(betas)}
-    functions: list[Callable[[jax.Array], jax.Array]] = []
+    functions = []
     for given in names:
-        if given.lower() not in _NAMES:
-            raise ValueError(f"ONNX has the activations {sorted(_NAMES.values())} here; got {given!r}")
-        name = _NAMES[given.lower()]
+        name = _NAMES.get(given.lower(), given)
         numbers = {}
         for key, default in zip(rest, _DEFAULTS.get(name, (None, None)), strict=True):
             numbers[key] = rest[key].pop(0) if default is not None and rest[key] else default
             if numbers[key] == REQUIRED:
                 raise ValueError(f"{name} needs an {key}; the node has too few in activation_{key}")
-        scaled = clip is not None or name in _SCALED
-        functions.append(Activation(name, **numbers, clip=clip) if scaled else _PLAIN[name])
-    left = {key: values for key, values in rest.items() if values}
-    if left and any(isinstance(f, Activation) and f.name in _SCALED for f in functions):
+        functions.append(Activation(name, **numbers, clip=clip))
+    left = sum(map(len, rest.values()))
+    if left and any(f.name in _SCALED for f in functions):
         raise ValueError(
-            f"the activations {names} take fewer numbers than the node has: {left} are left over. Each function takes "
-            "the next alpha and beta if it has such a number; leave out those of the others."
+            f"{left} numbers of activation_alpha and activation_beta are left over. Each function takes the next alpha "
+            "and beta if it has such a number; leave out those of the others."
         )
     return functions

@@ -1,5 +1,6 @@
 """ONNX's own node tests, and what they leave out against the equations of its specification."""
 
+import pickle
 import warnings
 
 import jax
@@ -7,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn import GRU, LSTM, Bidirectional, Elman, PeepholeLSTM, ResetBeforeGRU, Scan, unroll
+from jaxrnn import BPTT, GRU, LSTM, Bidirectional, Elman, GatedCell, PeepholeLSTM, ResetBeforeGRU, Scan, unroll
 
 onnx = pytest.importorskip("onnx", reason="onnx is an extra")
 interop = pytest.importorskip("jaxrnn.interop.onnx", reason="it needs onnx")
+from .onnx_nodes import GATES, B, H, a_node, sigmoid, spec  # noqa: E402  # it needs onnx
 
-T, B, D, H = 4, 3, 2, 3
-GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 SIMPLE = ["defaults", "with_initial_bias", "batchwise", "reverse", "bidirectional"]
 NODE_TESTS = [f"test_{op}_{form}" for op in ("simple_rnn", "gru", "lstm") for form in SIMPLE]
 NODE_TESTS += ["test_rnn_seq_length", "test_gru_seq_length", "test_lstm_with_peepholes"]
@@ -47,62 +47,6 @@ def test_node(node_tests, name):
                 assert output.shape == want[name].shape
                 assert output.dtype == want[name].dtype
                 np.testing.assert_allclose(output, want[name], rtol=1e-5, atol=1e-6)
-
-
-INPUTS = ["X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"]
-
-
-def a_node(op, *, directions=1, layout=0, without=(), **attributes):
-    """A node that has every input, and the inputs."""
-    rng, rows = np.random.default_rng(0), GATES[op] * H
-    shapes = {"X": (T, B, D), "W": (directions, rows, D), "R": (directions, rows, H), "B": (directions, 2 * rows)}
-    shapes |= {"initial_h": (directions, B, H), "initial_c": (directions, B, H), "P": (directions, 3 * H)}
-    inputs = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    inputs["sequence_lens"] = np.array([T, 2, 0], np.int32)
-    if layout:
-        inputs |= {name: inputs[name].swapaxes(0, 1) for name in ("X", "initial_h", "initial_c")}
-        attributes["layout"] = layout
-    names = INPUTS if op == "LSTM" else INPUTS[:6]
-    names = ["" if name in without else name for name in names]
-    node = onnx.helper.make_node(op, names, ["Y", "Y_h", "Y_c"], hidden_size=H, **attributes)
-    return node, {name: inputs[name] for name in names if name}
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def spec_step(op, x, h, c, weights, reset_after, f):
-    """One step of one row, as the operators' documentation writes it: W[iofc] and W[zrh]."""
-    w, r, w_b, r_b, p = weights
-    if op == "RNN":
-        return f(x @ w[0].T + h @ r[0].T + w_b[0] + r_b[0]), c
-    if op == "GRU":
-        z, reset = (sigmoid(x @ w[k].T + h @ r[k].T + w_b[k] + r_b[k]) for k in (0, 1))
-        inner = reset * (h @ r[2].T + r_b[2]) if reset_after else (reset * h) @ r[2].T + r_b[2]
-        return (1 - z) * np.tanh(x @ w[2].T + inner + w_b[2]) + z * h, c
-    i, o, forget, g = (x @ w[k].T + h @ r[k].T + w_b[k] + r_b[k] for k in range(4))
-    new = sigmoid(forget + p[2] * c) * c + sigmoid(i + p[0] * c) * np.tanh(g)
-    return sigmoid(o + p[1] * new) * np.tanh(new), new
-
-
-def spec(op, inputs, *, reverse=(False,), reset_after=False, f=np.tanh):
-    """Y (T, directions, B, H), Y_h and Y_c of layout 0, row by row, in float64."""
-    gates, directions = GATES[op], len(reverse)
-    y = np.zeros((T, directions, B, H))
-    ends = np.zeros((2, directions, B, H))
-    for d, backward in enumerate(reverse):
-        w, r = (inputs[name][d].reshape(gates, H, -1) for name in ("W", "R"))
-        w_b, r_b = inputs.get("B", np.zeros((directions, 2 * gates * H)))[d].reshape(2, gates, H)
-        p = inputs.get("P", np.zeros((directions, 3 * H)))[d].reshape(3, H)
-        for b in range(B):
-            h, c = (inputs.get(name, np.zeros((directions, B, H)))[d, b] for name in ("initial_h", "initial_c"))
-            times = range(inputs["sequence_lens"][b])
-            for t in reversed(times) if backward else times:
-                h, c = spec_step(op, inputs["X"][t, b], h, c, (w, r, w_b, r_b, p), reset_after, f)
-                y[t, d, b] = h
-            ends[:, d, b] = h, c
-    return y, *ends
 
 
 DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
@@ -160,8 +104,74 @@ def test_rnn_takes_every_activation(name):
     assert hash(cell) == hash(interop.from_node(node, inputs).cell)
     y = inputs["X"][0]
     state, y = cell.step(params, state, y)
-    want = spec("RNN", inputs | {"sequence_lens": np.ones(B, int)}, f=f)[0][0, 0]
+    want = spec("RNN", inputs | {"sequence_lens": np.ones(B, int)}, functions=(f,))[0][0, 0]
     np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-6)
+
+
+def clipped(f):
+    return lambda x: f(np.clip(x, -0.4, 0.4))
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def hard_sigmoid(x):
+    return np.clip(0.2 * x + 0.5, 0, 1)
+
+
+ALL_CLIPPED = [clipped(sigmoid), clipped(np.tanh), clipped(np.tanh)]
+GENERAL = {  # operator, inputs left out, attributes, activations of the specification, those of onnxruntime
+    "lstm-clip": ("LSTM", (), {"clip": 0.4}, ALL_CLIPPED, [*ALL_CLIPPED[:2], np.tanh]),
+    "lstm-input_forget": ("LSTM", ("P",), {"input_forget": 1}, None, None),
+    "lstm-input_forget-peepholes": ("LSTM", (), {"input_forget": 1}, None, None),
+    "lstm-activations": (
+        "LSTM",
+        ("P",),
+        {"activations": ["HardSigmoid", "Softsign", "Relu"]},
+        [hard_sigmoid, ACTIVATIONS["Softsign"][1], relu],
+        [hard_sigmoid, ACTIVATIONS["Softsign"][1], relu],
+    ),
+    "gru-clip-reset_after": ("GRU", (), {"clip": 0.4, "linear_before_reset": 1}, ALL_CLIPPED, ALL_CLIPPED),
+    "gru-activations": (
+        "GRU",
+        (),
+        {"activations": ["HardSigmoid", "LeakyRelu"], "activation_alpha": [0.2, 0.25]},
+        [hard_sigmoid, lambda x: np.where(x >= 0, x, 0.25 * x)],
+        [hard_sigmoid, lambda x: np.where(x >= 0, x, 0.25 * x)],
+    ),
+}
+
+
+@pytest.mark.parametrize("variant", GENERAL)
+def test_clip_input_forget_and_activations_are_the_specifications(variant):
+    op, without, attributes, functions, theirs = GENERAL[variant]
+    node, inputs = a_node(op, without=without, **attributes)
+    more = {"reset_after": bool(attributes.get("linear_before_reset")), "coupled": "input_forget" in attributes}
+    for got, wanted in zip(interop.run_node(node, inputs), spec(op, inputs, functions=functions, **more), strict=True):
+        if got is not None:
+            np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is an optional peer: pip install jaxrnn[peers]")
+    kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(a.dtype) for name, a in inputs.items()}
+    infos = [onnx.helper.make_tensor_value_info(name, kind, inputs[name].shape) for name, kind in kinds.items()]
+    node.output[:] = ["Y"]
+    output = onnx.helper.make_tensor_value_info("Y", kinds["X"], None)
+    graph = onnx.helper.make_graph([node], "graph", infos, [output])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    want = spec(op, inputs, functions=theirs, **more)[0]
+    np.testing.assert_allclose(session.run(["Y"], inputs)[0], want, rtol=1e-5, atol=1e-6)
+
+
+def test_gated_cells_of_nodes_take_every_driver():
+    attributes = {"clip": 0.4, "input_forget": 1, "activations": ["HardSigmoid", "Softsign", "Elu"]}
+    node, inputs = a_node("LSTM", **attributes)
+    cell, params, state = interop.from_node(node, inputs)
+    assert isinstance(cell, GatedCell)
+    assert pickle.loads(pickle.dumps(cell)) == cell
+    loss = lambda params, driver: jnp.square(unroll(cell, params, inputs["X"], state, driver=driver)[1]).sum()
+    gradients = [jax.jit(jax.grad(loss), static_argnums=1)(params, driver) for driver in (Scan(), BPTT(chunk=2))]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *gradients)
 
 
 def test_each_direction_has_its_own_activation():
@@ -201,84 +211,3 @@ def test_run_node_is_differentiable_and_compiles():
     ahead = w + 1e-2 * gradient / jnp.linalg.norm(gradient)
     slope = (loss(ahead) - loss(2 * w - ahead)) / 2e-2
     np.testing.assert_allclose(slope, jnp.linalg.norm(gradient), rtol=1e-2)
-
-
-def a_model():
-    """Two layers: a GRU with a name, an LSTM without, whose initial state is among the weights."""
-    gru, gru_inputs = a_node("GRU", without=["sequence_lens", "initial_h"])
-    lstm, lstm_inputs = a_node("LSTM", without=["sequence_lens", "P"])
-    gru.name = "encoder"
-    tensors = []
-    for prefix, node, inputs in (("gru_", gru, gru_inputs), ("lstm_", lstm, lstm_inputs)):
-        node.input[:] = [name and prefix + name for name in node.input]
-        node.output[:] = [prefix + name for name in node.output]
-        tensors += [onnx.numpy_helper.from_array(a, prefix + name) for name, a in inputs.items() if name != "X"]
-    constant = onnx.helper.make_node("Constant", [], ["lstm_R"], value=next(t for t in tensors if t.name == "lstm_R"))
-    tensors = [tensor for tensor in tensors if tensor.name != "lstm_R"]
-    return onnx.helper.make_model(onnx.helper.make_graph([gru, constant, lstm], "graph", [], [], tensors))
-
-
-def test_load_converts_the_nodes_of_a_model(tmp_path):
-    model = a_model()
-    onnx.save(model, tmp_path / "model.onnx")
-    layers = interop.load(tmp_path / "model.onnx")
-    assert list(layers) == ["encoder", "lstm_Y"]
-    assert layers["encoder"].cell == interop.load(model)["encoder"].cell == ResetBeforeGRU(H)
-    assert layers["encoder"].state is None
-    _, inputs = a_node("LSTM", without=["P"])
-    cell, params, state = layers["lstm_Y"]
-    last, ys = unroll(cell, params, inputs["X"], state, driver=Scan())
-    y, h, c = spec("LSTM", {n: a for n, a in inputs.items() if n != "P"} | {"sequence_lens": np.full(B, T)})
-    for got, want in [(ys, y[:, 0]), (last.h, h[0]), (last.c, c[0])]:
-        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
-
-
-REFUSED = {
-    "operator": (lambda: (onnx.helper.make_node("Conv", ["X"], ["Y"]), {}), "Conv"),
-    "attribute": (lambda: a_node("RNN", output_sequence=1), "output_sequence"),
-    "input_forget": (lambda: a_node("LSTM", input_forget=1), "input_forget"),
-    "clip": (lambda: a_node("GRU", clip=1.0), "clip"),
-    "activations": (lambda: a_node("LSTM", activations=["Relu", "Tanh", "Tanh"]), "Relu"),
-    "count": (lambda: a_node("RNN", activations=["Relu", "Relu"]), "has 1 activations"),
-    "name": (lambda: a_node("RNN", activations=["Gelu"]), "Gelu"),
-    "no alpha": (lambda: a_node("RNN", activations=["Affine"]), "needs an alpha"),
-    "too many alphas": (lambda: a_node("RNN", activations=["Elu"], activation_alpha=[1.0, 2.0]), "left over"),
-    "direction": (lambda: a_node("RNN", direction="sideways"), "sideways"),
-    "weights of one direction": (lambda: a_node("RNN", direction="bidirectional"), "directions=2"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_from_node_says_what_it_does_not_take(case):
-    make, said = REFUSED[case]
-    with pytest.raises(ValueError, match=said):
-        interop.from_node(*make())
-
-
-def test_inputs_that_are_missing_or_do_not_fit_are_refused():
-    node, inputs = a_node("LSTM")
-    without = lambda name: {n: a for n, a in inputs.items() if n != name}
-    with pytest.raises(ValueError, match="takes R from 'R'"):
-        interop.from_node(node, without("R"))
-    with pytest.raises(ValueError, match="'initial_c'"):
-        interop.from_node(node, without("initial_c"))
-    with pytest.raises(ValueError, match="'X'"):
-        interop.run_node(node, without("X"))
-    with pytest.raises(ValueError, match="hidden_size=3"):
-        interop.from_node(node, inputs | {"R": np.ones((1, 20, 5), np.float32)})
-    with pytest.raises(ValueError, match="initial states"):
-        interop.from_node(node, inputs | {"initial_h": np.ones((2, B, H), np.float32)})
-
-
-def test_load_says_what_it_misses():
-    relu = onnx.helper.make_node("Relu", ["X"], ["Y"])
-    with pytest.raises(ValueError, match="Relu"):
-        interop.load(onnx.helper.make_model(onnx.helper.make_graph([relu], "graph", [], [])))
-    model = a_model()
-    model.graph.initializer.pop(0)
-    with pytest.raises(ValueError, match="gru_W"):
-        interop.load(model)
-    model = a_model()
-    model.graph.node[2].name = "encoder"
-    with pytest.raises(ValueError, match="encoder"):
-        interop.load(model)

@@ -1,0 +1,314 @@
+"""Models of ONNX as files: what is converted, and what of damaged and hostile ones is refused."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrnn import ResetBeforeGRU, Scan, unroll
+
+onnx = pytest.importorskip("onnx", reason="onnx is an extra")
+interop = pytest.importorskip("jaxrnn.interop.onnx", reason="it needs onnx")
+from .onnx_nodes import B, H, T, a_node, spec  # noqa: E402  # it needs onnx
+
+
+def a_model():
+    """Two layers: a GRU with a name, an LSTM without, whose initial state is among the weights."""
+    gru, gru_inputs = a_node("GRU", without=["sequence_lens", "initial_h"])
+    lstm, lstm_inputs = a_node("LSTM", without=["sequence_lens", "P"])
+    gru.name = "encoder"
+    tensors = []
+    for prefix, node, inputs in (("gru_", gru, gru_inputs), ("lstm_", lstm, lstm_inputs)):
+        node.input[:] = [name and prefix + name for name in node.input]
+        node.output[:] = [prefix + name for name in node.output]
+        tensors += [onnx.numpy_helper.from_array(a, prefix + name) for name, a in inputs.items() if name != "X"]
+    constant = onnx.helper.make_node("Constant", [], ["lstm_R"], value=next(t for t in tensors if t.name == "lstm_R"))
+    tensors = [tensor for tensor in tensors if tensor.name != "lstm_R"]
+    return onnx.helper.make_model(onnx.helper.make_graph([gru, constant, lstm], "graph", [], [], tensors))
+
+
+def test_load_converts_the_nodes_of_a_model(tmp_path):
+    model = a_model()
+    onnx.save(model, tmp_path / "model.onnx")
+    layers = interop.load(tmp_path / "model.onnx")
+    assert list(layers) == ["encoder", "lstm_Y"]
+    assert layers["encoder"].cell == interop.load(model)["encoder"].cell == ResetBeforeGRU(H)
+    assert layers["encoder"].state is None
+    _, inputs = a_node("LSTM", without=["P"])
+    cell, params, state = layers["lstm_Y"]
+    last, ys = unroll(cell, params, inputs["X"], state, driver=Scan())
+    y, h, c = spec("LSTM", {n: a for n, a in inputs.items() if n != "P"} | {"sequence_lens": np.full(B, T)})
+    for got, want in [(ys, y[:, 0]), (last.h, h[0]), (last.c, c[0])]:
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+REFUSED = {
+    "operator": (lambda: (onnx.helper.make_node("Conv", ["X"], ["Y"]), {}), "Conv"),
+    "attribute": (lambda: a_node("RNN", output_sequence=1), "output_sequence"),
+    "input_forget": (lambda: a_node("LSTM", input_forget=2), "input_forget is 0 or 1"),
+    "layout": (lambda: a_node("LSTM", layout=-1), "layout is 0 or 1"),
+    "clip": (lambda: a_node("GRU", clip=-1.0), "above 0"),
+    "type": (lambda: a_node("GRU", clip="1"), "FLOAT"),
+    "alpha": (lambda: a_node("RNN", activations=["Elu"], activation_alpha=[np.nan]), "a finite alpha"),
+    "count": (lambda: a_node("RNN", activations=["Relu", "Relu"]), "has 1 activations"),
+    "name": (lambda: a_node("RNN", activations=["Gelu"]), "Gelu"),
+    "no alpha": (lambda: a_node("RNN", activations=["Affine"]), "needs an alpha"),
+    "too many alphas": (lambda: a_node("RNN", activations=["Elu"], activation_alpha=[1.0, 2.0]), "left over"),
+    "direction": (lambda: a_node("RNN", direction="sideways"), "sideways"),
+    "weights of one direction": (lambda: a_node("RNN", direction="bidirectional"), "directions=2"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_from_node_says_what_it_does_not_take(case):
+    make, said = REFUSED[case]
+    with pytest.raises(ValueError, match=said):
+        interop.from_node(*make())
+
+
+def test_inputs_that_are_missing_or_do_not_fit_are_refused():
+    node, inputs = a_node("LSTM")
+    without = lambda name: {n: a for n, a in inputs.items() if n != name}
+    with pytest.raises(ValueError, match="takes R from 'R'"):
+        interop.from_node(node, without("R"))
+    with pytest.raises(ValueError, match="'initial_c'"):
+        interop.from_node(node, without("initial_c"))
+    with pytest.raises(ValueError, match="'X'"):
+        interop.run_node(node, without("X"))
+    with pytest.raises(ValueError, match="hidden_size=3"):
+        interop.from_node(node, inputs | {"R": np.ones((1, 20, 5), np.float32)})
+    with pytest.raises(ValueError, match="initial states"):
+        interop.from_node(node, inputs | {"initial_h": np.ones((2, B, H), np.float32)})
+    with pytest.raises(ValueError, match="initial states"):
+        interop.from_node(node, inputs | {"initial_h": np.ones((1, B + 1, H), np.float32)})
+    with pytest.raises(ValueError, match="R in int64"):
+        interop.from_node(node, inputs | {"R": np.ones((1, 12, 3), np.int64)})
+    with pytest.raises(ValueError, match="B has NaN"):
+        interop.from_node(node, inputs | {"B": np.full((1, 24), np.nan, np.float32)})
+
+
+def test_load_says_what_it_misses():
+    relu = onnx.helper.make_node("Relu", ["X"], ["Y"])
+    with pytest.raises(ValueError, match="Relu"):
+        interop.load(onnx.helper.make_model(onnx.helper.make_graph([relu], "graph", [], [])))
+    model = a_model()
+    model.graph.initializer.pop(0)
+    with pytest.raises(ValueError, match="gru_W"):
+        interop.load(model)
+    model = a_model()
+    model.graph.node[2].name = "encoder"
+    with pytest.raises(ValueError, match="encoder"):
+        interop.load(model)
+
+
+def tensor_of(model, name):
+    return next(tensor for tensor in model.graph.initializer if tensor.name == name)
+
+
+def outside(model, location):
+    """Keep the weights gru_R in another file."""
+    tensor = tensor_of(model, "gru_R")
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+
+
+def shared(model):
+    """More bytes of weights than memory has, of one tensor that many nodes name."""
+    tensor = tensor_of(model, "gru_B")
+    tensor.dims[:] = [1, 1 << 26]
+    tensor.raw_data = b""
+    model.graph.node.extend([model.graph.node[0]] * 20)
+
+
+def looped(model):
+    body = onnx.helper.make_graph([model.graph.node[0]], "body", [], [])
+    del model.graph.node[:]
+    model.graph.node.append(onnx.helper.make_node("Loop", ["", ""], ["out"], body=body))
+
+
+def renamed(model):
+    """Long names for everything but the weights that the first node looks for."""
+    for number, tensor in enumerate(model.graph.initializer):
+        tensor.name = f"{number}" * 1000
+    model.graph.node[0].name = "n" * 1000
+    model.graph.node[0].input[:] = ["X", *("w" * 1000 for _ in range(2))]
+
+
+HOSTILE = {
+    "a huge shape": (lambda m: tensor_of(m, "gru_W").dims.__setitem__(1, 2**62), "at most 2147483648 bytes"),
+    "a huge shape without numbers": (
+        lambda m: tensor_of(m, "gru_W").dims.__setitem__(slice(3), [0, 2**62, 0]),
+        "shape",
+    ),
+    "a negative shape": (lambda m: tensor_of(m, "gru_W").dims.__setitem__(1, -9), "none negative"),
+    "another shape": (lambda m: tensor_of(m, "gru_W").dims.__setitem__(1, 8), "needs 64 bytes; it holds 72"),
+    "many axes": (lambda m: tensor_of(m, "gru_W").dims.extend([2**62] * 10000), "at most 3 axes"),
+    "another dtype": (lambda m: setattr(tensor_of(m, "gru_W"), "data_type", 7), "data type number 7"),
+    "strings": (lambda m: setattr(tensor_of(m, "gru_W"), "data_type", 8), "data type number 8"),
+    "two dtypes": (
+        lambda m: setattr(tensor_of(m, "gru_B"), "data_type", 1) or mixed(m),
+        "B in float16 and W in float32",
+    ),
+    "NaN": (lambda m: setattr(tensor_of(m, "gru_W"), "raw_data", b"\xff" * 72), "NaN"),
+    "shared": (shared, "together have at most"),
+    "outside": (lambda m: outside(m, "../secret"), "cannot be read"),
+    "outside by root": (lambda m: outside(m, "/etc/passwd"), "cannot be read"),
+    "nowhere": (lambda m: outside(m, "nowhere"), "cannot be read"),
+    "too short": (lambda m: outside(m, "short"), "cannot be read"),
+    "a loop": (looped, "Loop"),
+    "no inputs": (lambda m: m.graph.node[0].ClearField("input"), "W and R among them"),
+    "too many inputs": (lambda m: m.graph.node[0].input.extend(["x"] * 99), "3 to 6 inputs"),
+    "no names": (lambda m: [node.ClearField(f) for node in m.graph.node for f in ("name", "output")], "two nodes"),
+    "an old opset": (lambda m: setattr(m.opset_import[0], "version", 1), "opset"),
+    "no opset": (lambda m: m.ClearField("opset_import"), "opset"),
+    "many nodes": (lambda m: m.graph.node.extend([m.graph.node[0]] * 1000), "1 to 1000"),
+    "fixed lengths": (lambda m: m.graph.node[0].input.__setitem__(4, "gru_B"), "fixes sequence_lens"),
+    "a long name": (lambda m: setattr(m.graph.node[0], "name", "n" * 100000) or m.graph.initializer.pop(0), "gru_W"),
+    "long names": (renamed, "takes W from"),
+    "a broken constant": (lambda m: m.graph.node[1].ClearField("attribute"), "lstm_R"),
+}
+
+
+def mixed(model):
+    """The bias in half precision."""
+    tensor = tensor_of(model, "gru_B")
+    tensor.data_type = onnx.TensorProto.FLOAT16
+    tensor.raw_data = tensor.raw_data[: len(tensor.raw_data) // 2]
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_model_is_refused_in_one_sentence(case, tmp_path):
+    change, said = HOSTILE[case]
+    (tmp_path / "secret").write_bytes(bytes(108))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "short").write_bytes(bytes(8))
+    model = a_model()
+    change(model)
+    (tmp_path / "models" / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match=said) as caught:
+        interop.load(tmp_path / "models" / "model.onnx")
+    assert len(str(caught.value)) < 300
+
+
+def test_weights_in_a_file_beside_the_model_are_read(tmp_path):
+    model = a_model()
+    want = interop.load(model)["encoder"].params
+    (tmp_path / "weights").write_bytes(bytes(4) + tensor_of(model, "gru_R").raw_data + bytes(4))
+    outside(model, "weights")
+    tensor_of(model, "gru_R").external_data.add(key="offset", value="4")
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    np.testing.assert_array_equal(interop.load(tmp_path / "model.onnx")["encoder"].params.w_h, want.w_h)
+    with pytest.raises(ValueError, match="in another file"):
+        interop.load(model)
+
+
+EXTREMES = [0, 1, 127, 128, 255, b"\xff" * 9 + b"\x01", b"\xff\xff\xff\xff\x0f", b"\x80" * 12]
+
+
+INTEGERS = [-1, 0, 1, 2, 3, 6, 7, 8, 10, 11, 16, 2**31 - 1]
+WORDS = [
+    "",
+    "X",
+    "gru_W",
+    "lstm_R",
+    "lstm_P",
+    "LSTM",
+    "GRU",
+    "RNN",
+    "Loop",
+    "Constant",
+    "bidirectional",
+    "reverse",
+    "Elu",
+]
+WORDS += ["clip", "activations", "layout", "hidden_size", "input_forget", "value", "/etc/passwd", "ai.onnx", "x" * 999]
+
+
+def tampered(rng, message):
+    """Change a field somewhere in a message: another number or word, left out, once more, or of another place."""
+    fields = message.ListFields()
+    if not fields:
+        return
+    field, value = fields[rng.integers(len(fields))]
+    whole = rng.integers(12) == 0
+    if whole or (field.is_repeated and not len(value)):
+        message.ClearField(field.name)
+    elif field.is_repeated:
+        at = int(rng.integers(len(value)))
+        if field.type != field.TYPE_MESSAGE:
+            value[at] = other_value(rng, field, value[at])
+        elif rng.integers(4):
+            tampered(rng, value[at])
+        elif rng.integers(2):
+            del value[at]
+        else:
+            value.add().CopyFrom(value[rng.integers(len(value))])
+    elif field.type == field.TYPE_MESSAGE:
+        tampered(rng, value)
+    else:
+        setattr(message, field.name, other_value(rng, field, value))
+
+
+def other_value(rng, field, value):
+    if field.type in (field.TYPE_STRING, field.TYPE_BYTES):
+        word = WORDS[rng.integers(len(WORDS))]
+        if field.type == field.TYPE_STRING:
+            return word
+        return [word.encode(), value[: rng.integers(len(value) + 1)], rng.bytes(len(value))][rng.integers(3)]
+    if field.type == field.TYPE_ENUM:
+        return int(rng.integers(3))
+    return INTEGERS[rng.integers(len(INTEGERS))]
+
+
+def mutant(rng, content, other):
+    """One to four changes of a file: bits, bytes, varints at their limits, parts cut, repeated or of another file."""
+    content = bytearray(content)
+    for _ in range(rng.integers(1, 5)):
+        at = int(rng.integers(len(content) or 1))
+        end = at + int(rng.integers(1, 40))
+        match int(rng.integers(6)):
+            case 0:
+                content[at:end] = b""
+            case 1:
+                content[at:at] = content[at:end] * int(rng.integers(1, 9))
+            case 2:
+                content[at:end] = other[at:end]
+            case 3:
+                del content[at if rng.integers(4) == 0 else len(content) :]
+            case _:
+                value = EXTREMES[rng.integers(len(EXTREMES))] if rng.integers(2) else int(rng.integers(256))
+                content[at : at + 1] = value if isinstance(value, bytes) else bytes([value])
+    return bytes(content)
+
+
+def changed(rng):
+    """A model with one to three changed fields."""
+    model = a_model()
+    for _ in range(rng.integers(1, 4)):
+        places = [model, *model.graph.node, *model.graph.initializer]
+        tampered(rng, places[rng.integers(len(places))])
+    return model.SerializeToString()
+
+
+def survey(count, folder, seed=0):
+    """Load so many mutants; return how many were converted, how many refused, and the longest message."""
+    rng = np.random.default_rng(seed)
+    content, other = a_model().SerializeToString(), a_model().SerializeToString()[::-1]
+    path, converted, longest = folder / "model.onnx", 0, 0
+    for _ in range(count):
+        path.write_bytes(mutant(rng, content, other) if rng.integers(2) else changed(rng))
+        try:
+            layers = interop.load(path)
+        except ValueError as error:
+            longest = max(longest, len(str(error)))
+        else:
+            converted += 1
+            for layer in layers.values():
+                assert all(np.isfinite(a).all() for a in jax.tree.leaves((layer.params, layer.state)))
+    return converted, count - converted, longest
+
+
+def test_no_mutant_ends_in_another_error(tmp_path):
+    converted, refused, longest = survey(150, tmp_path)
+    assert min(converted, refused) > 10
+    assert longest < 300
