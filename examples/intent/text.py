@@ -104,7 +104,8 @@ class Vocabulary:
         return functools.lru_cache(maxsize=65536)(self._bag)
 
     def _bag(self, token: str) -> list[int]:
-        marked, lengths = f"<{token}>", range(self.shortest, self.longest + 1)
+        marked = f"<{token}>"
+        lengths = range(self.shortest, min(self.longest, len(marked)) + 1)
         grams: dict[int, None] = {}
         for span in (marked[i : i + n] for n in lengths for i in range(len(marked) - n + 1)):
             if len(grams) == self.width - 1:
