@@ -205,22 +205,23 @@ class Export:
 
 @dataclasses.dataclass(frozen=True)
 class Serve:
-    """Answer over HTTP, and serve a page to try it; SIGINT or SIGTERM ends it when what has begun is answered."""
+    """Answer over HTTP, and serve a page to try it, until SIGINT (Ctrl-C) or SIGTERM."""
 
     bundle: Folder = BUNDLE
-    host: str = "127.0.0.1"
-    port: int = 8000
+    host: Annotated[str, arg(help="the address to listen on, of IPv4 or IPv6; 0.0.0.0 or :: for every network")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, arg(help="the TCP port; 0 takes a free one")] = 8000
 
     def __call__(self) -> None:
         """Do it."""
-        import uvicorn  # only this command needs it
-
-        from .serve import SLOWEST, application
+        from . import connections  # only this command needs uvicorn
+        from .serve import application
 
         classifier, _ = bundle.load(self.bundle)
-        print(f"http://{self.host}:{self.port}/ answers as soon as the classifier is compiled", flush=True)
-        app = application(classifier)
-        uvicorn.run(app, host=self.host, port=self.port, log_level="warning", timeout_graceful_shutdown=int(SLOWEST))
+        with connections.listen(self.host, self.port) as listener:
+            print(f"{connections.address(listener)} answers as soon as the classifier is compiled", flush=True)
+            connections.run(application(classifier), listener)
 
 
 def _lines() -> Iterator[str]:

@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 Size = Annotated[int, Meta(ge=1, le=1 << 16)]
 Rate = Annotated[float, Meta(ge=0, lt=1)]
+Threshold = Annotated[float, Meta(ge=0, le=1e9)]  # of how many intents a text may be undecided between
 Span = Annotated[int, Meta(ge=1, le=64)]
 Name = Annotated[str, Meta(min_length=1)]
 Tag = Annotated[str, Meta(pattern=r"\A(O|[BI]-\S+)\Z")]
@@ -35,7 +36,7 @@ class Fitted(Struct, forbid_unknown_fields=True):
     """The fields of `calibration.Calibration`."""
 
     temperature: Annotated[float, Meta(ge=1e-3, le=1e3)]
-    threshold: Annotated[float, Meta(ge=0)] | None
+    threshold: Threshold | None
 
 
 class Configuration(Struct, forbid_unknown_fields=True):
