@@ -11,6 +11,7 @@ import tyro
 from .benchmark import Benchmark
 from .commands import Evaluate, Explain, Export, Predict, Serve, Train
 from .errors import UserError
+from .terminal import printable
 
 COMMANDS = Train | Evaluate | Predict | Explain | Export | Serve | Benchmark
 
@@ -24,12 +25,14 @@ def main(arguments: list[str]) -> int:
     try:
         command()
     except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error: " + "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
         return 2
     return 0
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):  # a text may hold what the terminal's encoding lacks
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     if jax.config.jax_compilation_cache_dir is None:  # what is compiled once is there at the next start
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "jaxrnn-intent"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -17,16 +17,13 @@ from jaxrnn.model import BagEmbedding, ModelParams, SequenceModel, maximum, mean
 from .calibration import Calibration, doubt
 from .errors import UserError
 from .slots import Slot, Tagger, TaggerParams, fill
-from .text import Vocabulary
+from .text import MOST_CHARACTERS, MOST_TOKENS, Vocabulary
 
 BATCHES = (1, 16, 256)
 """How many rows a prediction is padded to."""
 
-BOUNDARIES = (8, 16, 32, 64, 128, 512, 2048)
+BOUNDARIES = (8, 16, 32, 64, 128, 512, MOST_TOKENS)
 """How many steps a prediction is padded to. With `BATCHES` that bounds what is compiled."""
-
-LONGEST = 1 << 15
-"""The characters that a text may have: a longer one is not even cut into tokens."""
 
 LOUDER = 4.0
 """What the mean of token vectors is multiplied by, to be as large as states are."""
@@ -214,11 +211,11 @@ class Classifier:
 
     def encode(self, text: str) -> np.ndarray:
         """Give the ids (T, N) of a text; raises UserError for one of no token, or of more than can be answered."""
-        if len(text) > LONGEST:
-            raise UserError(f"a text must have {LONGEST} characters at most; got {len(text)}")
+        if len(text) > MOST_CHARACTERS:
+            raise UserError(f"a text must have {MOST_CHARACTERS} characters at most; got {len(text)}")
         ids = self.vocabulary.ids(text)
-        if not 0 < len(ids) <= BOUNDARIES[-1]:
-            raise UserError(f"a text must have 1 to {BOUNDARIES[-1]} tokens; got {len(ids)} in {text[:40]!r}")
+        if not 0 < len(ids) <= MOST_TOKENS:
+            raise UserError(f"a text must have 1 to {MOST_TOKENS} tokens; got {len(ids)} in {text[:40]!r}")
         return ids
 
     def unfold(self, text: str) -> np.ndarray:

@@ -49,11 +49,13 @@ class Configuration(Struct, forbid_unknown_fields=True):
     about: About
 
     def __post_init__(self) -> None:
-        """Refuse names that stand twice, and tags without the one that says none."""
+        """Refuse names that stand twice, tags without the one that says none, and a history that is no list."""
         _distinct("labels", self.labels)
         _distinct("tags", self.tags or ())
         if self.tags and self.tags[0] != "O":
             raise ValueError(f"the first of the tags must be O; got {self.tags[0]:.40}")
+        if not isinstance(self.about.get("history", []), list):
+            raise ValueError("the history must be a list")
 
 
 class Words(Struct, forbid_unknown_fields=True):

@@ -19,3 +19,8 @@ def printable(text: str) -> str:
     'lights\\u001b[2J\\u000a'
     """
     return ACTIVE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def short(name: str, most: int = 12) -> str:
+    """Return a name of so many characters at most, so that a long one does not crowd its neighbours out."""
+    return name if len(name) <= most else name[: most - 1] + "…"

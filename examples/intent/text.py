@@ -11,6 +11,12 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+MOST_CHARACTERS = 1 << 15
+"""Of a text that can be answered: a longer one is not even cut into tokens."""
+
+MOST_TOKENS = 2048
+"""Of a text that can be answered."""
+
 REMEMBERED = 40  # the longest token whose bag is kept, so that what is kept stays small
 ZERO_WIDTH_JOINER = "\u200d"
 
