@@ -35,9 +35,11 @@ def serving(host="127.0.0.1", port=0):
         thread.start()
         while not server.started:
             time.sleep(0.01)
-        yield listener.getsockname()[:2]
-        server.should_exit = True
-        thread.join()
+        try:
+            yield listener.getsockname()[:2]
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def answer(connection):

@@ -28,9 +28,11 @@ def serving(classifier):  # noqa: F811
         thread.start()
         while not server.started:
             time.sleep(0.01)
-        yield connections.address(listener)
-        server.should_exit = True
-        thread.join()
+        try:
+            yield connections.address(listener)
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @contextlib.contextmanager
@@ -40,7 +42,7 @@ def page_of(classifier):  # noqa: F811
     with serving(classifier) as address, sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page()
-        page.on("pageerror", failures.append)
+        page.on("pageerror", lambda failure: failures.append(failure))
         page.on("dialog", lambda dialog: (failures.append(dialog.message), dialog.dismiss()))
         page.goto(address)
         yield page
