@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import textwrap
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -112,9 +113,66 @@ class Question(msgspec.Struct, forbid_unknown_fields=True):
             raise ValueError('needs {"text": "..."} or {"texts": ["...", ...]}')
 
 
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """What the routes do.
+
+    Args:
+        classifier: what answers.
+        batcher: around its `hear`.
+    """
+
+    classifier: Classifier
+    batcher: Batcher
+
+    async def predict(self, request: Request) -> Response:
+        """Answer one text, or each of many."""
+        question = await question_of(request)
+        if isinstance(question.text, str):
+            answers, tags = await self._ask(question, [encode(self.classifier, question.text, "text")])
+            return JSONResponse(_json(*with_slots(answers, [question.text], tags)))
+        return JSONResponse({"answers": await self._each(question, list(question.texts or ()))})
+
+    async def unfold(self, request: Request) -> Response:
+        """Answer every beginning of a text."""
+        question = await question_of(request)
+        if not isinstance(question.text, str):
+            raise Refusal(422, 'needs {"text": "..."}')
+        ids, tokens = encode(self.classifier, question.text, "text"), tokenize(question.text)
+        if len(ids) > MOST_TOKENS:
+            raise Refusal(422, f"text: has room for {MOST_TOKENS} tokens; got {len(ids)}")
+        answers, tags = await self._ask(question, [ids[:end] for end in range(1, len(ids) + 1)])
+        answers[-1:] = with_slots(answers[-1:], [question.text], tags[-1:])
+        return JSONResponse({"steps": [{"token": t, **_json(a)} for t, a in zip(tokens, answers, strict=True)]})
+
+    async def health(self, request: Request) -> Response:
+        """Return how many intents there are."""
+        return JSONResponse({"status": "ok", "intents": len(self.classifier.labels)})
+
+    async def _ask(self, question: Question, sequences: list[np.ndarray]) -> tuple[list[Answer], Sequence[list[str]]]:
+        logits, tags = zip(*await self.batcher(sequences), strict=True)
+        return self.classifier.name(np.stack(logits), most=question.top_k, threshold=question.threshold), tags
+
+    async def _each(self, question: Question, texts: list[str]) -> list[dict[str, Any]]:
+        """Return of each text its answer, or why there is none."""
+        rows: list[dict[str, Any]] = [{} for _ in texts]
+        sequences: dict[int, np.ndarray] = {}
+        for i, text in enumerate(texts):
+            try:
+                sequences[i] = encode(self.classifier, text, f"texts[{i}]")
+            except Refusal as refusal:
+                rows[i] = {"detail": str(refusal)}
+        if sequences:
+            answers, tags = await self._ask(question, list(sequences.values()))
+            for i, answer in zip(sequences, with_slots(answers, [texts[i] for i in sequences], tags), strict=True):
+                rows[i] = _json(answer)
+        return rows
+
+
 def application(classifier: Classifier) -> Starlette:
     """Make the application."""
     batcher = Batcher(lambda sequences: list(zip(*classifier.hear(sequences), strict=True)))
+    service = Service(classifier, batcher)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -123,52 +181,11 @@ def application(classifier: Classifier) -> Starlette:
         yield
         worker.cancel()
 
-    async def ask(question: Question, sequences: list[np.ndarray]) -> tuple[list[Answer], Sequence[list[str]]]:
-        logits, tags = zip(*await batcher(sequences), strict=True)
-        return classifier.name(np.stack(logits), most=question.top_k, threshold=question.threshold), tags
-
-    async def predict(request: Request) -> Response:
-        question = await question_of(request)
-        if isinstance(question.text, str):
-            answers, tags = await ask(question, [encode(classifier, question.text, "text")])
-            return JSONResponse(_json(*with_slots(answers, [question.text], tags)))
-        return JSONResponse({"answers": await each(question, list(question.texts or ()))})
-
-    async def each(question: Question, texts: list[str]) -> list[dict[str, Any]]:
-        """Return of each text its answer, or why there is none."""
-        rows: list[dict[str, Any]] = [{} for _ in texts]
-        sequences: dict[int, np.ndarray] = {}
-        for i, text in enumerate(texts):
-            try:
-                sequences[i] = encode(classifier, text, f"texts[{i}]")
-            except Refusal as refusal:
-                rows[i] = {"detail": str(refusal)}
-        if sequences:
-            answers, tags = await ask(question, list(sequences.values()))
-            for i, answer in zip(sequences, with_slots(answers, [texts[i] for i in sequences], tags), strict=True):
-                rows[i] = _json(answer)
-        return rows
-
-    async def unfold(request: Request) -> Response:
-        question = await question_of(request)
-        if not isinstance(question.text, str):
-            raise Refusal(422, 'needs {"text": "..."}')
-        ids, tokens = encode(classifier, question.text, "text"), tokenize(question.text)
-        if len(ids) > MOST_TOKENS:
-            raise Refusal(422, f"text: has room for {MOST_TOKENS} tokens; got {len(ids)}")
-        answers, tags = await ask(question, [ids[:end] for end in range(1, len(ids) + 1)])
-        answers[-1:] = with_slots(answers[-1:], [question.text], tags[-1:])
-        return JSONResponse({"steps": [{"token": t, **_json(a)} for t, a in zip(tokens, answers, strict=True)]})
-
-    async def health(request: Request) -> Response:
-        return JSONResponse({"status": "ok", "intents": len(classifier.labels)})
-
     page, description = (HERE / "index.html").read_bytes(), (HERE / "openapi.json").read_bytes()
-
     routes = [
-        Route("/predict", predict, methods=["POST"]),
-        Route("/unfold", unfold, methods=["POST"]),
-        Route("/health", health),
+        Route("/predict", service.predict, methods=["POST"]),
+        Route("/unfold", service.unfold, methods=["POST"]),
+        Route("/health", service.health),
         Route("/openapi.json", Response(description, media_type="application/json"), methods=["GET"]),
         Route("/", HTMLResponse(page), methods=["GET"]),
     ]

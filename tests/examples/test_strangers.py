@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from examples.intent import bundle, lines
+from examples.intent import bundle, data, lines
 from examples.intent.__main__ import main
 from examples.intent.classifier import Classifier, Config, build, init
 from examples.intent.errors import UserError
@@ -53,7 +53,7 @@ def test_labels_are_shown_as_they_stand(folder, capsys, monkeypatch):
         assert main([*arguments, "--bundle", str(folder / "bundle")]) == 0
         assert not acting(capsys.readouterr().out)
     picture = folder / "explain.png"
-    assert main(["explain", "time $x$ $", "--bundle", str(folder / "bundle"), "--out", str(picture)]) == 0
+    assert main(["explain", "time $x$ $ \x1b", "--bundle", str(folder / "bundle"), "--out", str(picture)]) == 0
 
 
 LINES = [
@@ -104,15 +104,12 @@ def test_all_answered_is_no_error(folder, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["word " * 3000, "y" * 40_000])
-def test_a_text_of_a_corpus_that_is_too_long_is_named(folder, tmp_path, capsys, text):
-    for split in ("train", "valid", "test"):
-        content = (folder / f"{split}.jsonl").read_text(encoding="utf-8-sig")
-        extra = "\n" + json.dumps({"text": text, "label": LABELS[0]})
-        (tmp_path / f"{split}.jsonl").write_text(content + extra * (split == "test"), encoding="utf-8")
-    flags = ["--data", str(tmp_path), "--bundle", str(folder / "bundle")]
-    assert main(["evaluate", *flags]) == 2
-    assert f"test.jsonl:{2 * len(LABELS) + 1}: a text must have" in capsys.readouterr().err
-    assert main(["evaluate", *flags, "--skip-bad-lines"]) == 0
+def test_a_text_of_a_corpus_that_is_too_long_is_named(tmp_path, text):
+    rows = [*[("time", "a"), ("lights", "b"), ("time it", "a"), ("the lights", "b")] * 3, (text, "a")]
+    (tmp_path / "train.tsv").write_text("".join(f"{text}\t{label}\n" for text, label in rows))
+    with pytest.raises(UserError, match=r"train\.tsv:13: a text must have"):
+        data.load(tmp_path)
+    assert any("train.tsv:13" in note for note in data.load(tmp_path, skip_bad_lines=True).notes)
 
 
 def test_what_a_bundle_cannot_hold_is_not_saved(tmp_path):
