@@ -13,6 +13,7 @@ from .commands import Evaluate, Explain, Export, Predict, Serve, Train
 from .errors import UserError
 from .terminal import printable
 
+DESCRIPTION = "Name the intent of an utterance. Without a command, `train` runs on the bundled corpus: begin with that."
 COMMANDS = Train | Evaluate | Predict | Explain | Export | Serve | Benchmark
 
 
@@ -21,7 +22,7 @@ def main(arguments: list[str]) -> int:
     helps = arguments[:1] in (["-h"], ["--help"])
     if not arguments or (arguments[0].startswith("-") and not helps):
         arguments = ["train", *arguments]
-    command = tyro.cli(COMMANDS, args=arguments, prog="python -m examples.intent")
+    command = tyro.cli(COMMANDS, args=arguments, prog="python -m examples.intent", description=DESCRIPTION)
     try:
         command()
     except (UserError, OSError) as error:

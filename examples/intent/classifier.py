@@ -25,6 +25,9 @@ BATCHES = (1, 16, 256)
 BOUNDARIES = (8, 16, 32, 64, 128, 512, MOST_TOKENS)
 """How many steps a prediction is padded to. With `BATCHES` that bounds what is compiled."""
 
+LONG = 128
+"""More steps are not padded to the most rows: that bounds the memory that a few long texts take."""
+
 LOUDER = 4.0
 """What the mean of token vectors is multiplied by, to be as large as states are."""
 
@@ -256,9 +259,12 @@ class Classifier:
 
 def _batches(sequences: Sequence[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
     """Give rows, ids (T, B, N) and lengths (B,), those of like length together, padded to few shapes."""
-    size = next((size for size in BATCHES if len(sequences) <= size), BATCHES[-1])
     order = sorted(range(len(sequences)), key=lambda row: len(sequences[row]))
-    for rows in (order[i : i + size] for i in range(0, len(order), size)):
+    while order:
+        size = next((size for size in BATCHES if len(order) <= size), BATCHES[-1])
+        if len(sequences[order[:size][-1]]) > LONG:
+            size = min(size, BATCHES[1])
+        rows, order = order[:size], order[size:]
         chosen = [sequences[row] for row in rows]
         steps = next(steps for steps in BOUNDARIES if steps >= len(chosen[-1]))
         ids, lengths = np.zeros((steps, size, *chosen[0].shape[1:]), np.int32), np.zeros(size, np.int32)

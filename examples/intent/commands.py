@@ -182,12 +182,12 @@ class Predict:
 
 @dataclasses.dataclass(frozen=True)
 class Explain:
-    """Draw how a prediction forms, token by token."""
+    """Draw how the answer to one text forms, token by token, as a PNG; or print it as JSON."""
 
-    text: Positional[str] = EXAMPLE
+    text: Annotated[Positional[str], arg(metavar="[TEXT]", help="of 40 tokens at most")] = EXAMPLE
     bundle: Folder = BUNDLE
-    out: Annotated[Path, arg(help="the PNG")] = Path("runs/explain.png")
-    json: Annotated[bool, arg(help="print it as JSON, and draw nothing")] = False
+    out: Annotated[Path, arg(help="the PNG to write")] = Path("runs/explain.png")
+    json: Annotated[bool, arg(help="print JSON, and draw nothing")] = False
 
     def __call__(self) -> None:
         """Do it."""
@@ -204,7 +204,10 @@ class Explain:
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """Write the classifier as ONNX and in JAX's portable form, each checked against it; the bundle is the archive."""
+    """Write the classifier to run elsewhere, as ONNX (intent.onnx) and in JAX's portable form (intent.jax).
+
+    Each is checked against the bundle. An export holds no vocabulary: keep the bundle beside it.
+    """
 
     bundle: Folder = BUNDLE
     out: Annotated[Path, arg(help="the folder to write to")] = Path("runs/export")

@@ -29,6 +29,7 @@ SLOWEST = 5.0  # seconds that a request may take to arrive
 MOST_TEXTS = 256  # of a request, and of a batch
 MOST_WAITING = 2048  # texts
 MOST_TOKENS = 64  # of a text that is unfolded
+MOST_TOKENS_IN_ALL = 1 << 15  # of the texts of a request
 HERE = Path(__file__).parent / "static"
 
 
@@ -162,6 +163,8 @@ class Service:
                 sequences[i] = encode(self.classifier, text, f"texts[{i}]")
             except Refusal as refusal:
                 rows[i] = {"detail": str(refusal)}
+        if (tokens := sum(map(len, sequences.values()))) > MOST_TOKENS_IN_ALL:
+            raise Refusal(413, f"texts must have {MOST_TOKENS_IN_ALL} tokens in all at most; got {tokens}")
         if sequences:
             answers, tags = await self._ask(question, list(sequences.values()))
             for i, answer in zip(sequences, with_slots(answers, [texts[i] for i in sequences], tags), strict=True):

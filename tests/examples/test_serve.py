@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from examples.intent import serve
 from examples.intent.calibration import Calibration
 from examples.intent.classifier import Classifier, Config, build, init
+from examples.intent.classifier import _batches as batches
 from examples.intent.slots import Tagger
 from examples.intent.text import Vocabulary
 
@@ -114,8 +115,21 @@ def test_each_of_many_texts_is_answered_or_refused(client):
     assert alone["detail"].startswith("texts[0]: ")
 
 
+def test_a_few_long_texts_pad_no_large_batch(classifier):
+    lengths = [1] * 200 + [2048, 129]
+    sequences = [np.full((length, classifier.vocabulary.width), 1, np.int32) for length in lengths]
+    shapes, seen = [], []
+    for rows, ids, _ in batches(sequences):
+        shapes.append(ids.shape[:2])
+        seen += rows
+    assert sorted(seen) == list(range(len(lengths)))
+    assert max(steps * rows for steps, rows in shapes) == 2048 * 16
+    assert [ids.shape[:2] for _, ids, _ in batches(sequences[:200])] == [(8, 256)]
+
+
 def test_limits(client, monkeypatch):
     assert client.post("/predict", content=b"x" * (serve.LARGEST + 1)).status_code == 413
+    assert client.post("/predict", json={"texts": ["word " * 2000] * 17}).status_code == 413
     assert client.get("/predict").status_code == 405
     assert client.get("/nowhere").status_code == 404
     assert client.post("/").status_code == 405
