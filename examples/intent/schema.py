@@ -12,7 +12,7 @@ Threshold = Annotated[float, Meta(ge=0, le=1e9)]  # of how many intents a text m
 Span = Annotated[int, Meta(ge=1, le=64)]
 Name = Annotated[str, Meta(min_length=1)]
 Tag = Annotated[str, Meta(pattern=r"\A(O|[BI]-\S+)\Z")]
-About = dict[str, str | int | float | list[dict[str, float | None]] | None]
+About = dict[str, str | bool | int | float | list[dict[str, float | None]] | None]
 
 
 class Manifest(Struct, forbid_unknown_fields=True):
