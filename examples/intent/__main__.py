@@ -13,6 +13,9 @@ from jaxrnn.train import CheckpointError
 
 from . import PROGRAM
 from .errors import UserError
+from .terminal import printable
+
+ABOUT = "Name the intent of an utterance. Without a command: train on the bundled corpus. Each command has --help."
 
 
 def main(arguments: list[str]) -> int:
@@ -21,7 +24,7 @@ def main(arguments: list[str]) -> int:
         with extra("examples"):
             _run(arguments)
     except (UserError, CheckpointError, OSError, ModuleNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error: " + "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         print(str(interrupt) or "stopped", file=sys.stderr)
@@ -39,7 +42,7 @@ def _run(arguments: list[str]) -> None:
     helps = arguments[:1] in (["-h"], ["--help"])
     if not arguments or (arguments[0].startswith("-") and not helps):
         arguments = ["train", *arguments]
-    tyro.cli(commands, args=arguments, prog=PROGRAM)()
+    tyro.cli(commands, args=arguments, prog=PROGRAM, description=ABOUT)()
 
 
 def _keep_compiled() -> None:
@@ -57,6 +60,8 @@ def _keep_compiled() -> None:
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):  # a text may hold what the terminal's encoding lacks
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     if jax.config.jax_compilation_cache_dir is None:
         _keep_compiled()
     sys.exit(main(sys.argv[1:]))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 from tyro.conf import arg
 
@@ -21,11 +20,11 @@ from .calibration import calibration_error
 from .classifier import Classifier, Config
 from .data import Corpus
 from .errors import UserError
+from .terminal import console, printable
 from .train import Recipe, train
 
 Row = dict[str, Any]
 ANSWERED = 200  # texts for the latency
-console = Console(highlight=False, soft_wrap=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Benchmark:
             try:
                 corpus = data.load(folder)
             except UserError as reason:
-                console.print(f"passed over: {reason}", markup=False)
+                console.print(f"passed over: {printable(str(reason))}")
                 continue
             rows.append(self._row(folder.name, corpus))
             console.print(_table(rows[-1:]))
@@ -59,7 +58,7 @@ class Benchmark:
         if not rows:
             raise UserError(f"{self.data}: holds no data set. Each is {data.UNDERSTOOD}")
         console.print(_table(rows))
-        console.print(f"results  {self.json}", markup=False)
+        console.print(f"results  {self.json}")
 
     def _row(self, name: str, corpus: Corpus) -> Row:
         """Train so many times; give means, and the spread of the accuracy."""
@@ -121,7 +120,7 @@ def _table(rows: list[Row]) -> Table:
     table = Table(*heads, box=None, header_style="bold")
     for row in rows:
         table.add_row(
-            row["dataset"],
+            printable(row["dataset"]),
             f"{row['accuracy']:.2f} ± {row['accuracy_std']:.2f}",
             *(f"{row[key]:.2f}" for key in ("svm_accuracy", "majority_accuracy", "macro_f1", "ece")),
             f"{row['train_seconds']:.0f}",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
+import stat
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -20,63 +23,76 @@ from . import PROGRAM
 from .calibration import Calibration
 from .classifier import Classifier, Config, Params, build, init
 from .errors import UserError
+from .schema import About, Configuration, Manifest, Words
 from .slots import Tagger
 from .text import Vocabulary
 
 FORMAT = 3
-STORED = np.float16  # what weights are saved in, half the size of what is computed with
-FILES = ("weights.safetensors", "config.json", "vocabulary.json")
+STORED = np.dtype(np.float16)  # what weights are saved in, half the size of what is computed with
+FILES = {"weights.safetensors": 1 << 30, "config.json": 1 << 26, "vocabulary.json": 1 << 26}
+"""The files of a bundle, and how many bytes each may have."""
+
+T = TypeVar("T")
 
 
-def save(folder: Path, classifier: Classifier, about: dict[str, Any]) -> None:
-    """Write the bundle; `about` says how it was trained. The manifest comes last: without it a bundle is no bundle."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "manifest.json").unlink(missing_ok=True)
-    vocabulary = dataclasses.asdict(classifier.vocabulary)
+def save(folder: Path, classifier: Classifier, about: Mapping[str, Any]) -> None:
+    """Write the bundle; `about` says how it was trained. The manifest comes last: without it a bundle is no bundle.
+
+    Raises UserError for what `load` would refuse, before anything is written.
+    """
     config = {
         "model": dataclasses.asdict(classifier.config),
         "labels": classifier.labels,
         "tags": classifier.tagger and classifier.tagger.tags,
         "calibration": dataclasses.asdict(classifier.calibration),
-        "about": about,
+        "about": dict(about),
     }
-    contents = {
-        "weights.safetensors": weights(classifier),
-        "config.json": _json(config),
-        "vocabulary.json": _json(vocabulary),
-    }
+    try:
+        contents = {
+            "weights.safetensors": weights(classifier),
+            "config.json": _json(msgspec.convert(config, Configuration)),
+            "vocabulary.json": _json(msgspec.convert(dataclasses.asdict(classifier.vocabulary), Words)),
+        }
+        for name, content in contents.items():
+            if len(content) > FILES[name]:
+                raise ValueError(f"{name} has {len(content)} bytes, of {FILES[name]} at most")
+    except ValueError as error:
+        raise UserError(f"{folder}: this classifier cannot be saved: {_brief(error)}") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").unlink(missing_ok=True)
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    (folder / "manifest.json").write_bytes(_json({"format": FORMAT, "sha256": sums}))
+    (folder / "manifest.json").write_bytes(_json(Manifest(FORMAT, sums)))
 
 
 def weights(classifier: Classifier) -> bytes:
-    """Give the weights as safetensors."""
-    return safetensors.numpy.save({name: a.astype(STORED) for name, a in _named(classifier.params).items()})
+    """Return the weights as safetensors; raises ValueError where they are not finite."""
+    with np.errstate(over="ignore"):  # what overflows is refused as infinite
+        arrays = {name: a.astype(STORED) for name, a in _named(classifier.params).items()}
+    _finite(arrays)
+    return safetensors.numpy.save(arrays)
 
 
 def rounded(params: Any) -> Any:
-    """Give the params that come back after saving and loading."""
+    """Return the params that come back after saving and loading."""
     return jax.tree.map(lambda a: jnp.asarray(np.asarray(a).astype(STORED), jnp.float32), params)
 
 
-def load(folder: Path) -> tuple[Classifier, dict[str, Any]]:
-    """Read a bundle, and how it was trained; raises `UserError` that names a file missing or not as it was saved."""
+def load(folder: Path) -> tuple[Classifier, About]:
+    """Read a bundle, and how it was trained; raises `UserError` that names a file missing, changed or damaged."""
     contents = _verified(folder)
+    config = _decoded(folder / "config.json", contents["config.json"], Configuration)
+    words = _decoded(folder / "vocabulary.json", contents["vocabulary.json"], Words)
+    sizes = Config(**msgspec.structs.asdict(config.model))
+    calibration = Calibration(**msgspec.structs.asdict(config.calibration))
+    vocabulary, tagger = Vocabulary(**msgspec.structs.asdict(words)), config.tags and Tagger(config.tags)
     try:
-        config = json.loads(contents["config.json"])
-        vocabulary = json.loads(contents["vocabulary.json"])
-        vocabulary = Vocabulary(**{**vocabulary, "words": tuple(vocabulary["words"])})
-        sizes, labels = Config(**config["model"]), tuple(config["labels"])
-        calibration = Calibration(**config["calibration"])
-        tagger = config["tags"] and Tagger(tuple(config["tags"]))
         arrays = safetensors.numpy.load(contents["weights.safetensors"])
-        arrays = {name: a.astype(np.float32) for name, a in arrays.items()}
-        params = _params(build(sizes, len(vocabulary), len(labels)), tagger, arrays)
-    except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
-        raise UserError(f"{folder}: written by another version of this example? {error}. Train it anew.") from error
-    return Classifier(sizes, vocabulary, labels, params, calibration, tagger), config["about"]
+        params = _params(build(sizes, len(vocabulary), len(config.labels)), tagger or None, arrays)
+    except (KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise _damaged(folder / "weights.safetensors", error) from error
+    return Classifier(sizes, vocabulary, config.labels, params, calibration, tagger or None), config.about
 
 
 def _verified(folder: Path) -> dict[str, bytes]:
@@ -84,39 +100,74 @@ def _verified(folder: Path) -> dict[str, bytes]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no bundle there. Make one: {PROGRAM} train --bundle {folder}")
     try:
-        manifest = json.loads((folder / "manifest.json").read_bytes())
-        contents = {name: (folder / name).read_bytes() for name in FILES}
+        manifest = _decoded(folder / "manifest.json", _read(folder / "manifest.json", 1 << 16), Manifest)
+        contents = {name: _read(folder / name, most) for name, most in FILES.items()}
     except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: missing, so {folder} is no whole bundle. Train it anew.") from error
-    except (OSError, ValueError) as error:
+        raise UserError(f"{error.filename}: missing, so {folder} is no whole bundle. Train it again.") from error
+    except OSError as error:
         raise UserError(f"{folder}: cannot be read: {error}") from error
-    sums = manifest.get("sha256") if isinstance(manifest, dict) else None
-    if not isinstance(sums, dict) or manifest.get("format") != FORMAT:
-        raise UserError(f"{folder / 'manifest.json'}: no manifest of format {FORMAT}. Train the bundle anew.")
+    if manifest.format != FORMAT:
+        raise UserError(f"{folder}: a bundle of format {manifest.format}; this version reads {FORMAT}. Train it again.")
     for name, content in contents.items():
-        if hashlib.sha256(content).hexdigest() != sums.get(name):
+        if hashlib.sha256(content).hexdigest() != manifest.sha256.get(name):
             raise UserError(f"{folder / name}: changed since it was saved: its SHA-256 is not the manifest's")
     return contents
 
 
+def _read(path: Path, most: int) -> bytes:
+    """Read a plain file of at most so many bytes."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path}: not a plain file")
+    if found.st_size > most:
+        raise _damaged(path, f"{found.st_size} bytes, of {most} at most")
+    return path.read_bytes()
+
+
+def _decoded(path: Path, content: bytes, kind: type[T]) -> T:
+    """Decode JSON whose fields have their types and ranges."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, reason: object) -> UserError:
+    """Return the error of a file that is not what `save` writes."""
+    return UserError(f"{path}: damaged: {_brief(reason)}. Train the bundle again.")
+
+
+def _brief(reason: object) -> str:
+    """Return a reason of at most 120 characters."""
+    return textwrap.shorten(str(reason), 120, placeholder="...")
+
+
 def _named(params: Any) -> dict[str, np.ndarray]:
-    """Give every array its path as a name."""
+    """Return every array under its path as a name."""
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
 
 
 def _params(model: SequenceModel, tagger: Tagger | None, arrays: dict[str, np.ndarray]) -> Params:
-    """Put arrays back in their places; raises ValueError where names or shapes are not the model's."""
+    """Put arrays back in their places; raises ValueError where one is not what the model needs."""
     shapes = jax.eval_shape(lambda key: init(key, model, tagger), jax.random.key(0))
     leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
-    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
-    if set(names) != set(arrays):
-        raise ValueError(f"the weights are {sorted(arrays)}, the model needs {sorted(names)}")
-    for name, (_, leaf) in zip(names, leaves, strict=True):
-        if arrays[name].shape != leaf.shape or arrays[name].dtype != leaf.dtype:
-            raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, the model needs {leaf}")
-    return jax.tree.unflatten(structure, [jnp.asarray(arrays[name]) for name in names])
+    needed = {jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape for path, leaf in leaves}
+    if needed.keys() != arrays.keys():
+        lacks, more = sorted(needed.keys() - arrays.keys()), sorted(arrays.keys() - needed.keys())
+        raise ValueError(f"arrays missing: {lacks[:2]}, not of this model: {more[:2]}")
+    for name, shape in needed.items():
+        if arrays[name].shape != shape or arrays[name].dtype != STORED:
+            raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, needed is {STORED} {shape}")
+    _finite(arrays)
+    return jax.tree.unflatten(structure, [jnp.asarray(arrays[name], jnp.float32) for name in needed])
+
+
+def _finite(arrays: dict[str, np.ndarray]) -> None:
+    """Raise ValueError for NaN or infinity."""
+    if wrong := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+        raise ValueError(f"NaN or infinite numbers in {wrong[0]}")
 
 
 def _json(value: Any) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode()
+    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"

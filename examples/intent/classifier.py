@@ -17,16 +17,16 @@ from jaxrnn.model import BagEmbedding, ModelParams, SequenceModel, maximum, mean
 from .calibration import Calibration, doubt
 from .errors import UserError
 from .slots import Slot, Tagger, TaggerParams, fill
-from .text import Vocabulary
+from .text import MOST_CHARACTERS, MOST_TOKENS, Vocabulary
 
 BATCHES = (1, 16, 256)
 """How many rows a prediction is padded to."""
 
-BOUNDARIES = (8, 16, 32, 64, 128, 512, 2048)
+BOUNDARIES = (8, 16, 32, 64, 128, 512, MOST_TOKENS)
 """How many steps a prediction is padded to. With `BATCHES` that bounds what is compiled."""
 
-LONGEST = 1 << 15
-"""The characters that a text may have: a longer one is not even cut into tokens."""
+LONG = 128
+"""More steps are not padded to the most rows: that bounds the memory that a few long texts take."""
 
 LOUDER = 4.0
 """What the mean of token vectors is multiplied by, to be as large as states are."""
@@ -214,11 +214,11 @@ class Classifier:
 
     def encode(self, text: str) -> np.ndarray:
         """Give the ids (T, N) of a text; raises UserError for one of no token, or of more than can be answered."""
-        if len(text) > LONGEST:
-            raise UserError(f"a text must have {LONGEST} characters at most; got {len(text)}")
+        if len(text) > MOST_CHARACTERS:
+            raise UserError(f"a text must have {MOST_CHARACTERS} characters at most; got {len(text)}")
         ids = self.vocabulary.ids(text)
-        if not 0 < len(ids) <= BOUNDARIES[-1]:
-            raise UserError(f"a text must have 1 to {BOUNDARIES[-1]} tokens; got {len(ids)} in {text[:40]!r}")
+        if not 0 < len(ids) <= MOST_TOKENS:
+            raise UserError(f"a text must have 1 to {MOST_TOKENS} tokens; got {len(ids)} in {text[:40]!r}")
         return ids
 
     def unfold(self, text: str) -> np.ndarray:
@@ -259,9 +259,12 @@ class Classifier:
 
 def _batches(sequences: Sequence[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
     """Give rows, ids (T, B, N) and lengths (B,), those of like length together, padded to few shapes."""
-    size = next((size for size in BATCHES if len(sequences) <= size), BATCHES[-1])
     order = sorted(range(len(sequences)), key=lambda row: len(sequences[row]))
-    for rows in (order[i : i + size] for i in range(0, len(order), size)):
+    while order:
+        size = next((size for size in BATCHES if len(order) <= size), BATCHES[-1])
+        if len(sequences[order[:size][-1]]) > LONG:
+            size = min(size, BATCHES[1])
+        rows, order = order[:size], order[size:]
         chosen = [sequences[row] for row in rows]
         steps = next(steps for steps in BOUNDARIES if steps >= len(chosen[-1]))
         ids, lengths = np.zeros((steps, size, *chosen[0].shape[1:]), np.int32), np.zeros(size, np.int32)

@@ -6,14 +6,12 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import jax
 import tyro
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional, arg
 
@@ -24,6 +22,8 @@ from .calibration import calibration_error
 from .classifier import Answer, Classifier, Config
 from .data import BUNDLED, Corpus
 from .errors import UserError
+from .lines import lines, text_of
+from .terminal import console, printable, short
 from .text import tokenize
 from .train import Recipe, train
 
@@ -33,7 +33,7 @@ EXAMPLE = "what time is it ?"
 Data = Annotated[Path, arg(help=f"{data.UNDERSTOOD}; by default the bundled corpus")]
 Folder = Annotated[Path, arg(help="the folder of the trained classifier")]
 Skip = Annotated[bool, arg(help="leave bad lines out and count them, instead of ending at the first")]
-console = Console(highlight=False, soft_wrap=True)
+FIELDS = ("number", "text", "intent", "probability", "next", "reason", "slots")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Train:
         picture = draw(Explanation.of(classifier, EXAMPLE), EXAMPLE, self.bundle / "pictures" / "what-time-is-it.png")
         self._report(corpus, found, valid, seconds)
         console.print(f"bundle   {self.bundle}\npicture  {picture}")
-        console.print(f'"{EXAMPLE}" -> {_sentence(*classifier.answers([EXAMPLE]))}', markup=False)
+        console.print(f'"{EXAMPLE}" -> {_sentence(*classifier.answers([EXAMPLE]))}')
 
     def _report(self, corpus: Corpus, found: scores.Scores, valid: float, seconds: float) -> None:
         """Print the accuracy beside what it must beat."""
@@ -108,12 +108,12 @@ class Evaluate:
         table = Table("intent", "F1", "precision", "recall", "test", "taken for", box=None, header_style="bold")
         for row in found.scores.rows[: self.rows]:
             numbers = [f"{value:.3f}" for value in (row.f1, row.precision, row.recall)]
-            table.add_row(row.label, *numbers, str(row.count), row.mistaken)
+            table.add_row(_cell(row.label), *numbers, str(row.count), _cell(row.mistaken))
         console.print(table)
         table = Table("worst mistakes", "intent", "answer", "sure", box=None, header_style="bold")
         for mistake in found.mistakes[: self.rows]:
-            row = [escape(cell) for cell in (mistake.text, mistake.label, mistake.answer)]
-            table.add_row(*row, f"{mistake.probability:.1%}")
+            cells = map(_cell, (mistake.text, mistake.label, mistake.answer))
+            table.add_row(*cells, f"{mistake.probability:.1%}")
         console.print(table)
         error = calibration_error(found.bins)
         console.print(
@@ -129,48 +129,69 @@ class Evaluate:
                 "where 95 % of the others do)"
             )
         found.save(self.bundle / "report", about)
-        console.print(f"report   {self.bundle / 'report'}", markup=False)
+        console.print(f"report   {self.bundle / 'report'}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Predict:
-    """Name the intent of each text, of the arguments or of standard input's lines."""
+    """Name the intent of each text: of the arguments, or else of each line of standard input.
 
-    texts: Positional[tuple[str, ...]] = ()
+    A line is a text, or {"text": ...}. Each gets its answer, on standard output, or its refusal with its number, on
+    standard error; where any was refused, the exit status is 2 at the end.
+    """
+
+    texts: Annotated[
+        Positional[tuple[str, ...]], arg(metavar="[TEXT ...]", help="without any, reads standard input")
+    ] = ()
     bundle: Folder = BUNDLE
-    stream: Annotated[bool, arg(help="answer after each token; needs a classifier trained with --causal")] = False
-    json: Annotated[bool, arg(help='write JSONL: {"text", "intent", "probability", "next", "reason", "slots"}')] = False
+    stream: Annotated[bool, arg(help="answer after each token; needs a classifier of train --causal")] = False
+    json: Annotated[bool, arg(help=f"write JSONL, an object an answer: {', '.join(FIELDS)}")] = False
 
     def __call__(self) -> None:
         """Do it."""
         classifier, _ = bundle.load(self.bundle)
-        for text in self.texts or _lines():
-            if self.stream:
-                tokens = tokenize(text)
-                for token, answer in zip(tokens, classifier.stream(tokens), strict=True):
-                    self._print(token, answer, alone=False)
-            else:
-                self._print(text, *classifier.answers([text]), alone=bool(self.texts))
+        if self.stream:
+            next(classifier.stream(()), None)  # raises for a classifier that cannot
+        count = refused = 0
+        asked: Iterable[str | bytes] = self.texts or lines(sys.stdin.buffer)
+        for count, given in enumerate(asked, start=1):
+            try:
+                self._answer(classifier, count, text_of(given) if isinstance(given, bytes) else given)
+            except UserError as reason:
+                refused += 1
+                where = "text" if self.texts else "line"
+                print(f"refused: {where} {count}: {printable(str(reason))}", file=sys.stderr, flush=True)
+        if refused:
+            raise UserError(f"{refused} of {count} texts refused")
 
-    def _print(self, text: str, answer: Answer, *, alone: bool) -> None:
+    def _answer(self, classifier: Classifier, number: int, text: str) -> None:
+        """Answer a text, or its beginnings."""
+        classifier.encode(text)  # raises for a text that cannot be answered, also where it would be streamed
+        if not self.stream:
+            self._print(number, text, *classifier.answers([text]), alone=bool(self.texts))
+            return
+        tokens = tokenize(text)
+        for token, answer in zip(tokens, classifier.stream(tokens), strict=True):
+            self._print(number, token, answer, alone=False)
+
+    def _print(self, number: int, text: str, answer: Answer, *, alone: bool) -> None:
         """Print an answer, behind the text if that is not at hand."""
         if not self.json:
-            print(_sentence(answer) if alone else f"{text}\t{_sentence(answer)}", flush=True)
+            print(_sentence(answer) if alone else f"{printable(text)}\t{_sentence(answer)}", flush=True)
             return
-        row = {"text": text, "intent": answer.intent, "probability": answer.probability}
-        row |= {"next": answer.best[answer.intent is not None :], "reason": answer.reason}
-        row |= {"slots": [slot._asdict() for slot in answer.slots]}
-        print(json.dumps(row, ensure_ascii=False), flush=True)
+        best, slots = answer.best[answer.intent is not None :], [slot._asdict() for slot in answer.slots]
+        row = (number, text, answer.intent, answer.probability, best, answer.reason, slots)
+        print(printable(json.dumps(dict(zip(FIELDS, row, strict=True)), ensure_ascii=False)), flush=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class Explain:
-    """Draw how a prediction forms, token by token."""
+    """Draw how the answer to one text forms, token by token, as a PNG; or print it as JSON."""
 
-    text: Positional[str] = EXAMPLE
+    text: Annotated[Positional[str], arg(metavar="[TEXT]", help="of 40 tokens at most")] = EXAMPLE
     bundle: Folder = BUNDLE
-    out: Annotated[Path, arg(help="the PNG")] = Path("runs/explain.png")
-    json: Annotated[bool, arg(help="print it as JSON, and draw nothing")] = False
+    out: Annotated[Path, arg(help="the PNG to write")] = Path("runs/explain.png")
+    json: Annotated[bool, arg(help="print JSON, and draw nothing")] = False
 
     def __call__(self) -> None:
         """Do it."""
@@ -179,7 +200,7 @@ class Explain:
         classifier, _ = bundle.load(self.bundle)
         explanation = Explanation.of(classifier, self.text)
         if self.json:
-            print(json.dumps({"text": self.text, **explanation.as_json()}, ensure_ascii=False))
+            print(printable(json.dumps({"text": self.text, **explanation.as_json()}, ensure_ascii=False)))
             return
         print(draw(explanation, self.text, self.out))
         print(_sentence(*classifier.answers([self.text])))
@@ -187,7 +208,10 @@ class Explain:
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """Write the classifier as ONNX and in JAX's portable form, each checked against it; the bundle is the archive."""
+    """Write the classifier to run elsewhere, as ONNX (intent.onnx) and in JAX's portable form (intent.jax).
+
+    Each is checked against the bundle. An export holds no vocabulary: keep the bundle beside it.
+    """
 
     bundle: Folder = BUNDLE
     out: Annotated[Path, arg(help="the folder to write to")] = Path("runs/export")
@@ -204,50 +228,36 @@ class Export:
             content = write(classifier)
             (self.out / name).write_bytes(content)
             size = f"{len(content) / 1e6:.1f} MB"
-            console.print(f"{self.out / name}  {size}, {check(classifier, content)}", markup=False)
+            console.print(f"{self.out / name}  {size}, {check(classifier, content)}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Serve:
-    """Answer over HTTP, and serve a page to try it; SIGINT or SIGTERM ends it when what has begun is answered."""
+    """Answer over HTTP, and serve a page to try it, until SIGINT (Ctrl-C) or SIGTERM."""
 
     bundle: Folder = BUNDLE
-    host: str = "127.0.0.1"
-    port: int = 8000
+    host: Annotated[str, arg(help="the address to listen on, of IPv4 or IPv6; 0.0.0.0 or :: for every network")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, arg(help="the TCP port; 0 takes a free one")] = 8000
 
     def __call__(self) -> None:
         """Do it."""
-        import uvicorn  # only this command needs it
-
-        from .serve import SLOWEST, application
+        from . import connections  # only this command needs uvicorn
+        from .serve import application
 
         classifier, _ = bundle.load(self.bundle)
-        print(f"http://{self.host}:{self.port}/ answers as soon as the classifier is compiled", flush=True)
-        app = application(classifier)
-        uvicorn.run(app, host=self.host, port=self.port, log_level="warning", timeout_graceful_shutdown=int(SLOWEST))
-
-
-def _lines() -> Iterator[str]:
-    """Read standard input: a text a line, or {"text": ...}; blank lines are left out."""
-    for number, line in enumerate(sys.stdin, start=1):
-        text = line.strip()
-        if text.startswith("{"):
-            try:
-                text = json.loads(text)["text"]
-            except (ValueError, KeyError) as error:
-                raise UserError(f'stdin:{number}: needs {{"text": ...}}; got {line.strip()[:80]}') from error
-        if not isinstance(text, str):
-            raise UserError(f"stdin:{number}: text must be a string; got {text!r:.60}")
-        if text:
-            yield text
+        with connections.listen(self.host, self.port) as listener:
+            print(f"{connections.address(listener)} answers as soon as the classifier is compiled", flush=True)
+            connections.run(application(classifier), listener)
 
 
 def _describe(corpus: Corpus) -> None:
     """Print what the corpus is."""
     sizes = f"{len(corpus.train)} train, {len(corpus.valid)} valid, {len(corpus.test)} test"
-    console.print(f"data     {corpus.name}: {len(corpus.labels)} intents; {sizes}", markup=False)
+    console.print(f"data     {corpus.name}: {len(corpus.labels)} intents; {sizes}")
     for note in corpus.notes:
-        console.print(f"note     {note}", markup=False)
+        console.print(f"note     {printable(note)}")
 
 
 def _tested(classifier: Classifier, corpus: Corpus) -> scores.Scores:
@@ -256,10 +266,15 @@ def _tested(classifier: Classifier, corpus: Corpus) -> scores.Scores:
     return scores.score([example.label for example in corpus.test], [classifier.labels[i] for i in answers])
 
 
+def _cell(text: str) -> str:
+    """Return what a table shows of a text from data."""
+    return printable(short(text, 80))
+
+
 def _sentence(answer: Answer) -> str:
-    """Say the intent, its probability, and the next two; or none, why, and what came nearest."""
+    """Return the intent, its probability, and the next two; or none, why, and what came nearest."""
     listed = [f"{name} {probability:.1%}" for name, probability in answer.best]
     slots = "".join(f"  {name}={value!r}" for name, value in answer.slots)
     if answer.intent is None:
-        return f"none: {answer.reason}  (nearest: {', '.join(listed)}){slots}"
-    return f"{listed[0]}{slots}  (next: {', '.join(listed[1:])})"
+        return printable(f"none: {answer.reason}  (nearest: {', '.join(listed)}){slots}")
+    return printable(f"{listed[0]}{slots}  (next: {', '.join(listed[1:])})")

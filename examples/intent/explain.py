@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.figure import Figure
-from matplotlib.ft2font import FT2Font
 
 from .classifier import Classifier
 from .errors import UserError
+from .lettering import legible, lettered
+from .terminal import short
 from .text import tokenize
 
 LEADING = 5
 MOST_TOKENS = 40
 ROOMY = 14  # so many tokens leave room for numbers
 COLOURS = ("#2f5d8a", "#d9822b", "#5b8c5a", "#a64d79", "#8a7f4b")
-BOXES = "Last Resort"  # a font that has a box for everything
 REST = "#d6d6d6"
 
 
@@ -66,20 +63,24 @@ class Explanation:
 
 def draw(explanation: Explanation, text: str, path: Path) -> Path:
     """Write the PNG."""
-    answers, labels = explanation.answers, explanation.labels
-    family, (*names, title) = legible([*explanation.tokens, " ".join(text.split())])
-    with matplotlib.rc_context({"font.family": family, "font.size": 10}):
+    answers, count = explanation.answers, len(explanation.tokens)
+    family, shown = legible(
+        [*explanation.tokens, *(short(label, 40) for label in explanation.labels), " ".join(text.split())]
+    )
+    names, labels, title = shown[:count], shown[count:-1], shown[-1]
+    with lettered(family):
         letter = 0.11 if len(names) <= ROOMY else 0.08  # inches
-        width = max(9.5, 2.5 + len(names) * max(0.62, letter * max(len(_short(name)) for name in names)))
+        width = max(9.5, 2.5 + len(names) * max(0.62, letter * max(len(short(name)) for name in names)))
         figure = Figure(figsize=(width, 11), layout="constrained", dpi=130)
         (above, key), (middle, nothing), (below, scale) = figure.subplots(
             3, 2, height_ratios=(1, 0.4, 1.15), width_ratios=(1, 0.018 * 12 / width)
         )
         best = labels[answers[-1].argmax()]
-        heading = f"“{title if len(title) < 70 else title[:69] + '…'}”\n{best}  {answers[-1].max():.1%}"
-        figure.suptitle(heading, fontsize=15, parse_math=False)
-        _draw_answers(above, answers, labels, names)
-        key.legend(*above.get_legend_handles_labels(), loc="center left", bbox_to_anchor=(-1, 0.5), frameon=False)
+        heading = f"“{short(title, 70)}”\n{best}  {answers[-1].max():.1%}"
+        figure.suptitle(heading, fontsize=15)
+        key.legend(
+            *_draw_answers(above, answers, labels, names), loc="center left", bbox_to_anchor=(-1, 0.5), frameon=False
+        )
         _draw_adds(middle, explanation.adds, names)
         for axes in (key, nothing):
             axes.set_axis_off()
@@ -89,28 +90,30 @@ def draw(explanation: Explanation, text: str, path: Path) -> Path:
     return path
 
 
-def _draw_answers(axes: Any, answers: np.ndarray, labels: tuple[str, ...], names: list[str]) -> None:
-    """Draw a stacked bar a token: the leading intents after the last one, and the rest in grey."""
+def _draw_answers(axes: Any, answers: np.ndarray, labels: list[str], names: list[str]) -> tuple[list[Any], list[str]]:
+    """Draw a stacked bar a token: the leading intents after the last one, and the rest in grey; return what to list."""
     leading = np.argsort(-answers[-1])[: min(LEADING, len(labels))]
     steps, bottom = np.arange(len(names)), np.zeros(len(names))
+    bars = []
     for colour, label in zip(COLOURS, leading, strict=False):
-        axes.bar(steps, answers[:, label], 0.7, bottom, color=colour, label=labels[label], edgecolor="white", lw=0.6)
+        bars.append(axes.bar(steps, answers[:, label], 0.7, bottom, color=colour, edgecolor="white", lw=0.6))
         bottom += answers[:, label]
-    axes.bar(steps, np.clip(1 - bottom, 0, 1), 0.7, bottom, color=REST, label="all others", edgecolor="white", lw=0.6)
+    bars.append(axes.bar(steps, np.clip(1 - bottom, 0, 1), 0.7, bottom, color=REST, edgecolor="white", lw=0.6))
     for step, answer in enumerate(answers):
         named = labels[answer.argmax()]
         axes.text(step, 1.02, f"{named if len(names) <= 8 else ''}\n{answer.max():.0%}", ha="center", fontsize=8)
-    _name_ticks(axes.xaxis, [f"{_short(name)}\no{_below(i)}" for i, name in enumerate(names, start=1)])
+    _name_ticks(axes.xaxis, [f"{short(name)}\no{_below(i)}" for i, name in enumerate(names, start=1)])
     axes.set(ylim=(0, 1.0), xlim=(-0.6, len(names) - 0.4), ylabel="probability")
     axes.set_title("The answer after each token (above the bar: the best so far)", pad=30, fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
+    return bars, [*(labels[label] for label in leading), "all others"]
 
 
 def _draw_adds(axes: Any, adds: np.ndarray, names: list[str]) -> None:
     """Draw a bar a token: what the answer's probability loses without it."""
     axes.bar(range(len(names)), adds, 0.7, color=[COLOURS[0] if added >= 0 else COLOURS[1] for added in adds])
     axes.axhline(0, color="#9aa5b1", lw=0.8)
-    _name_ticks(axes.xaxis, [_short(name) for name in names])
+    _name_ticks(axes.xaxis, [short(name) for name in names])
     axes.set(xlim=(-0.6, len(names) - 0.4), ylabel="probability")
     axes.set_title("What the answer loses without each token", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
@@ -123,54 +126,18 @@ def _draw_memory(axes: Any, memory: np.ndarray, names: list[str]) -> Any:
         for (t, s), norm in np.ndenumerate(memory):
             dark = norm > 0.55 * memory.max()
             axes.text(s, t, f"{norm:.2f}", ha="center", va="center", fontsize=8, color="white" if dark else "#303030")
-    _name_ticks(axes.xaxis, [f"{_short(name)}\nx{_below(i)}" for i, name in enumerate(names, start=1)])
-    _name_ticks(axes.yaxis, [f"h{_below(i)}  {_short(name)}" for i, name in enumerate(names, start=1)])
+    _name_ticks(axes.xaxis, [f"{short(name)}\nx{_below(i)}" for i, name in enumerate(names, start=1)])
+    _name_ticks(axes.yaxis, [f"h{_below(i)}  {short(name)}" for i, name in enumerate(names, start=1)])
     axes.set(xlabel="token xₛ (right of the diagonal: heard by the backward direction)", ylabel="state hₜ")
     axes.set_title("What each state still carries of each token", fontsize=11)
     return image
 
 
 def _name_ticks(axis: Any, names: list[str]) -> None:
-    axis.set_ticks(range(len(names)), names, fontsize=10 if len(names) <= ROOMY else 8, parse_math=False)
+    axis.set_ticks(range(len(names)), names, fontsize=10 if len(names) <= ROOMY else 8)
     axis.set_tick_params(length=0)
-
-
-def _short(name: str) -> str:
-    """Keep a long word from crowding its neighbours out."""
-    return name if len(name) <= 12 else name[:11] + "…"
 
 
 def _below(number: int) -> str:
     """Write a number as a subscript; tokens stand beside it, so it is no formula of matplotlib's."""
     return str(number).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
-
-
-def legible(texts: list[str]) -> tuple[list[str], list[str]]:
-    """Give font families that have every character; those that no font here has are escaped, and a warning says so."""
-    needed = {ord(character) for text in texts for character in text}
-    family = matplotlib.rcParamsDefault["font.sans-serif"][0]
-    covered = _characters(font_manager.findfont(family))
-    families = [family]
-    if needed - covered:
-        for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: (entry.weight != 400, entry.name)):
-            found = set() if entry.name.startswith(BOXES) else _characters(entry.fname) & (needed - covered)
-            if found:
-                families.append(entry.name)
-                covered |= found
-            if not needed - covered:
-                break
-    missing = needed - covered
-    if missing:
-        some = " ".join(f"U+{code:04X}" for code in sorted(missing)[:6])
-        print(f"warning: no font here has {some}: escaped in the picture. Fonts: apt install fonts-noto-cjk",
-              file=sys.stderr)  # fmt: skip
-    escapes = {code: f"U+{code:04X} " for code in missing}
-    return families, [text.translate(escapes).strip() for text in texts]
-
-
-def _characters(font: str) -> set[int]:
-    """Give the characters that a font file has; none if this matplotlib cannot draw with it (colour emoji)."""
-    try:
-        return set(FT2Font(font).get_charmap())
-    except RuntimeError:
-        return set()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import UserError
-from .text import tokenize
+from .text import MOST_CHARACTERS, MOST_TOKENS, tokenize
 
 LABELS = ("label", "category", "intent")
 """What the column or the field of the label may be called."""
@@ -150,7 +150,10 @@ def _checked(text: Any, label: Any, where: str, report: Report, tags: Any = None
     """Give the example if it is one."""
     if not isinstance(text, str) or not isinstance(label, str):
         report(f"{where}: text and label must be strings; got {text!r:.60} and {label!r:.60}")
-    elif not tokenize(text):
+    elif len(text) > MOST_CHARACTERS or len(tokens := tokenize(text)) > MOST_TOKENS:
+        most = f"{MOST_TOKENS} tokens and {MOST_CHARACTERS} characters"
+        report(f"{where}: a text must have {most} at most; got {text[:40]!r}...")
+    elif not tokens:
         report(f"{where}: the text is empty")
     elif not label.strip():
         report(f"{where}: the label is empty")

@@ -16,7 +16,9 @@ from . import scores
 from .calibration import Bin, calibration_error, doubt, reliability
 from .classifier import Classifier
 from .data import Corpus
+from .lettering import legible, lettered
 from .slots import gathered, span_f1
+from .terminal import short
 
 MOST_CONFUSED = 24  # intents that a matrix has room for
 
@@ -121,25 +123,27 @@ def _slot_f1(corpus: Corpus, tags: list[list[str]]) -> float | None:
 def draw_confusion(report: Report, path: Path) -> None:
     """Draw the block of the confusion matrix where the mistakes are, as counts."""
     names = confused(report)
+    family, shown = legible([short(name, 40) for name in names])
     right = {row.label: round(row.recall * row.count) for row in report.scores.rows}
     counts = np.array([[right.get(a, 0) if a == b else report.pairs[a, b] for b in names] for a in names])
-    size = 3.2 + 0.34 * max(len(names), 4)
-    figure = Figure(figsize=(size, size), layout="constrained", dpi=130)
-    axes = figure.subplots()
-    wrong = np.where(np.eye(len(names), dtype=bool), 0, counts)
-    if names:
-        axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(wrong.max(), 1))
-    for (row, column), count in np.ndenumerate(counts):
-        if count:
-            colour = "#9aa5b1" if row == column else "#1f2933"
-            axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8, parse_math=False)
-    axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
-    axes.set(xlabel="answer", ylabel="intent")
-    among = sum(report.pairs[a, b] for a in names for b in names)
-    title = f"{among} of the {len(report.mistakes)} mistakes lie among these {len(names)} of {len(right)} intents"
-    axes.set_title(title, fontsize=9)
-    figure.savefig(path)
+    with lettered(family):
+        size = 3.2 + 0.34 * max(len(names), 4)
+        figure = Figure(figsize=(size, size), layout="constrained", dpi=130)
+        axes = figure.subplots()
+        wrong = np.where(np.eye(len(names), dtype=bool), 0, counts)
+        if names:
+            axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(wrong.max(), 1))
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                colour = "#9aa5b1" if row == column else "#1f2933"
+                axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
+        axes.set_xticks(range(len(names)), shown, rotation=90, fontsize=8)
+        axes.set_yticks(range(len(names)), shown, fontsize=8)
+        axes.set(xlabel="answer", ylabel="intent")
+        among = sum(report.pairs[a, b] for a in names for b in names)
+        title = f"{among} of the {len(report.mistakes)} mistakes lie among these {len(names)} of {len(right)} intents"
+        axes.set_title(title, fontsize=9)
+        figure.savefig(path)
 
 
 def draw_reliability(bins: Sequence[Bin], path: Path) -> None:
@@ -155,12 +159,12 @@ def draw_reliability(bins: Sequence[Bin], path: Path) -> None:
     figure.savefig(path)
 
 
-def draw_learning(history: Sequence[dict[str, float]], path: Path) -> None:
+def draw_learning(history: Sequence[dict[str, float | None]], path: Path) -> None:
     """Draw losses and accuracies, an epoch a point."""
     figure = Figure(figsize=(8, 3.6), layout="constrained", dpi=130)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for prefix, label, colour in (("train_", "train, with its noise", "#d9822b"), ("", "valid", "#2f5d8a")):
-            values = [record[prefix + name] for record in history if prefix + name in record]
+            values = np.array([record[prefix + name] for record in history if prefix + name in record], float)
             axes.plot(range(1, len(values) + 1), values, "o-", ms=3, label=label, color=colour)
         axes.set(xlabel="epoch", ylabel=name)
         axes.legend(frameon=False)

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import json
-from collections.abc import AsyncIterator, Callable
+import textwrap
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
+from msgspec import UNSET, Meta, UnsetType
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from .classifier import BATCHES, BOUNDARIES, Answer, Classifier, with_slots
 from .errors import UserError
+from .schema import Threshold
 from .text import tokenize
 
 LARGEST = 1 << 20  # bytes of a request
@@ -26,6 +29,7 @@ SLOWEST = 5.0  # seconds that a request may take to arrive
 MOST_TEXTS = 256  # of a request, and of a batch
 MOST_WAITING = 2048  # texts
 MOST_TOKENS = 64  # of a text that is unfolded
+MOST_TOKENS_IN_ALL = 1 << 15  # of the texts of a request
 HERE = Path(__file__).parent / "static"
 
 
@@ -96,39 +100,82 @@ class Batcher:
         return batch
 
 
+class Question(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /predict` and `/unfold`."""
+
+    text: str | UnsetType = UNSET
+    texts: Annotated[list[str], Meta(min_length=1, max_length=MOST_TEXTS)] | UnsetType = UNSET
+    top_k: Annotated[int, Meta(ge=1)] = 3
+    threshold: Threshold | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse both, and neither."""
+        if (self.text is UNSET) == (self.texts is UNSET):
+            raise ValueError('needs {"text": "..."} or {"texts": ["...", ...]}')
+
+
 @dataclasses.dataclass(frozen=True)
-class Question:
-    """What `POST /predict` is asked."""
+class Service:
+    """What the routes do.
 
-    texts: list[str]
-    single: bool
-    top_k: int
-    threshold: float | None
+    Args:
+        classifier: what answers.
+        batcher: around its `hear`.
+    """
 
-    @classmethod
-    def of(cls, body: Any) -> Question:
-        """Read a JSON body; raises Refusal 422 that says what is wrong with it."""
-        if not isinstance(body, dict) or ("text" in body) == ("texts" in body):
-            raise Refusal(422, 'needs {"text": "..."} or {"texts": ["...", ...]}')
-        if unknown := sorted(body.keys() - {"text", "texts", "top_k", "threshold"}):
-            raise Refusal(422, f"unknown fields {unknown}; there are text, texts, top_k and threshold")
-        single = "text" in body
-        texts = [body["text"]] if single else body["texts"]
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise Refusal(422, "text must be a string, and texts a list of strings")
-        if not 0 < len(texts) <= MOST_TEXTS:
-            raise Refusal(422, f"texts must be 1 to {MOST_TEXTS}; got {len(texts)}")
-        top_k, threshold = body.get("top_k", 3), body.get("threshold")
-        if type(top_k) is not int or top_k < 1:
-            raise Refusal(422, f"top_k must be an integer, 1 or more; got {top_k!r}")
-        if threshold is not None and (type(threshold) not in (int, float) or not np.isfinite(threshold)):
-            raise Refusal(422, f"threshold must be a number, or null; got {threshold!r}")
-        return cls(texts, single, top_k, threshold)
+    classifier: Classifier
+    batcher: Batcher
+
+    async def predict(self, request: Request) -> Response:
+        """Answer one text, or each of many."""
+        question = await question_of(request)
+        if isinstance(question.text, str):
+            answers, tags = await self._ask(question, [encode(self.classifier, question.text, "text")])
+            return JSONResponse(_json(*with_slots(answers, [question.text], tags)))
+        return JSONResponse({"answers": await self._each(question, list(question.texts or ()))})
+
+    async def unfold(self, request: Request) -> Response:
+        """Answer every beginning of a text."""
+        question = await question_of(request)
+        if not isinstance(question.text, str):
+            raise Refusal(422, 'needs {"text": "..."}')
+        ids, tokens = encode(self.classifier, question.text, "text"), tokenize(question.text)
+        if len(ids) > MOST_TOKENS:
+            raise Refusal(422, f"text: has room for {MOST_TOKENS} tokens; got {len(ids)}")
+        answers, tags = await self._ask(question, [ids[:end] for end in range(1, len(ids) + 1)])
+        answers[-1:] = with_slots(answers[-1:], [question.text], tags[-1:])
+        return JSONResponse({"steps": [{"token": t, **_json(a)} for t, a in zip(tokens, answers, strict=True)]})
+
+    async def health(self, request: Request) -> Response:
+        """Return how many intents there are."""
+        return JSONResponse({"status": "ok", "intents": len(self.classifier.labels)})
+
+    async def _ask(self, question: Question, sequences: list[np.ndarray]) -> tuple[list[Answer], Sequence[list[str]]]:
+        logits, tags = zip(*await self.batcher(sequences), strict=True)
+        return self.classifier.name(np.stack(logits), most=question.top_k, threshold=question.threshold), tags
+
+    async def _each(self, question: Question, texts: list[str]) -> list[dict[str, Any]]:
+        """Return of each text its answer, or why there is none."""
+        rows: list[dict[str, Any]] = [{} for _ in texts]
+        sequences: dict[int, np.ndarray] = {}
+        for i, text in enumerate(texts):
+            try:
+                sequences[i] = encode(self.classifier, text, f"texts[{i}]")
+            except Refusal as refusal:
+                rows[i] = {"detail": str(refusal)}
+        if (tokens := sum(map(len, sequences.values()))) > MOST_TOKENS_IN_ALL:
+            raise Refusal(413, f"texts must have {MOST_TOKENS_IN_ALL} tokens in all at most; got {tokens}")
+        if sequences:
+            answers, tags = await self._ask(question, list(sequences.values()))
+            for i, answer in zip(sequences, with_slots(answers, [texts[i] for i in sequences], tags), strict=True):
+                rows[i] = _json(answer)
+        return rows
 
 
 def application(classifier: Classifier) -> Starlette:
     """Make the application."""
     batcher = Batcher(lambda sequences: list(zip(*classifier.hear(sequences), strict=True)))
+    service = Service(classifier, batcher)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -137,45 +184,17 @@ def application(classifier: Classifier) -> Starlette:
         yield
         worker.cancel()
 
-    async def predict(request: Request) -> Response:
-        question = Question.of(await body_of(request))
-        names = ["text"] if question.single else [f"texts[{i}]" for i in range(len(question.texts))]
-        heard = await batcher([encode(classifier, *pair) for pair in zip(question.texts, names, strict=True)])
-        logits, tags = zip(*heard, strict=True)
-        answers = classifier.name(np.stack(logits), most=question.top_k, threshold=question.threshold)
-        answers = [_json(answer) for answer in with_slots(answers, question.texts, tags)]
-        return JSONResponse(answers[0] if question.single else {"answers": answers})
-
-    async def unfold(request: Request) -> Response:
-        question = Question.of(await body_of(request))
-        if not question.single:
-            raise Refusal(422, 'needs {"text": "..."}')
-        ids, tokens = encode(classifier, question.texts[0], "text"), tokenize(question.texts[0])
-        if len(ids) > MOST_TOKENS:
-            raise Refusal(422, f"text: has room for {MOST_TOKENS} tokens; got {len(ids)}")
-        prefixes = await batcher([ids[:end] for end in range(1, len(ids) + 1)])
-        logits, tags = zip(*prefixes, strict=True)
-        answers = classifier.name(np.stack(logits), most=question.top_k, threshold=question.threshold)
-        answers[-1:] = with_slots(answers[-1:], question.texts, tags[-1:])
-        return JSONResponse({"steps": [{"token": t, **_json(a)} for t, a in zip(tokens, answers, strict=True)]})
-
-    async def health(request: Request) -> Response:
-        return JSONResponse({"status": "ok", "intents": len(classifier.labels)})
-
-    async def page(request: Request) -> Response:
-        return FileResponse(HERE / "index.html")
-
-    async def description(request: Request) -> Response:
-        return FileResponse(HERE / "openapi.json", media_type="application/json")
-
+    page, description = (HERE / "index.html").read_bytes(), (HERE / "openapi.json").read_bytes()
     routes = [
-        Route("/predict", predict, methods=["POST"]),
-        Route("/unfold", unfold, methods=["POST"]),
-        Route("/health", health),
-        Route("/openapi.json", description),
-        Route("/", page),
+        Route("/predict", service.predict, methods=["POST"]),
+        Route("/unfold", service.unfold, methods=["POST"]),
+        Route("/health", service.health),
+        Route("/openapi.json", Response(description, media_type="application/json"), methods=["GET"]),
+        Route("/", HTMLResponse(page), methods=["GET"]),
     ]
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={Refusal: _refused})
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={Refusal: _refused})
+    app.router.redirect_slashes = False  # a redirect would repeat the Host header that the client sent
+    return app
 
 
 def warm(classifier: Classifier) -> None:
@@ -193,8 +212,8 @@ def encode(classifier: Classifier, text: str, name: str) -> np.ndarray:
         raise Refusal(422, f"{name}: {reason}") from reason
 
 
-async def body_of(request: Request) -> Any:
-    """Read a JSON body; raises Refusal for one too large (413), too slow (408), or none (422)."""
+async def question_of(request: Request) -> Question:
+    """Read and check a body; raises Refusal for one too large (413), too slow (408), or not as it must be (422)."""
     body = bytearray()
     try:
         async with asyncio.timeout(SLOWEST):
@@ -207,7 +226,9 @@ async def body_of(request: Request) -> Any:
     except ClientDisconnect as gone:
         raise Refusal(400, "the client has gone") from gone
     try:
-        return json.loads(body)
+        return msgspec.json.decode(body, type=Question)
+    except msgspec.ValidationError as failure:
+        raise Refusal(422, textwrap.shorten(str(failure), 300, placeholder="...")) from failure
     except (ValueError, RecursionError) as failure:
         raise Refusal(422, f"no JSON: {failure}") from failure
 

@@ -11,6 +11,12 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+MOST_CHARACTERS = 1 << 15
+"""Of a text that can be answered: a longer one is not even cut into tokens."""
+
+MOST_TOKENS = 2048
+"""Of a text that can be answered."""
+
 REMEMBERED = 40  # the longest token whose bag is kept, so that what is kept stays small
 ZERO_WIDTH_JOINER = "\u200d"
 
@@ -104,7 +110,8 @@ class Vocabulary:
         return functools.lru_cache(maxsize=65536)(self._bag)
 
     def _bag(self, token: str) -> list[int]:
-        marked, lengths = f"<{token}>", range(self.shortest, self.longest + 1)
+        marked = f"<{token}>"
+        lengths = range(self.shortest, min(self.longest, len(marked)) + 1)
         grams: dict[int, None] = {}
         for span in (marked[i : i + n] for n in lengths for i in range(len(marked) - n + 1)):
             if len(grams) == self.width - 1:

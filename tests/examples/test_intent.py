@@ -128,7 +128,7 @@ def test_commands(trained, capsys, tmp_path):
     assert [step["token"] for step in steps] == ["what", "time", "is", "it", "?"]
     assert all(len(step["memory"]) == 5 and len(step["best"]) == 3 for step in steps)
     assert main(["predict", " ", "--bundle", folder]) == 2
-    assert capsys.readouterr().err.startswith("error: a text must have 1 to")
+    assert capsys.readouterr().err.startswith("refused: text 1: a text must have 1 to")
 
 
 def test_train_command_repeats_and_reports_beside_the_baselines(trained, capsys, tmp_path):
@@ -161,10 +161,11 @@ def test_command_line_in_a_process_of_its_own(trained):
         command, input=lines, capture_output=True, encoding="utf-8", cwd=ROOT, env=environment, check=False
     )
     rows = [json.loads(line) for line in ran.stdout.splitlines()]
-    assert [row["text"] for row in rows] == ["lights on", "放首歌"]
-    assert set(rows[0]) == {"text", "intent", "probability", "next", "reason", "slots"}
+    assert [(row["number"], row["text"]) for row in rows] == [(1, "lights on"), (3, "放首歌")]
+    assert set(rows[0]) == {"number", "text", "intent", "probability", "next", "reason", "slots"}
     assert ran.returncode == 2
-    assert ran.stderr.startswith('error: stdin:4: needs {"text": ...}')
+    assert ran.stderr.startswith("refused: line 2: a text must have 1 to")
+    assert 'refused: line 4: needs {"text": "..."}' in ran.stderr
     assert "Traceback" not in ran.stderr
 
 

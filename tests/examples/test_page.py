@@ -1,14 +1,15 @@
 """The server's page in a real browser, headless."""
 
+import contextlib
+import dataclasses
 import shutil
-import socket
 import threading
 import time
 
 import pytest
-import uvicorn
 from playwright.sync_api import sync_playwright
 
+from examples.intent import connections
 from examples.intent.serve import application
 
 from .test_serve import classifier  # noqa: F401
@@ -18,29 +19,53 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 FLAGS += ["--disable-component-update", "--disable-sync"]
 
 
-@pytest.fixture
-def address(classifier):  # noqa: F811
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(application(classifier), port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}/"
-    server.should_exit = True
-    thread.join()
+@contextlib.contextmanager
+def serving(classifier):  # noqa: F811
+    """The address of a running server."""
+    with connections.listen("127.0.0.1", 0) as listener:
+        server = connections.server(application(classifier))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        try:
+            yield connections.address(listener)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@contextlib.contextmanager
+def page_of(classifier):  # noqa: F811
+    """A page of a browser; whatever its scripts raise or pop up fails the test."""
+    failures = []
+    with serving(classifier) as address, sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page()
+        page.on("pageerror", lambda failure: failures.append(failure))
+        page.on("dialog", lambda dialog: (failures.append(dialog.message), dialog.dismiss()))
+        page.goto(address)
+        yield page
+        browser.close()
+    assert not failures
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
-def test_the_intent_forms_token_by_token_as_one_types(address):
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page()
-        failures = []
-        page.on("pageerror", lambda failure: failures.append(failure))
-        page.goto(address)
+def test_labels_and_texts_are_no_markup(classifier):  # noqa: F811
+    labels = ("<img src=x onerror=alert(1)>", "<script>alert(2)</script>", "\u202e&lt;b&gt;\n\x1b[31m")
+    with page_of(dataclasses.replace(classifier, labels=labels)) as page:
+        page.fill("#text", "time <img src=y onerror=alert(3)> it &amp; </td><svg onload=alert(4)>")
+        page.wait_for_function("document.querySelectorAll('#steps tr').length > 10")
+        assert page.locator("img, #steps script, svg, b").count() == 0
+        shown = page.locator("#steps .intent").all_text_contents()
+        assert set(shown) <= set(labels)
+        assert page.locator("#answer").text_content().startswith(shown[-1])
+        assert page.locator("#steps .token").all_text_contents()[:3] == ["time", "<", "img"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
+def test_the_intent_forms_token_by_token_as_one_types(classifier):  # noqa: F811
+    with page_of(classifier) as page:
         page.fill("#text", "what time is it ?")
         page.wait_for_function("document.querySelectorAll('#steps tr').length === 5")
         assert page.inner_text("#steps tr:nth-child(2) .token") == "time"
@@ -51,5 +76,3 @@ def test_the_intent_forms_token_by_token_as_one_types(address):
         assert page.locator("#steps b").count() == 0
         page.fill("#text", "\u0000 ")
         page.wait_for_function("document.querySelectorAll('#steps tr').length === 0")
-        assert not failures
-        browser.close()

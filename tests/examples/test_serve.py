@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from examples.intent import serve
 from examples.intent.calibration import Calibration
 from examples.intent.classifier import Classifier, Config, build, init
+from examples.intent.classifier import _batches as batches
 from examples.intent.slots import Tagger
 from examples.intent.text import Vocabulary
 
@@ -63,35 +64,76 @@ def test_unfolding_ends_in_the_prediction(client):
         (b"", "no JSON"),
         (b"{", "no JSON"),
         (b"\xff\xfe", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
-        (b"[]", "needs"),
-        (b'{"text": 3}', "must be a string"),
+        (b'{"text": "\xff"}', "no JSON"),
+        (b'{"text": "\\ud800"}', "no JSON"),
+        (b'{"text": "a", "threshold": NaN}', "no JSON"),
+        (b"[" * 100_000, "Expected `object`, got `array`"),
+        (b'{"a":' * 100_000, "unknown field"),
+        (b'{"' + b"a" * 10_000 + b'": 1}', "unknown field"),
+        (b"[]", "Expected `object`, got `array`"),
+        (b"{}", "needs"),
+        (b'{"text": 3}', "Expected `str`, got `int` - at `$.text`"),
         (b'{"text": "a", "texts": ["b"]}', "needs"),
-        (b'{"texts": []}', "1 to 256"),
-        (b'{"texts": ["a", null]}', "list of strings"),
-        (b'{"text": "a", "top": 1}', "unknown fields"),
-        (b'{"text": "a", "top_k": 0}', "top_k"),
-        (b'{"text": "a", "top_k": true}', "top_k"),
-        (b'{"text": "a", "threshold": "high"}', "threshold"),
-        (b'{"text": "a", "threshold": NaN}', "threshold"),
+        (b'{"texts": []}', "length >= 1"),
+        (json.dumps({"texts": ["a"] * 257}).encode(), "length <= 256"),
+        (b'{"texts": ["a", null]}', "$.texts[1]"),
+        (b'{"text": "a", "top": 1}', "unknown field `top`"),
+        (b'{"text": "a", "top_k": 0}', "$.top_k"),
+        (b'{"text": "a", "top_k": true}', "$.top_k"),
+        (b'{"text": "a", "threshold": "high"}', "$.threshold"),
+        (b'{"text": "a", "threshold": -1}', "$.threshold"),
+        (b'{"text": "a", "threshold": 18446744073709551616}', "$.threshold"),
+        (b'{"text": "a", "threshold": 1' + b"0" * 5000 + b"}", "$.threshold"),
         (b'{"text": " "}', "1 to 2048 tokens"),
         (b'{"text": "\\u0000"}', "1 to 2048 tokens"),
-        (b'{"text": "\\ud800"}', "1 to 2048 tokens"),
-        (b'{"texts": ["fine", ""]}', "texts[1]"),
         (json.dumps({"text": "word " * 2049}).encode(), "got 2049"),
     ],
-    ids=range(19),
+    ids=range(26),
 )
 def test_bad_input_is_refused_with_a_sentence(client, body, words):
-    got = client.post("/predict", content=body)
-    assert got.status_code == 422
-    assert words in got.json()["detail"]
+    for path in ("/predict", "/unfold"):
+        got = client.post(path, content=body)
+        assert got.status_code == 422
+        assert words in got.json()["detail"]
+        assert len(got.json()["detail"]) <= 300
+
+
+def test_a_large_top_k_is_all_intents(client):
+    body = b'{"text": "a", "top_k": 100000000000000000000000000000}'
+    assert len(client.post("/predict", content=body).json()["best"]) == 3
+
+
+def test_each_of_many_texts_is_answered_or_refused(client):
+    fine, none, more, blank = client.post("/predict", json={"texts": [TEXTS[0], "", TEXTS[1], "\u200b"]}).json()[
+        "answers"
+    ]
+    assert fine == client.post("/predict", json={"text": TEXTS[0]}).json()
+    assert more == client.post("/predict", json={"text": TEXTS[1]}).json()
+    assert none["detail"].startswith("texts[1]: a text must have 1 to 2048 tokens")
+    assert blank["detail"].startswith("texts[3]: a text must have 1 to 2048 tokens")
+    (alone,) = client.post("/predict", json={"texts": [""]}).json()["answers"]
+    assert alone["detail"].startswith("texts[0]: ")
+
+
+def test_a_few_long_texts_pad_no_large_batch(classifier):
+    lengths = [1] * 200 + [2048, 129]
+    sequences = [np.full((length, classifier.vocabulary.width), 1, np.int32) for length in lengths]
+    shapes, seen = [], []
+    for rows, ids, _ in batches(sequences):
+        shapes.append(ids.shape[:2])
+        seen += rows
+    assert sorted(seen) == list(range(len(lengths)))
+    assert max(steps * rows for steps, rows in shapes) == 2048 * 16
+    assert [ids.shape[:2] for _, ids, _ in batches(sequences[:200])] == [(8, 256)]
 
 
 def test_limits(client, monkeypatch):
     assert client.post("/predict", content=b"x" * (serve.LARGEST + 1)).status_code == 413
+    assert client.post("/predict", json={"texts": ["word " * 2000] * 17}).status_code == 413
     assert client.get("/predict").status_code == 405
     assert client.get("/nowhere").status_code == 404
+    assert client.post("/").status_code == 405
+    assert client.get("/health/", follow_redirects=False, headers={"host": "evil.example"}).status_code == 404
     monkeypatch.setattr(serve, "MOST_WAITING", 2)
     got = client.post("/predict", json={"texts": TEXTS})
     assert got.status_code == 429

@@ -1,0 +1,125 @@
+"""Labels and texts from strangers: shown as they stand, on the console and in pictures; a refusal is a line's own."""
+
+import dataclasses
+import io
+import json
+import sys
+
+import jax
+import pytest
+
+from examples.intent import bundle, data, lines
+from examples.intent.__main__ import main
+from examples.intent.classifier import Classifier, Config, build, init
+from examples.intent.errors import UserError
+from examples.intent.terminal import console, printable
+from examples.intent.text import Vocabulary
+
+LABELS = ("<img src=x onerror=alert(1)>", "[/b]", "[bold]x", "$x$", "$\\frac$", "_x", ":smile:", "a\nb\tc", "\u202eabc",
+          "\x1b[31mred\x9b", "y" * 3000, "=1+1", "{x}", "100%s", "现在", "\u0378")  # fmt: skip
+
+
+def stranger(causal=False):
+    vocabulary, config = Vocabulary(("it", "time"), buckets=64, width=4), Config(8, 8, causal=causal)
+    params = init(jax.random.key(0), build(config, len(vocabulary), len(LABELS)), None)
+    return Classifier(config, vocabulary, LABELS, params)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("strangers")
+    rows = [json.dumps({"text": f"time {i} {label}", "label": label}) for i in range(2) for label in LABELS]
+    for split in ("train", "valid", "test"):
+        (folder / f"{split}.jsonl").write_text("\ufeff" * (split == "test") + "\r\n".join(rows), encoding="utf-8")
+    bundle.save(folder / "bundle", stranger(), {"history": [{"loss": 1.0, "accuracy": 0.5}, {"loss": None}]})
+    bundle.save(folder / "causal", stranger(causal=True), {})
+    return folder
+
+
+def acting(out):
+    """Whether a terminal would obey something of it."""
+    return any(not c.isprintable() and c not in "\n\t\u0378" for c in out)
+
+
+def test_labels_are_shown_as_they_stand(folder, capsys, monkeypatch):
+    monkeypatch.setattr(console, "width", 300)
+    arguments = ["--data", str(folder), "--bundle", str(folder / "bundle"), "--rows", "99"]
+    assert main(["evaluate", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert not acting(out)
+    assert [label for label in LABELS if printable(label)[:79] not in out] == []
+    assert json.loads((folder / "bundle" / "report" / "report.json").read_text())["intents"]
+    for arguments in (["predict", "time"], ["predict", "time", "--json"], ["explain", "time $x$ $ \x1b", "--json"]):
+        assert main([*arguments, "--bundle", str(folder / "bundle")]) == 0
+        assert not acting(capsys.readouterr().out)
+    picture = folder / "explain.png"
+    assert main(["explain", "time $x$ $ \x1b", "--bundle", str(folder / "bundle"), "--out", str(picture)]) == 0
+
+
+LINES = [
+    (b"\xef\xbb\xbfwhat time is it ?\r\n", None),
+    (b"\n", "got 0"),
+    ("\u200b\n".encode(), "got 0"),
+    (b"word " * 3000 + b"\n", "got 3000"),
+    (b"y" * 40_000 + b"\n", "32768 characters"),
+    (b"\xff\xfe\n", "not UTF-8"),
+    (b"a\x00b time\n", None),
+    (b'{"text": ""}\n', "got 0"),
+    (b'{"text": "\\ud800"}\n', "needs {"),
+    (b'{"text": 3}\n', "needs {"),
+    (b"{\n", "needs {"),
+    (b"[" * 50_000 + b"\n", "32768 characters"),
+    (b'{"a":' * 50_000 + b"\n", "needs {"),
+    (b"y" * (3 * lines.MOST_BYTES) + b"\n", "1048576 bytes at most"),
+    (b'{"label": "x", "text": "lights \\u001b[2J on"}\n', None),
+    (b"the last, without an end", None),
+]
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"], ["--stream", "--bundle", "causal"]])
+def test_every_line_is_answered_or_refused(folder, capsys, monkeypatch, flags):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"".join(line for line, _ in LINES))))
+    assert main(["predict", "--bundle", "bundle", *flags]) == 2
+    out, err = capsys.readouterr()
+    refusals = [f"refused: line {number}: " for number, (_, why) in enumerate(LINES, start=1) if why]
+    *refused, last = err.splitlines()
+    assert all(line.startswith(start) for line, start in zip(refused, refusals, strict=True))
+    assert all(why in line for line, why in zip(refused, [why for _, why in LINES if why], strict=True))
+    assert last == f"error: {len(refusals)} of {len(LINES)} texts refused"
+    assert all(len(line) < 300 for line in refused)
+    assert not acting(out + err)
+    if "--stream" not in flags:
+        assert len(out.splitlines()) == len(LINES) - len(refusals)
+    if "--json" in flags:
+        answered = [number for number, (_, why) in enumerate(LINES, start=1) if not why]
+        assert [json.loads(line)["number"] for line in out.splitlines()] == answered
+
+
+def test_all_answered_is_no_error(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"time\nit")))
+    assert main(["predict", "--bundle", str(folder / "bundle")]) == 0
+    assert main(["predict", "--stream", "time", "--bundle", str(folder / "bundle")]) == 2
+    assert "--causal" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["word " * 3000, "y" * 40_000])
+def test_a_text_of_a_corpus_that_is_too_long_is_named(tmp_path, text):
+    rows = [*[("time", "a"), ("lights", "b"), ("time it", "a"), ("the lights", "b")] * 3, (text, "a")]
+    (tmp_path / "train.tsv").write_text("".join(f"{text}\t{label}\n" for text, label in rows))
+    with pytest.raises(UserError, match=r"train\.tsv:13: a text must have"):
+        data.load(tmp_path)
+    assert any("train.tsv:13" in note for note in data.load(tmp_path, skip_bad_lines=True).notes)
+
+
+def test_what_a_bundle_cannot_hold_is_not_saved(tmp_path):
+    classifier = stranger()
+    broken = classifier.params._replace(model=jax.tree.map(lambda a: a + 1e6, classifier.params.model))
+    for changes in (
+        {"params": broken},
+        {"labels": ("twice",) * len(LABELS)},
+        {"config": Config(8, 8, input_dropout=1.0)},
+    ):
+        with pytest.raises(UserError, match="cannot be saved"):
+            bundle.save(tmp_path / "b", dataclasses.replace(classifier, **changes), {})
+        assert not (tmp_path / "b").exists()
