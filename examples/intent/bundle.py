@@ -22,7 +22,7 @@ from .errors import UserError
 from .slots import Tagger
 from .text import Vocabulary
 
-FORMAT = 3
+FORMAT = 4
 STORED = np.float16  # what weights are saved in, half the size of what is computed with
 FILES = ("weights.safetensors", "config.json", "vocabulary.json")
 

@@ -115,6 +115,8 @@ class Evaluate:
         console.print(
             f"accuracy {found.scores.accuracy:.2%}, macro F1 {found.scores.macro_f1:.2%}, calibration error {error:.2%}"
         )
+        if found.accuracy_of_named is not None:
+            console.print(f"answered by none: {found.none:.2%}; of the others {found.accuracy_of_named:.2%} are right")
         if found.slot_f1 is not None:
             console.print(f"slots: F1 {found.slot_f1:.2%} over spans")
         if found.detection:

@@ -42,7 +42,8 @@ class Recipe:
         learning_rate: the highest of one cycle.
         weight_decay: of AdamW.
         smoothing: of the labels.
-        rejects: the share of validation texts that the threshold for none may turn away.
+        rejects: the share of validation texts that the threshold for none may turn away; fewer are, where the
+            network is sure of them.
         word_dropout: how often a token is known by its n-grams alone, as an unknown word is.
         adversary: how far the vectors of a text's tokens are moved, all in all, to where the loss is greater;
             0 for not at all, which takes two thirds of the time.

@@ -216,4 +216,6 @@ def test_unknown_words_fall_back_to_ngrams_that_are_stable():
     assert set(known[1:]) & set(unknown[1:]) - {0}
     assert max(unknown) < len(vocabulary)
     assert vocabulary.ids("").shape == (0, vocabulary.width)
+    words = Vocabulary.of(["stop !", "50 % off", "???", "\U0001f44d", "3 + 4"]).words
+    assert words == ("+", "3", "4", "50", "?", "off", "stop", "\U0001f44d")
     assert Vocabulary(()).bag("it")[:4] == [0, 46, 6373, 10740]

@@ -61,6 +61,25 @@ def test_unfolding_ends_in_the_prediction(trained):
     assert memory.diagonal().min() > 0
 
 
+def test_a_text_without_a_known_word_is_none_wherever_it_is_asked(trained, tmp_path, capsys):
+    root, classifier, _ = trained
+    (answer,) = classifier.answers(["!!! \U0001f600"])
+    assert answer.intent is None
+    assert answer.probability == pytest.approx(1 / 3, abs=1e-4)
+    assert answer.reason == "no word of it is known"
+    assert main(["predict", "!!!", "--bundle", str(root / "bundle")]) == 0
+    assert capsys.readouterr().out.startswith("none: no word of it is known")
+    assert main(["explain", "!!!", "--bundle", str(root / "bundle"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["intent"] is None
+    assert classifier.unfold("!! time")[:2] == pytest.approx(1 / 3)
+    assert np.allclose(classifier.without("time !!")[0], 1 / 3)
+    for split in ("valid", "test"):
+        write_tsv(tmp_path / f"{split}.tsv", [("time", ["!!!", "time please"])])
+    write_tsv(tmp_path / "train.tsv", LINES.items())
+    assert main(["evaluate", "--data", str(tmp_path), "--bundle", str(root / "bundle")]) == 0
+    assert "answered by none: 50.00%; of the others 100.00% are right" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_exports_answer_as_the_classifier_does(trained, tmp_path, capsys, causal):
     root, classifier, _ = trained
@@ -85,6 +104,7 @@ def test_streaming_answers_each_beginning_as_the_whole_would(trained):
         whole = classifier.answers([" ".join(tokens[:end])])[0]
         assert [name for name, _ in answer.best] == [name for name, _ in whole.best]
         assert np.allclose([p for _, p in answer.best], [p for _, p in whole.best], atol=2e-4)
+    assert [a.intent for a in classifier.stream(["!", "😀"])] == [None, None]
     with pytest.raises(UserError, match="--causal"):
         next(both_ways.stream(tokens))
 
