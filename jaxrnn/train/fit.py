@@ -13,7 +13,7 @@ import optax
 
 from .checkpoints import Checkpoints
 from .monitor import Monitor
-from .progress import Bar, Silent, bar_for
+from .progress import Silent, bar_for
 from .step import Batch, Carried, Loss, Params, TrainState, TrainStep, copy, init, make_step
 
 Batches = Callable[[int], Iterable[Batch]]
@@ -70,7 +70,8 @@ def fit(
         patience: how many epochs without a new best are borne; None bears all.
         checkpoints: where to save every epoch. A directory that holds some goes on from the newest of them, its key
             and all: bit for bit as if never interrupted, if `batches` and `evaluate` are functions of their arguments.
-        progress: True shows a bar, False does not; None does on a terminal.
+        progress: True shows a bar with the time left in a terminal, and elsewhere prints a line an epoch: means over
+            training as `train_...`, what `evaluate` gave as `valid_...`. False shows nothing. None shows the bar alone.
 
     Raises:
         ValueError: for a patience without `evaluate`, an unknown monitor or mode, an epoch without batches, names used
@@ -125,7 +126,7 @@ def _epoch(
     batches: Batches,
     evaluate: Callable[[Params], Mapping[str, Any]] | None,
     judge: Monitor,
-    bar: Bar | Silent,
+    bar: Silent,
 ) -> _Run:
     """Train for one epoch, and see how good it is."""
     epoch, began = len(run.history), time.perf_counter()
