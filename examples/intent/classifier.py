@@ -15,7 +15,7 @@ import jaxrnn
 from jaxrnn.model import ModelParams, SequenceModel, readout
 
 from .calibration import Calibration, doubt, favours
-from .errors import UserError
+from .errors import UserError, at_least, rate
 from .layers import LOUDER, Beside, HighestAndMean, TokenEmbedding
 from .slots import Slot, Tagger, TaggerParams, fill
 from .text import Vocabulary
@@ -35,11 +35,11 @@ class Config:
     """The sizes of the model, and how much noise it is trained with.
 
     Args:
-        features: F, of a token's vector.
-        hidden: H, of each direction.
-        input_dropout: of the features of each token.
-        output_dropout: of what the readout sees.
-        causal: whether to cross time forward only, so that tokens can be answered as they arrive.
+        features: F, the size of a token's vector.
+        hidden: H, the hidden units of the GRU in each direction.
+        input_dropout: the share of a token's features dropped in training.
+        output_dropout: the share of features dropped before the readout in training.
+        causal: read forward only, so that each token can be answered as it arrives (predict --stream).
     """
 
     features: int = 192
@@ -47,6 +47,11 @@ class Config:
     input_dropout: float = 0.3
     output_dropout: float = 0.5
     causal: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise UserError for sizes and rates that no model has."""
+        at_least(1, features=self.features, hidden=self.hidden)
+        rate(input_dropout=self.input_dropout, output_dropout=self.output_dropout)
 
 
 def build(config: Config, vocabulary: int, labels: int) -> SequenceModel:

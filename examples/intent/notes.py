@@ -53,7 +53,8 @@ def rare(train: Sequence[Example], test: Sequence[Example]) -> list[str]:
     single.sort(key=lambda example: not example.where.endswith(":1"))  # a header with unknown names looks like that
     notes = []
     if single:
-        header = "; is that a header?" if single[0].where.endswith(":1") else ""
+        suspect = single[0].where.endswith(":1") and len(single) < len(counts)
+        header = "; is that a header?" if suspect else ""
         where = f"{single[0].label!r} ({single[0].where}{header})"
         notes.append(f"{len(single)} of {len(counts)} intents with a single example in train, e.g. {where}")
     if untested := sorted(counts.keys() - {example.label for example in test}):

@@ -13,7 +13,7 @@ import optax
 
 from .checkpoints import Checkpoints
 from .monitor import Monitor
-from .progress import Silent, bar_for
+from .progress import Bar, Silent, bar_for
 from .step import Batch, Carried, Loss, Params, TrainState, TrainStep, copy, init, make_step
 
 Batches = Callable[[int], Iterable[Batch]]
@@ -126,7 +126,7 @@ def _epoch(
     batches: Batches,
     evaluate: Callable[[Params], Mapping[str, Any]] | None,
     judge: Monitor,
-    bar: Silent,
+    bar: Bar | Silent,
 ) -> _Run:
     """Train for one epoch, and see how good it is."""
     epoch, began = len(run.history), time.perf_counter()
