@@ -146,8 +146,8 @@ class Classifier:
             return Answer(*best[0], best, None)
         if not favoured:
             return Answer(None, best[0][1], best, "no word of it is known")
-        spread = f"its probability spreads over some {doubt(row):.1f} intents"
-        return Answer(None, best[0][1], best, f"{spread}, where {threshold:.1f} are allowed")
+        spread = f"its probability spreads over some {doubt(row):.3g} intents"
+        return Answer(None, best[0][1], best, f"{spread}, where {threshold:.3g} are allowed")
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """Give (n, K), calibrated. Raises UserError as `logits` does."""

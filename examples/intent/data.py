@@ -54,7 +54,10 @@ def load(path: Path = BUNDLED, *, skip_bad_lines: bool = False, seed: int = 0) -
             raise UserError(f"{message}\nTo leave bad lines out and count them: --skip-bad-lines")
         skipped.append(message)
 
-    splits = _alike(_splits(path, report), report)
+    try:
+        splits = _alike(_splits(path, report), report)
+    except OSError as error:
+        raise UserError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
     corpus = Corpus(str(path), splits["train"], splits.get("valid", []), splits.get("test", []), splits.get("oos", []))
     if not corpus.train:
         raise UserError(f"{path}: train has no examples")

@@ -199,8 +199,6 @@ def _decoded(path: Path) -> str:
         data = path.read_bytes()
         wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         content = data.decode("utf-16" if wide else "utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise UserError(f"{path}:{line}: not UTF-8: byte {data[error.start]:#04x}. Save it as UTF-8.") from error

@@ -188,6 +188,42 @@ def test_command_line_in_a_process_of_its_own(trained):
     assert "Traceback" not in ran.stderr
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--hidden 0", "--hidden must be 1 or more"),
+        ("--input-dropout 1", "must be 0 or more and less than 1"),
+        ("--learning-rate nan", "--learning-rate must be"),
+        ("--most-epochs 3", "--most-epochs 3 is less"),
+        ("--seed -1", "--seed must be from 0"),
+        ("--data {0}/no", "no such file or folder"),
+        ("--data {0}", "train.tsv: cannot be read: Is a directory"),
+        ("--bundle {0}/file", "it is a file"),
+        ("--bundle {0}/file/b", "no place for a bundle: Not a directory"),
+        ("--bundle {0}", "holds file and is no bundle"),
+    ],
+)
+def test_train_refuses_before_it_trains(tmp_path, capsys, flags, message):
+    (tmp_path / "file").touch()
+    (tmp_path / "train.tsv").mkdir()
+    try:
+        status = main(["train", *flags.format(tmp_path).split()])
+    except SystemExit as refused:  # of tyro, which draws a box around the message
+        status = refused.code
+    printed = capsys.readouterr()
+    assert status == 2
+    assert message in " ".join((printed.out + printed.err).replace("│", " ").split())
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_where_no_validation_text_has_a_known_word_nothing_is_trained(tmp_path):
+    write_tsv(tmp_path / "train.tsv", LINES.items())
+    for split in ("valid", "test"):
+        (tmp_path / f"{split}.tsv").write_text("!!!\ttime\n")
+    with pytest.raises(UserError, match="no validation text has a word of train"):
+        train(data.load(tmp_path), SMALL, TINY, seed=0, progress=False)
+
+
 def test_scores():
     found = scores.score(["a", "a", "b", "b"], ["a", "b", "b", "b"])
     assert found.accuracy == 0.75
