@@ -20,7 +20,8 @@ def main(arguments: list[str]) -> int:
     helps = arguments[:1] in (["-h"], ["--help"])
     if not arguments or (arguments[0].startswith("-") and not helps):
         arguments = ["train", *arguments]
-    command = tyro.cli(COMMANDS, args=arguments, prog="python -m examples.intent")
+    about = "Name the intent of an utterance. Without a command: train on the bundled corpus. Each command has --help."
+    command = tyro.cli(COMMANDS, args=arguments, prog="python -m examples.intent", description=about)
     try:
         command()
     except (UserError, OSError) as error:
