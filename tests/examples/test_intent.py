@@ -11,11 +11,12 @@ import jax
 import numpy as np
 import pytest
 
-from examples.intent import bundle, data, scores
+from examples.intent import baseline, bundle, data, scores
 from examples.intent.__main__ import main
 from examples.intent.classifier import Config, build, init
 from examples.intent.errors import UserError
 from examples.intent.explain import legible
+from examples.intent.formats import Example
 from examples.intent.text import tokenize
 from examples.intent.train import Recipe, train
 
@@ -222,6 +223,13 @@ def test_where_no_validation_text_has_a_known_word_nothing_is_trained(tmp_path):
         (tmp_path / f"{split}.tsv").write_text("!!!\ttime\n")
     with pytest.raises(UserError, match="no validation text has a word of train"):
         train(data.load(tmp_path), SMALL, TINY, seed=0, progress=False)
+
+
+def test_the_baseline_is_fitted_to_emoji_too():
+    examples = [
+        Example(text, label, "") for text, label in (("👍👍", "yes"), ("👍", "yes"), ("👎", "no"), ("👎👎", "no"))
+    ]
+    assert baseline.linear_svm(data.Corpus("", examples, [], examples)) == 1
 
 
 def test_scores():
