@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from examples.intent.classifier import LOUDER
+from examples.intent.layers import LOUDER
 from jaxrnn.interop.flax import to_nnx
 from jaxrnn.train import Batch
 

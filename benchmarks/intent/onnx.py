@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 
+from examples.intent.calibration import Calibration
 from examples.intent.export import onnx_graph
 
 from .task import Answer, Task
@@ -12,7 +13,7 @@ from .task import Answer, Task
 
 def answering(task: Task) -> Answer:
     """Answer in a session, all of whose options are left alone."""
-    graph = onnx_graph(task.model, task.params, task.utterances[0].shape[1], temperature=1.0)
+    graph = onnx_graph(task.model, task.params, task.utterances[0].shape[1], Calibration())
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
 
     def answer(ids: np.ndarray) -> np.ndarray:

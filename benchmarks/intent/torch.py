@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from examples.intent.classifier import LOUDER
+from examples.intent.layers import LOUDER
 from jaxrnn.interop.torch import to_torch
 from jaxrnn.interop.torch_weights import to_tensor
 from jaxrnn.train import Batch

@@ -31,9 +31,11 @@ ANSWERED = 200  # texts for the latency
 class Benchmark:
     """Train on each data set of a folder with the same configuration, and test beside a linear SVM."""
 
-    data: Annotated[Path, arg(help="a folder of data sets; what is none is named and passed over")]
-    seeds: Annotated[int, arg(help="how many trainings of each")] = 1
-    json: Annotated[Path, arg(help="the result file")] = Path("runs/benchmark.json")
+    data: Annotated[
+        Path, arg(help="a folder of folders, each a data set as train --data takes it; others are named and skipped")
+    ]
+    seeds: Annotated[int, arg(help="how many times to train on each")] = 1
+    json: Annotated[Path, arg(help="the file to write the results to")] = Path("runs/benchmark.json")
     progress: Annotated[bool, arg(help="show the progress of the trainings")] = True
     config: tyro.conf.OmitArgPrefixes[Config] = Config()
     recipe: tyro.conf.OmitArgPrefixes[Recipe] = Recipe()

@@ -27,7 +27,7 @@ from .schema import About, Configuration, Manifest, Words
 from .slots import Tagger
 from .text import Vocabulary
 
-FORMAT = 3
+FORMAT = 4
 STORED = np.dtype(np.float16)  # what weights are saved in, half the size of what is computed with
 FILES = {"weights.safetensors": 1 << 30, "config.json": 1 << 26, "vocabulary.json": 1 << 26}
 """The files of a bundle, and how many bytes each may have."""

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrnn
-from jaxrnn.model import BagEmbedding, ModelParams, SequenceModel, maximum, mean, readout
+from jaxrnn.model import ModelParams, SequenceModel, readout
 
-from .calibration import Calibration, doubt
-from .errors import UserError
+from .calibration import Calibration, doubt, favours
+from .errors import UserError, at_least, rate
+from .layers import LOUDER, Beside, HighestAndMean, TokenEmbedding
 from .slots import Slot, Tagger, TaggerParams, fill
 from .text import MOST_CHARACTERS, MOST_TOKENS, Vocabulary
 
@@ -28,20 +29,17 @@ BOUNDARIES = (8, 16, 32, 64, 128, 512, MOST_TOKENS)
 LONG = 128
 """More steps are not padded to the most rows: that bounds the memory that a few long texts take."""
 
-LOUDER = 4.0
-"""What the mean of token vectors is multiplied by, to be as large as states are."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """The sizes of the model, and how much noise it is trained with.
 
     Args:
-        features: F, of a token's vector.
-        hidden: H, of each direction.
-        input_dropout: of the features of each token.
-        output_dropout: of what the readout sees.
-        causal: whether to cross time forward only, so that tokens can be answered as they arrive.
+        features: F, the size of a token's vector.
+        hidden: H, the hidden units of the GRU in each direction.
+        input_dropout: the share of a token's features dropped in training.
+        output_dropout: the share of features dropped before the readout in training.
+        causal: read forward only, so that each token can be answered as it arrives (predict --stream).
     """
 
     features: int = 192
@@ -50,53 +48,10 @@ class Config:
     output_dropout: float = 0.5
     causal: bool = False
 
-
-@dataclasses.dataclass(frozen=True)
-class TokenEmbedding(BagEmbedding):
-    """A vector for every token: its word's own, plus the mean of its n-grams'.
-
-    ids (T, *batch, N) to (T, *batch, F); the first of the N is the word's, 0 where it is unknown. In one mean with its
-    n-grams a word would hardly be heard.
-    """
-
-    def weights(self, ids: jax.Array) -> jax.Array:
-        """A word counts 1, its n-grams count 1 together."""
-        return super().weights(ids.at[..., 0].set(0)).at[..., 0].set(1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Beside(jaxrnn.Residual):
-    """Layers whose inputs are put out too, behind their outputs: (T, *batch, D) to (T, *batch, H + D)."""
-
-    def out_dim(self, in_dim: int) -> int:
-        """H + D."""
-        return jaxrnn.out_dim(self.cell, in_dim) + in_dim
-
-    def cross(self, run: Any, params: Any, state: Any, initial: Any, xs: Any, key: Any) -> tuple[Any, jax.Array]:
-        """Cross time with the layers."""
-        state, ys = run(self.cell, params, state, initial, xs, key)
-        return state, jnp.concatenate([ys, xs], axis=-1)
-
-    def step(self, params: Any, state: Any, x: jax.Array) -> tuple[Any, jax.Array]:
-        """Take one step."""
-        state, y = self.cell.step(params, state, x)
-        return state, jnp.concatenate([y, x], axis=-1)
-
-
-@dataclasses.dataclass(frozen=True)
-class HighestAndMean:
-    """Read the maximum over time of all features but the last D, and the mean of these, made louder.
-
-    Args:
-        inputs: D.
-    """
-
-    inputs: int
-
-    def __call__(self, ys: jax.Array, lengths: Any = None) -> jax.Array:
-        """(T, *batch, H + D) to (*batch, H + D)."""
-        states, inputs = ys[..., : -self.inputs], ys[..., -self.inputs :]
-        return jnp.concatenate([maximum(states, lengths), LOUDER * mean(inputs, lengths)], axis=-1)
+    def __post_init__(self) -> None:
+        """Raise UserError for sizes and rates that no model has."""
+        at_least(1, features=self.features, hidden=self.hidden)
+        rate(input_dropout=self.input_dropout, output_dropout=self.output_dropout)
 
 
 def build(config: Config, vocabulary: int, labels: int) -> SequenceModel:
@@ -181,23 +136,25 @@ class Classifier:
         calibration = self.calibration
         if threshold is not None:
             calibration = dataclasses.replace(calibration, threshold=threshold)
-        rows = zip(calibration.probabilities(logits), doubt(logits), calibration.unknown(logits), strict=True)
-        return [self._answer(*row, calibration, most) for row in rows]
+        rows = zip(calibration.probabilities(logits), calibration.unknown(logits), favours(logits), strict=True)
+        return [self._answer(*row, calibration.threshold, most) for row in rows]
 
-    def _answer(self, row: np.ndarray, doubt: float, none: bool, calibration: Calibration, most: int) -> Answer:
+    def _answer(self, row: np.ndarray, none: bool, favoured: bool, threshold: float | None, most: int) -> Answer:
         order = np.argsort(-row)[:most]
         best = tuple((self.labels[i], round(float(row[i]), 4)) for i in order)
         if not none:
             return Answer(*best[0], best, None)
-        reason = f"undecided between some {doubt:.1f} intents, where {calibration.threshold:.1f} are allowed"
-        return Answer(None, best[0][1], best, reason)
+        if not favoured:
+            return Answer(None, best[0][1], best, "no word of it is known")
+        spread = f"its probability spreads over some {doubt(row):.3g} intents"
+        return Answer(None, best[0][1], best, f"{spread}, where {threshold:.3g} are allowed")
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """Give (n, K), calibrated. Raises UserError as `logits` does."""
         return self.calibration.probabilities(self.logits(texts))
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
-        """Give (n, K). Raises UserError for a text without a token, or longer than 2048."""
+        """Return (n, K), zeros where no word is known. Raises UserError for a text of no token, or of over 2048."""
         return self.hear([self.encode(text) for text in texts])[0]
 
     def hear(self, sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, list[list[str]]]:
@@ -233,7 +190,7 @@ class Classifier:
         if not self.config.causal:
             raise UserError("this classifier hears the end before it answers the beginning. Train one with --causal")
         state = self.model.initial_state(self.params.model)
-        heard = jnp.full(self.config.hidden, -jnp.inf), jnp.zeros(self.config.features)
+        heard = jnp.full(self.config.hidden, -jnp.inf), jnp.zeros(self.config.features), jnp.array(False)
         for count, token in enumerate(tokens, start=1):
             ids = np.array(self.vocabulary.bag(token), np.int32)
             state, heard, logits = _step(self.model, self.params.model, state, heard, ids, count)
@@ -278,18 +235,24 @@ def _hear(model: SequenceModel, tagger: Tagger | None, params: Params, ids: Any,
     """Give the logits (B, K) and the path of tags (T, B), None without a tagger."""
     _, ys = model.hidden(params.model, ids, lengths)
     logits = readout(params.model.readout, model.read(ys, lengths))
-    return logits, tagger and tagger.path(params.tagger, ys, lengths)
+    return heard_of(ids, logits), tagger and tagger.path(params.tagger, ys, lengths)
+
+
+def heard_of(ids: jax.Array, logits: jax.Array) -> jax.Array:
+    """Return the logits (B, K), zeros for the rows of ids (T, B, N), 0 in the padding, that hold no known word."""
+    return jnp.where((ids[..., 0] > 0).any(axis=0)[:, None], logits, 0)
 
 
 @jax.jit(static_argnums=0)
 def _step(
     model: SequenceModel, params: ModelParams, state: Any, heard: Any, ids: Any, count: Any
 ) -> tuple[Any, Any, jax.Array]:
-    """Hear one token more: `heard` is what `HighestAndMean` reads, the maximum and the sum so far."""
+    """Hear one token more: `heard` is the maximum and the sum so far, and whether a word is known."""
     state, y = model.layers.step(params.layers, state, model.embed(params.embed, ids))
-    highest, total = heard
-    heard = jnp.maximum(highest, y[: len(highest)]), total + y[len(highest) :]
-    return state, heard, readout(params.readout, jnp.concatenate([heard[0], LOUDER * heard[1] / count]))
+    highest, total, known = heard
+    heard = jnp.maximum(highest, y[: len(highest)]), total + y[len(highest) :], known | (ids[0] > 0)
+    logits = readout(params.readout, jnp.concatenate([heard[0], LOUDER * heard[1] / count]))
+    return state, heard, jnp.where(heard[2], logits, 0)
 
 
 @jax.jit(static_argnums=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -38,15 +39,15 @@ FIELDS = ("number", "text", "intent", "probability", "next", "reason", "slots")
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """Train, test beside two baselines, save the bundle, draw a picture."""
+    """Train on a corpus, test beside two baselines, save the classifier as a folder (its bundle), draw a picture."""
 
     data: Data = BUNDLED
-    bundle: Folder = BUNDLE
-    seed: int = 0
+    bundle: Annotated[Path, arg(help="the folder to save to; a bundle that is there is replaced")] = BUNDLE
+    seed: Annotated[int, arg(help="of the weights, the order of batches, and what is held out")] = 0
     skip_bad_lines: Skip = False
     checkpoints: Annotated[Path | None, arg(help="save every epoch there, and go on from what it holds")] = None
     baseline: Annotated[bool, arg(help="fit the linear SVM too")] = True
-    progress: Annotated[bool, arg(help="show the progress")] = True
+    progress: Annotated[bool, arg(help="print a line an epoch; in a terminal a bar with the time left")] = True
     config: tyro.conf.OmitArgPrefixes[Config] = Config()
     recipe: tyro.conf.OmitArgPrefixes[Recipe] = Recipe()
 
@@ -55,9 +56,12 @@ class Train:
         from .explain import Explanation, draw  # with matplotlib, which predictions need not wait for
 
         began = time.perf_counter()
+        if not 0 <= self.seed < 1 << 32:
+            raise UserError(f"--seed must be from 0 to 2**32 - 1; got {self.seed}")
         corpus = data.load(self.data, skip_bad_lines=self.skip_bad_lines, seed=self.seed)
         epochs = self.recipe.epochs(len(corpus.train))
         _describe(corpus)
+        _check_folder(self.bundle)
         console.print(f"{epochs} epochs; the first compiles")
         how = {"progress": self.progress, "checkpoints": self.checkpoints and Checkpoints(self.checkpoints)}
         classifier, fitted = train(corpus, self.config, self.recipe, seed=self.seed, **how)
@@ -91,7 +95,9 @@ class Evaluate:
 
     data: Data = BUNDLED
     bundle: Folder = BUNDLE
-    seed: Annotated[int, arg(help="of the held-out part where there is no test split: the one of the training")] = 0
+    seed: Annotated[int | None, arg(help="of what is held out where there is no test split; None: the training's")] = (
+        None
+    )
     skip_bad_lines: Skip = False
     rows: Annotated[int, arg(help="how many intents to show")] = 10
 
@@ -100,9 +106,11 @@ class Evaluate:
         from .report import Report
 
         classifier, about = bundle.load(self.bundle)
-        corpus = data.load(self.data, skip_bad_lines=self.skip_bad_lines, seed=self.seed)
+        seed = int(about.get("seed", 0)) if self.seed is None else self.seed
+        corpus = data.load(self.data, skip_bad_lines=self.skip_bad_lines, seed=seed)
         if unknown := sorted(set(corpus.labels) - set(classifier.labels)):
-            raise UserError(f"{self.bundle} was trained without the intents {', '.join(unknown[:5])}")
+            there = f"{self.bundle} was trained without the intents {', '.join(unknown[:5])}"
+            raise UserError(f"{there}, on {about.get('data', 'other data')}: name that with --data")
         _describe(corpus)
         found = Report.of(classifier, corpus)
         table = Table("intent", "F1", "precision", "recall", "test", "taken for", box=None, header_style="bold")
@@ -119,6 +127,8 @@ class Evaluate:
         console.print(
             f"accuracy {found.scores.accuracy:.2%}, macro F1 {found.scores.macro_f1:.2%}, calibration error {error:.2%}"
         )
+        if found.accuracy_of_named is not None:
+            console.print(f"answered by none: {found.none:.2%}; of the others {found.accuracy_of_named:.2%} are right")
         if found.slot_f1 is not None:
             console.print(f"slots: F1 {found.slot_f1:.2%} over spans")
         if found.detection:
@@ -250,6 +260,23 @@ class Serve:
         with connections.listen(self.host, self.port) as listener:
             print(f"{connections.address(listener)} answers as soon as the classifier is compiled", flush=True)
             connections.run(application(classifier), listener)
+
+
+def _check_folder(folder: Path) -> None:
+    """Make the folder of a bundle; raise UserError where nothing can be written, or where other files are."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        there = {file.name for file in folder.iterdir()}
+    except FileExistsError as error:
+        raise UserError(f"{folder}: no place for a bundle: it is a file. Name another with --bundle") from error
+    except OSError as error:
+        raise UserError(f"{folder}: no place for a bundle: {error.strerror}. Name another with --bundle") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{folder}: no place for a bundle: it cannot be written. Name another with --bundle")
+    if "manifest.json" in there:
+        console.print(f"note     {folder} holds a bundle, which will be replaced", markup=False)
+    elif other := sorted(there - {*bundle.FILES, "pictures", "report"}):
+        raise UserError(f"{folder}: holds {other[0]} and is no bundle. Name a new folder with --bundle")
 
 
 def _describe(corpus: Corpus) -> None:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from . import notes
 from .errors import UserError
 from .formats import READERS, Example, Report, read_json, read_pairs, read_snips
 
@@ -53,10 +54,17 @@ def load(path: Path = BUNDLED, *, skip_bad_lines: bool = False, seed: int = 0) -
             raise UserError(f"{message}\nTo leave bad lines out and count them: --skip-bad-lines")
         skipped.append(message)
 
-    splits = _alike(_splits(path, report), report)
+    try:
+        splits = _alike(_splits(path, report), report)
+    except OSError as error:
+        raise UserError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
     corpus = Corpus(str(path), splits["train"], splits.get("valid", []), splits.get("test", []), splits.get("oos", []))
     if not corpus.train:
         raise UserError(f"{path}: train has no examples")
+    if len(corpus.labels) < 2:
+        raise UserError(f"{path}: needs two intents or more to tell apart; got {', '.join(corpus.labels)} alone")
+    known = notes.by_text(corpus.train)
+    corpus.notes += notes.conflicts(known) + notes.look_alikes(corpus.labels)
     if "test" not in splits:
         corpus.train, corpus.test = hold_out(corpus.train, 0.2, seed)
         corpus.notes.append(f"no test split: {len(corpus.test)} of train held out, stratified")
@@ -67,15 +75,15 @@ def load(path: Path = BUNDLED, *, skip_bad_lines: bool = False, seed: int = 0) -
         known = _known(getattr(corpus, name), corpus.labels, report)
         setattr(corpus, name, known)
         if not known:
-            raise UserError(f"{path}: {name} has no examples")
-    if len(corpus.labels) < 2:
-        raise UserError(f"{path}: needs two intents or more to tell apart; got {', '.join(corpus.labels)}")
+            few = "" if name in splits else ", since no intent has enough to hold one out: add that split"
+            raise UserError(f"{path}: {name} has no examples{few}")
     corpus.notes += [f"skipped {message}" for message in skipped[:5]]
     if len(skipped) > 5:
         corpus.notes.append(f"skipped {len(skipped) - 5} bad lines more, {len(skipped)} in all")
-    texts = {example.text for example in corpus.train}
-    if twice := sum(example.text in texts for example in corpus.test):
-        corpus.notes.append(f"{twice} of {len(corpus.test)} test texts also stand in train")
+    corpus.notes += notes.rare(corpus.train, corpus.test)
+    known = notes.by_text(corpus.train)
+    for name, split in (("valid", corpus.valid), ("test", corpus.test), ("out-of-scope", corpus.outside)):
+        corpus.notes += notes.leaks(known, split, name)
     return corpus
 
 
@@ -146,9 +154,12 @@ def _alike(splits: dict[str, list[Example]], report: Report) -> dict[str, list[E
 def _known(examples: Iterable[Example], labels: tuple[str, ...], report: Report) -> list[Example]:
     """Keep the examples whose intent stands in train; report the others."""
     known, kept = set(labels), []
+    alike = {notes.spelling(label): label for label in labels}
     for example in examples:
         if example.label in known:
             kept.append(example)
         else:
-            report(f"{example.where}: unknown label {example.label!r}: train has none such")
+            near = alike.get(notes.spelling(example.label))
+            there = "none such" if near is None else repr(near)
+            report(f"{example.where}: unknown label {example.label!r}: train has {there}")
     return kept

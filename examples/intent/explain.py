@@ -32,6 +32,7 @@ class Explanation:
         answers: (T, K), after each token.
         adds: (T,), by how much the answer's probability falls without each token.
         memory: (T, T), the norm of the Jacobian of h_t, what the layers put out, by x_s, the token's vector.
+        none: whether the text is answered by none.
     """
 
     tokens: list[str]
@@ -39,6 +40,7 @@ class Explanation:
     answers: np.ndarray
     adds: np.ndarray
     memory: np.ndarray
+    none: bool
 
     @classmethod
     def of(cls, classifier: Classifier, text: str) -> Explanation:
@@ -46,10 +48,11 @@ class Explanation:
         tokens = tokenize(text)
         if not 0 < len(tokens) <= MOST_TOKENS:
             raise UserError(f"an explanation has room for 1 to {MOST_TOKENS} tokens; got {len(tokens)}")
-        answers = classifier.unfold(text)
+        logits = classifier.prefixes(text)
+        answers, none = classifier.calibration.probabilities(logits), classifier.calibration.unknown(logits)
         best = answers[-1].argmax()
         adds = answers[-1, best] - classifier.without(text)[:, best]
-        return cls(tokens, classifier.labels, answers, adds, classifier.memory(text))
+        return cls(tokens, classifier.labels, answers, adds, classifier.memory(text), bool(none[-1]))
 
     def as_json(self) -> dict[str, Any]:
         """Give what JSON can hold: of each token what it adds, the likeliest intents after it, and a row of memory."""
@@ -58,7 +61,12 @@ class Explanation:
             best = {self.labels[i]: round(float(answer[i]), 4) for i in np.argsort(-answer)[:LEADING]}
             memory = [round(float(norm), 4) for norm in row]
             steps.append({"token": token, "adds": round(float(added), 4), "best": best, "memory": memory})
-        return {"intent": self.labels[self.answers[-1].argmax()], "steps": steps}
+        return {"intent": None if self.none else self.best, "steps": steps}
+
+    @property
+    def best(self) -> str:
+        """Return the likeliest intent."""
+        return self.labels[self.answers[-1].argmax()]
 
 
 def draw(explanation: Explanation, text: str, path: Path) -> Path:
@@ -75,9 +83,8 @@ def draw(explanation: Explanation, text: str, path: Path) -> Path:
         (above, key), (middle, nothing), (below, scale) = figure.subplots(
             3, 2, height_ratios=(1, 0.4, 1.15), width_ratios=(1, 0.018 * 12 / width)
         )
-        best = labels[answers[-1].argmax()]
-        heading = f"“{short(title, 70)}”\n{best}  {answers[-1].max():.1%}"
-        figure.suptitle(heading, fontsize=15)
+        best = f"{'none, nearest: ' if explanation.none else ''}{labels[answers[-1].argmax()]}  {answers[-1].max():.1%}"
+        figure.suptitle(f"“{short(title, 70)}”\n{best}", fontsize=15)
         key.legend(
             *_draw_answers(above, answers, labels, names), loc="center left", bbox_to_anchor=(-1, 0.5), frameon=False
         )

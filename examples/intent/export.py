@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,11 +15,14 @@ from jaxrnn import Scan
 from jaxrnn.interop.onnx import IR_VERSION, OPSET, to_nodes
 from jaxrnn.model import SequenceModel
 
-from .classifier import LOUDER, Classifier
+from .calibration import Calibration
+from .classifier import Classifier, heard_of
 from .errors import UserError
+from .layers import LOUDER
 
 FAR = 1e-3  # what no rounding explains
 PLATFORMS = ("cpu", "cuda", "tpu")
+OUTPUTS = ("logits", "probabilities", "none")  # (B, K), calibrated (B, K), and (B,), whether the answer is none
 
 # The nodes of the graph before the layers, and after them: operator, inputs, outputs, attributes.
 EMBED: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
@@ -53,45 +56,58 @@ ANSWER: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
     ("Div", ["sum", "counts"], ["mean_token"], {}),
     ("Mul", ["mean_token", "louder"], ["loud"], {}),
     ("Concat", ["highest", "loud"], ["features"], {"axis": 1}),
-    ("Gemm", ["features", "v", "c"], ["logits"], {}),
+    ("Gemm", ["features", "v", "c"], ["read"], {}),
+    ("Where", ["valid", "word", "nothing"], ["words_in_time"], {}),
+    ("ReduceMax", ["words_in_time"], ["last_word"], {"axes": [0], "keepdims": 0}),
+    ("Greater", ["last_word", "nothing"], ["known"], {}),  # (B, 1)
+    ("Where", ["known", "read", "silence"], ["logits"], {}),
     ("Div", ["logits", "temperature"], ["sharpened"], {}),
     ("Softmax", ["sharpened"], ["probabilities"], {"axis": -1}),
+    ("Sqrt", ["probabilities"], ["roots"], {}),
+    ("ReduceSum", ["roots", "after"], ["spread"], {"keepdims": 1}),
+    ("Mul", ["spread", "spread"], ["doubt"], {}),
+    ("LessOrEqual", ["doubt", "threshold"], ["sure"], {}),
+    ("And", ["known", "sure"], ["both"], {}),
+    ("Squeeze", ["both", "after"], ["named"], {}),
+    ("Not", ["named"], ["none"], {}),
 ]
 
 
 def to_jax(classifier: Classifier) -> bytes:
-    """Give what `jax.export.deserialize` takes: ids (T, B, N) and lengths (B,), int32, to logits (B, K).
+    """Return what `jax.export.deserialize` takes: ids (T, B, N) and lengths (B,), int32, to `OUTPUTS`.
 
-    Any T and B, on a CPU, on NVIDIA's GPUs and on TPUs; the weights are in it.
+    The ids are 0 in the padding. Any T and B, on a CPU, on NVIDIA's GPUs and on TPUs; the weights are in it.
     """
     model, params = classifier.model, jax.tree.map(np.asarray, classifier.params.model)
-    run = jax.jit(lambda ids, lengths: model(params, ids, lengths, driver=Scan()))
+
+    def run(ids: jax.Array, lengths: jax.Array) -> tuple[jax.Array, ...]:
+        logits = heard_of(ids, model(params, ids, lengths, driver=Scan()))
+        return logits, classifier.calibration.probabilities(logits), classifier.calibration.unknown(logits)
+
     shape = export.symbolic_shape("t, b", constraints=["t >= 1"])
     ids = jax.ShapeDtypeStruct((*shape, classifier.vocabulary.width), np.int32)
     lengths = jax.ShapeDtypeStruct(shape[1:], np.int32)
-    return bytes(export.export(run, platforms=PLATFORMS)(ids, lengths).serialize())
+    return bytes(export.export(jax.jit(run), platforms=PLATFORMS)(ids, lengths).serialize())
 
 
 def to_onnx(classifier: Classifier) -> bytes:
-    """Give a model of ONNX: ids (T, B, N) and lengths (B,), int32, to logits and calibrated probabilities (B, K)."""
-    temperature = classifier.calibration.temperature
-    return onnx_graph(classifier.model, classifier.params.model, classifier.vocabulary.width, temperature)
+    """Return a model of ONNX: ids (T, B, N) and lengths (B,), int32, to `OUTPUTS`."""
+    return onnx_graph(classifier.model, classifier.params.model, classifier.vocabulary.width, classifier.calibration)
 
 
-def onnx_graph(model: SequenceModel, params: Any, width: int, temperature: float) -> bytes:
+def onnx_graph(model: SequenceModel, params: Any, width: int, calibration: Calibration) -> bytes:
     """Return the graph of a model for bags of N ids."""
     layers = to_nodes(model.layers.layers[0].cell, params.layers[0], "xs", "ys", "lengths")
     before, after = ([helper.make_node(*rest, **more) for *rest, more in part] for part in (EMBED, ANSWER))
     outputs = params.readout.c.shape[0]
     ids = helper.make_tensor_value_info("ids", onnx.TensorProto.INT32, ("T", "B", width))
     lengths = helper.make_tensor_value_info("lengths", onnx.TensorProto.INT32, ("B",))
-    out = [
-        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ("B", outputs))
-        for name in ("logits", "probabilities")
-    ]
+    out = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ("B", outputs)) for name in OUTPUTS[:2]]
+    out.append(helper.make_tensor_value_info("none", onnx.TensorProto.BOOL, ("B",)))
     arrays = _arrays(params) | {
         "split": np.array([1, width - 1]),
-        "temperature": np.array(temperature, np.float32),
+        "temperature": np.array(calibration.temperature, np.float32),
+        "threshold": np.array(np.inf if calibration.threshold is None else calibration.threshold, np.float32),
     }
     weights = [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in arrays.items()]
     nodes = [*before, *layers.nodes, *after]
@@ -124,7 +140,7 @@ def _arrays(params: Any) -> dict[str, np.ndarray]:
 def check_jax(classifier: Classifier, content: bytes) -> str:
     """Say how far the exported program is from the classifier."""
     call = export.deserialize(bytearray(content)).call
-    return _difference(classifier, lambda ids, lengths: np.asarray(call(ids, lengths)))
+    return _difference(classifier, lambda ids, lengths: [np.asarray(out) for out in call(ids, lengths)])
 
 
 def check_onnx(classifier: Classifier, content: bytes) -> str:
@@ -134,18 +150,21 @@ def check_onnx(classifier: Classifier, content: bytes) -> str:
     except ImportError:
         return "not checked: pip install onnxruntime"
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return _difference(classifier, lambda ids, lengths: session.run(["logits"], {"ids": ids, "lengths": lengths})[0])
+    return _difference(classifier, lambda ids, lengths: session.run(OUTPUTS, {"ids": ids, "lengths": lengths}))
 
 
-def _difference(classifier: Classifier, call: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> str:
-    texts = ["what time is it ?", "now", "现在几点了", "turn the lights in the kitchen on please and play some music"]
+def _difference(classifier: Classifier, call: Callable[[np.ndarray, np.ndarray], Sequence[np.ndarray]]) -> str:
+    texts = ["what time is it ?", "now", "!!!", "现在几点了", "turn the lights in the kitchen on and play some music"]
     sequences = [classifier.encode(text) for text in texts]
     lengths = np.array([len(ids) for ids in sequences], np.int32)
     ids = np.zeros((max(lengths), len(texts), classifier.vocabulary.width), np.int32)
     for row, sequence in enumerate(sequences):
         ids[: len(sequence), row] = sequence
-    far = np.abs(call(ids, lengths) - classifier.logits(texts)).max()
-    if not far < FAR:
+    logits, probabilities, none = call(ids, lengths)
+    wanted = classifier.logits(texts)
+    far = np.abs(logits - wanted).max()
+    agrees = np.allclose(probabilities, classifier.calibration.probabilities(wanted), atol=FAR)
+    if not (far < FAR and agrees and np.array_equal(none, classifier.calibration.unknown(wanted))):
         raise UserError(f"the exported program answers otherwise: its logits are {far:.1e} off")
     return f"its logits are {far:.0e} off"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -13,8 +14,14 @@ from typing import Any, NamedTuple
 from .errors import UserError
 from .text import MOST_CHARACTERS, MOST_TOKENS, tokenize
 
-LABELS = ("label", "category", "intent")
-"""What the column or the field of the label may be called."""
+TEXTS = ("text", "utterance", "utt", "query", "sentence")
+"""Names of the column or field that holds the text, in any case."""
+
+LABELS = ("label", "category", "intent", "class")
+"""Names of the column or field that holds the label, in any case."""
+
+DELIMITERS = ",;\t|"
+"""What may separate the columns of a table; the header shows which one does."""
 
 TAG = re.compile(r"O|[BI]-\S+")
 """A word's tag."""
@@ -41,13 +48,18 @@ Report = Callable[[str], None]
 
 
 def read_lines(path: Path) -> list[str]:
-    """Give the lines of a UTF-8 file, without their ends."""
-    return [line.removesuffix("\r") for line in _decoded(path).removesuffix("\n").split("\n")]
+    """Return the lines of a text file, without their ends."""
+    return _decoded(path).removesuffix("\n").split("\n")
 
 
 def read_tsv(path: Path, report: Report) -> Iterator[Example]:
-    """Read `text<TAB>label` lines; blank ones are left out."""
-    for number, line in enumerate(read_lines(path), start=1):
+    """Read `text<TAB>label` lines, quotes as they stand, or a table if the first line is a header; skip blank lines."""
+    lines = read_lines(path)
+    delimiter = "\t" if "\t" in _first(lines) else _delimiter(lines)
+    if _is_header(lines, delimiter):
+        yield from _read_table(path, delimiter, report)
+        return
+    for number, line in enumerate(lines, start=1):
         fields, where = line.split("\t"), f"{path}:{number}"
         if not line.strip():
             continue
@@ -58,23 +70,67 @@ def read_tsv(path: Path, report: Report) -> Iterator[Example]:
 
 
 def read_csv(path: Path, report: Report) -> Iterator[Example]:
-    """Read a CSV file whose header names a column `text` and one of the label; a quoted text may hold newlines."""
-    rows = csv.reader(io.StringIO(_decoded(path), newline=""), strict=True)
+    """Read a table with a header whose columns are separated by a comma, or a semicolon as spreadsheets write it."""
+    return _read_table(path, _delimiter(read_lines(path)), report)
+
+
+def _first(lines: list[str]) -> str:
+    return next((line for line in lines if line.strip()), "")
+
+
+def _delimiter(lines: list[str]) -> str:
+    """Return what separates the columns of the first line."""
+    return max(DELIMITERS, key=_first(lines).count)
+
+
+def _is_header(lines: list[str], delimiter: str) -> bool:
+    """Return whether the first line names columns: text and label, or the label alone if no other line has that one."""
+    first = _first(lines).split(delimiter)
+    if any(_plain(field) in TEXTS for field in first) and any(_plain(field) in LABELS for field in first):
+        return True
+    return _plain(first[-1]) in LABELS and sum(line.endswith(f"{delimiter}{first[-1]}") for line in lines) == 1
+
+
+def _read_table(path: Path, delimiter: str, report: Report) -> Iterator[Example]:
+    """Read rows below a header that names the columns of text and label; a quoted text may hold newlines."""
+    rows = csv.reader(io.StringIO(_decoded(path)), delimiter=delimiter, strict=True)
     start = 1
     try:
-        header = next(rows, [])
-        label = next((header.index(name) for name in LABELS if name in header), None)
-        if "text" not in header or label is None:
-            raise UserError(f"{path}:1: needs a header with text and one of {', '.join(LABELS)}; got {header}")
-        text, start = header.index("text"), rows.line_num + 1
+        header = next(filter(None, rows), [])
+        text, label = _columns(header, f"{path}:1")
+        if text is None or label is None:
+            needed = f"one of {', '.join(TEXTS)} and one of {', '.join(LABELS)}"
+            raise UserError(f"{path}:1: needs a header that names {needed}; got {header!s:.200}")
+        start = rows.line_num + 1
         for row in rows:
             where, start = f"{path}:{start}", rows.line_num + 1
-            if row and len(row) != len(header):
+            if not any(field.strip() for field in row):
+                continue
+            if row == header:
+                report(f"{where}: the header once more")
+            elif len(row) != len(header):
                 report(f"{where}: needs {len(header)} fields as in the header; got {len(row)}")
-            elif row:
+            else:
                 yield from _checked(row[text], row[label], where, report)
     except csv.Error as error:
         raise UserError(f"{path}:{start}: no CSV: {error}") from error
+
+
+def _columns(header: list[str], where: str) -> list[int | None]:
+    """Return the place of the text and that of the label, None where nothing has such a name."""
+    places: list[int | None] = []
+    for names in (TEXTS, LABELS):
+        found = [place for place, name in enumerate(header) if _plain(name) in names]
+        if len(found) > 1:
+            both = " or ".join(header[place] for place in found)
+            raise UserError(f"{where}: which one is it, {both}? Leave one, or rename the others.")
+        places.append(found[0] if found else None)
+    return places
+
+
+def _plain(name: str) -> str:
+    """Return a column's name without quotes and spaces around it, in lower case."""
+    return name.strip().strip('"').strip().casefold()
 
 
 def read_jsonl(path: Path, report: Report) -> Iterator[Example]:
@@ -85,14 +141,15 @@ def read_jsonl(path: Path, report: Report) -> Iterator[Example]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             report(f"{where}: no JSON: {error}")
             continue
-        label = next((row[name] for name in LABELS if name in row), None) if isinstance(row, dict) else None
-        if label is None or "text" not in row:
+        values = list(row.values()) if isinstance(row, dict) else []
+        text, label = _columns(list(row), where) if values else (None, None)
+        if text is None or label is None:
             report(f'{where}: needs {{"text": ..., "label": ...}}; got {line[:80]}')
             continue
-        yield from _checked(row["text"], label, where, report, row.get("tags"))
+        yield from _checked(values[text], values[label], where, report, row.get("tags"))
 
 
 def read_pairs(path: Path, document: Any, key: str, report: Report) -> Iterator[Example]:
@@ -114,6 +171,8 @@ def read_json(path: Path) -> dict[str, Any]:
         document = json.loads(_decoded(path))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: no JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: no JSON: {error}") from error
     if not isinstance(document, dict):
         raise UserError(f"{path}: needs a JSON object; got {type(document).__name__}")
     return document
@@ -135,15 +194,19 @@ READERS = {".tsv": read_tsv, ".csv": read_csv, ".jsonl": read_jsonl}
 
 
 def _decoded(path: Path) -> str:
-    """Read a UTF-8 file."""
+    """Read a file of UTF-8, or of UTF-16 with a byte order mark, with any line ends."""
     try:
         data = path.read_bytes()
-        return data.decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        content = data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}:{line}: not UTF-8: byte {data[error.start]:#04x}") from error
+        raise UserError(f"{path}:{line}: not UTF-8: byte {data[error.start]:#04x}. Save it as UTF-8.") from error
+    content = content.replace("\r\n", "\n").replace("\r", "\n")
+    if "\0" in content:
+        line = content[: content.index("\0")].count("\n") + 1
+        raise UserError(f"{path}:{line}: not UTF-8: it holds a NUL character. Save it as UTF-8.")
+    return content
 
 
 def _checked(text: Any, label: Any, where: str, report: Report, tags: Any = None) -> Iterator[Example]:

@@ -43,6 +43,8 @@ class Report:
         mistakes: the wrong answers, the surest first.
         detection: how queries out of scope are told apart, where there are some.
         pairs: how often an intent (the first) was taken for another (the second).
+        none: the share of texts answered by none; all other scores are of the likeliest intent, whatever the answer.
+        accuracy_of_named: of the other texts; None where there are none.
         slot_f1: over the spans of all slots, where slots were learned.
     """
 
@@ -51,6 +53,8 @@ class Report:
     mistakes: list[Mistake]
     detection: dict[str, float] | None
     pairs: Counter[tuple[str, str]]
+    none: float = 0.0
+    accuracy_of_named: float | None = None
     slot_f1: float | None = None
 
     @classmethod
@@ -65,16 +69,20 @@ class Report:
             for text, label, answer, p in zip(texts, labels, answers, sure, strict=True)
             if label != answer
         ]
-        detection = None
+        right, detection = np.array(labels) == np.array(answers), None
+        none = classifier.calibration.unknown(logits)
         if corpus.outside:
-            outside = doubt(classifier.logits([e.text for e in corpus.outside]))
-            detection = scores.detection(doubt(logits), outside, classifier.calibration.threshold)
+            outside = classifier.logits([e.text for e in corpus.outside])
+            doubts = doubt(probabilities), doubt(classifier.calibration.probabilities(outside))
+            detection = scores.detection(*doubts, none, classifier.calibration.unknown(outside))
         return cls(
             scores.score(labels, answers),
-            reliability(sure, np.array(labels) == np.array(answers)),
+            reliability(sure, right),
             sorted(wrong, key=lambda mistake: -mistake.probability),
             detection,
             Counter((mistake.label, mistake.answer) for mistake in wrong),
+            float(none.mean()),
+            float(np.mean(right[~none])) if not none.all() else None,
             _slot_f1(corpus, tags) if classifier.tagger else None,
         )
 
@@ -85,6 +93,8 @@ class Report:
             "accuracy": self.scores.accuracy,
             "macro_f1": self.scores.macro_f1,
             "expected_calibration_error": calibration_error(self.bins),
+            "answered_by_none": self.none,
+            "accuracy_of_named": self.accuracy_of_named,
             "out_of_scope": self.detection,
             "slot_f1": self.slot_f1,
             "intents": [dataclasses.asdict(row) for row in self.scores.rows],

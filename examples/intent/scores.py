@@ -52,18 +52,26 @@ def majority(train: Sequence[str], labels: Sequence[str]) -> float:
     return sum(label == answer for label in labels) / len(labels)
 
 
-def detection(inside: np.ndarray, outside: np.ndarray, threshold: float | None) -> dict[str, float]:
-    """Say how well doubt tells texts without an intent from those with one, in percent.
+def detection(
+    inside: np.ndarray, outside: np.ndarray, none_inside: np.ndarray, none_outside: np.ndarray
+) -> dict[str, float]:
+    """Return how well doubt tells texts without an intent from those with one, in percent.
 
-    AUROC; the share of the former taken for known where 95 % of the latter are; and at the threshold the share of the
-    former found out, and that of the latter turned away.
+    Args:
+        inside: doubt about texts with an intent, (n,).
+        outside: doubt about texts without one, (m,).
+        none_inside: which of the former are answered by none, (n,).
+        none_outside: which of the latter are, (m,).
+
+    Returns:
+        AUROC; the share of texts without an intent taken for known where 95 % of the others are; the share of them
+        answered by none, and that of the others.
     """
-    limit = np.inf if threshold is None else threshold
     return {
         "auroc": 100 * separation(-inside, -outside),
         "fpr_at_95": 100 * float((outside <= np.quantile(inside, 0.95)).mean()),
-        "oos_recall": 100 * float((outside > limit).mean()),
-        "false_rejection": 100 * float((inside > limit).mean()),
+        "oos_recall": 100 * float(none_outside.mean()),
+        "false_rejection": 100 * float(none_inside.mean()),
     }
 
 

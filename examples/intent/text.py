@@ -70,6 +70,11 @@ def _kind(character: str) -> str:
     return "flag" if 0x1F1E6 <= code <= 0x1F1FF else "symbol"
 
 
+def _telling(tokens: list[str]) -> list[str]:
+    """Return the tokens that tell one intent from another: not punctuation, unless there is nothing else."""
+    return [token for token in tokens if any(unicodedata.category(c)[0] != "P" for c in token)] or tokens
+
+
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
     """What ids stand for: 0 nothing, 1 to W a known word, then a bucket of hashed n-grams.
@@ -90,8 +95,8 @@ class Vocabulary:
 
     @classmethod
     def of(cls, texts: Iterable[str], at_least: int = 1, **fields: int) -> Vocabulary:
-        """Know every word that stands in `texts` at least so many times."""
-        counts = collections.Counter(token for text in texts for token in tokenize(text))
+        """Know every word that stands in `texts` at least so many times; punctuation only where it is a whole text."""
+        counts = collections.Counter(token for text in texts for token in _telling(tokenize(text)))
         return cls(tuple(sorted(word for word, count in counts.items() if count >= at_least)), **fields)
 
     def __len__(self) -> int:

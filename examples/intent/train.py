@@ -22,6 +22,7 @@ from .bundle import rounded
 from .calibration import Calibration
 from .classifier import Classifier, Config, Params, build, init
 from .data import Corpus
+from .errors import UserError, at_least, rate
 from .formats import Example
 from .slots import Tagger
 from .text import Vocabulary
@@ -34,18 +35,19 @@ class Recipe:
     """How the classifier is trained; one recipe for every corpus.
 
     Args:
-        steps: how many batches to see, about.
-        least_epochs: but no fewer epochs, however large the corpus.
-        most_epochs: and no more, however small.
-        batch_size: B.
-        groups: how many lengths to pad to, each of which is compiled for.
-        learning_rate: the highest of one cycle.
-        weight_decay: of AdamW.
-        smoothing: of the labels.
-        rejects: the share of validation texts that the threshold for none may turn away.
-        word_dropout: how often a token is known by its n-grams alone, as an unknown word is.
-        adversary: how far the vectors of a text's tokens are moved, all in all, to where the loss is greater;
-            0 for not at all, which takes two thirds of the time.
+        steps: about how many batches to train on in all, from which the number of epochs follows.
+        least_epochs: the fewest epochs, however large the corpus.
+        most_epochs: the most epochs, however small the corpus.
+        batch_size: B, the texts of a batch.
+        groups: how many lengths texts are padded to; each is compiled once.
+        learning_rate: the highest of one cycle: it rises to that, and falls.
+        weight_decay: the weight decay of AdamW.
+        smoothing: the label smoothing of the loss.
+        rejects: the share of validation texts that the threshold for none may turn away; fewer are, where the
+            network is sure of them.
+        word_dropout: the share of words hidden in training; their character n-grams stay, as of an unknown word.
+        adversary: how far adversarial training moves the vectors of a text's tokens to where the loss is greater;
+            0 turns it off, and takes two thirds of the time.
     """
 
     steps: int = 1400
@@ -59,6 +61,17 @@ class Recipe:
     rejects: float = 0.05
     word_dropout: float = 0.2
     adversary: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raise UserError for what nothing can be trained with."""
+        at_least(1, steps=self.steps, batch_size=self.batch_size, groups=self.groups, least_epochs=self.least_epochs)
+        at_least(0, weight_decay=self.weight_decay, adversary=self.adversary)
+        at_least(1e-12, learning_rate=self.learning_rate)
+        rate(smoothing=self.smoothing, rejects=self.rejects, word_dropout=self.word_dropout)
+        if self.most_epochs < self.least_epochs:
+            raise UserError(
+                f"--most-epochs {self.most_epochs} is less than --least-epochs {self.least_epochs}: set both"
+            )
 
     def epochs(self, examples: int) -> int:
         """Give how often to go through the examples."""
@@ -181,6 +194,8 @@ def train(
     model = build(config, len(vocabulary), len(labels))
     training = Encoded.of(corpus.train, vocabulary, labels, recipe, tagger)
     holdout = Encoded.of(corpus.valid, vocabulary, labels, recipe, tagger)
+    if not any(ids[:, 0].any() for ids in holdout.sequences):
+        raise UserError(f"{corpus.name}: no validation text has a word of train, so there is nothing to calibrate on")
     loss, epochs = Loss(model, recipe, tagger), recipe.epochs(len(corpus.train))
     key, k_init = jax.random.split(jax.random.key(seed))
     params = init(k_init, model, tagger)

@@ -76,7 +76,8 @@ def fit(
         checkpoints: where to save every epoch. A directory that holds some goes on from the newest of them, its key
             and all: bit for bit as if never interrupted, if `batches` and `evaluate` are functions of their arguments.
             It may be stopped at any time, by Ctrl-C, SIGTERM or SIGKILL: the last whole epoch is there.
-        progress: True shows a bar, False does not; None does on a terminal.
+        progress: True shows a bar with the time left in a terminal, and elsewhere prints a line an epoch: means over
+            training as `train_...`, what `evaluate` gave as `valid_...`. False shows nothing. None shows the bar alone.
 
     Raises:
         ValueError: for a patience or monitor without `evaluate`, an unknown monitor or mode, an epoch without batches,

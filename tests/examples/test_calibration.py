@@ -1,11 +1,13 @@
 """Calibration and the answer none: what is fitted, and the measures."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from examples.intent import scores
-from examples.intent.calibration import Calibration, calibration_error, doubt, reliability
+from examples.intent.calibration import SURE, Calibration, calibration_error, doubt, favours, reliability
+from examples.intent.errors import UserError
 
 
 def drawn(temperature, count=20_000, intents=5):
@@ -38,14 +40,65 @@ def test_calibration_error_by_hand():
 def test_detection_is_sklearns_auroc_and_the_thresholds_shares():
     rng = np.random.default_rng(0)
     inside, outside = np.round(rng.normal(0, 1, 500), 1), np.round(rng.normal(2, 1, 300), 1)
-    found = scores.detection(inside, outside, 0.5)
+    found = scores.detection(inside, outside, inside > 0.5, outside > 0.5)
     truth = np.r_[np.ones(500), np.zeros(300)]
     assert found["auroc"] == pytest.approx(100 * roc_auc_score(truth, -np.r_[inside, outside]))
     assert found["oos_recall"] == pytest.approx(100 * (outside > 0.5).mean())
     assert found["false_rejection"] == pytest.approx(100 * (inside > 0.5).mean())
-    assert scores.detection(inside, outside, None)["oos_recall"] == 0
+    assert found["false_rejection"] == pytest.approx(100 * (inside > 0.5).mean())
 
 
 def test_doubt_counts_intents():
-    logits = np.array([[0.0, 0.0, 0.0, 0.0], [5.0, 5.0, -1e4, -1e4], [1e4, 0.0, 0.0, 0.0]])
-    np.testing.assert_allclose(doubt(logits), [4, 2, 1])
+    probabilities = np.array([[0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0, 0], [1, 0, 0, 0], [0.64, 0.36, 0, 0]])
+    np.testing.assert_allclose(doubt(probabilities), [4, 2, 1, 1.4**2])
+
+
+def sure(count, intents=5, wrong=0):
+    """Logits that are right by far, but for so many."""
+    answers = np.arange(count) % intents
+    logits = 40 * np.eye(intents)[(answers + (np.arange(count) < wrong)) % intents]
+    return logits.astype(np.float32), answers
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_none_and_the_probability_are_on_one_scale(temperature):
+    logits, answers = drawn(temperature, 2000)
+    fitted = Calibration.fit(logits, answers, 0.3)
+    same = Calibration.fit(7 * logits, answers, 0.3)
+    np.testing.assert_array_equal(fitted.unknown(logits), same.unknown(7 * logits))
+    assert same.threshold == pytest.approx(fitted.threshold, rel=1e-3)
+    greatest = fitted.probabilities(logits).max(axis=-1)
+    assert greatest[fitted.unknown(logits)].max() < SURE
+
+
+@pytest.mark.parametrize("count", [1, 3, 40, 4000])
+@pytest.mark.parametrize("intents", [2, 5])
+def test_where_all_of_validation_is_right_nothing_is_certain_and_what_is_sure_is_no_none(count, intents):
+    logits, answers = sure(count, intents)
+    fitted = Calibration.fit(logits, answers, 0.5)
+    greatest = fitted.probabilities(logits).max(axis=-1)
+    assert np.all((greatest > count / (count + 1)) & (greatest < (count + 1) / (count + 1.1)))
+    assert not fitted.unknown(logits)[greatest >= SURE].any()
+    assert fitted.threshold < intents
+
+
+def test_a_text_without_a_known_word_is_none_whatever_the_threshold():
+    silent = np.zeros((2, 3), np.float32)
+    logits = np.concatenate([silent, [[9, 0, 0]]]).astype(np.float32)
+    for calibration in (Calibration(), Calibration(threshold=100), Calibration(threshold=3)):
+        assert calibration.unknown(logits).tolist() == [True, True, False]
+        assert calibration.unknown(jnp.array(logits)).tolist() == [True, True, False]
+    assert not favours(silent).any()
+    assert Calibration().unknown(np.full((1, 3), np.nan)).all()
+    logits, answers = drawn(1.0, 50)
+    more = np.concatenate([logits, np.zeros((500, 5))]), np.concatenate([answers, np.zeros(500, int)])
+    assert Calibration.fit(*more, 0.1) == Calibration.fit(logits, answers, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("logits", "message"),
+    [(np.full((2, 3), np.nan), "not finite"), (np.zeros((2, 3)), "no validation text"), (np.zeros((0, 3)), "no vali")],
+)
+def test_what_cannot_be_fitted_is_refused(logits, message):
+    with pytest.raises(UserError, match=message):
+        Calibration.fit(logits, np.zeros(len(logits), int), 0.05)

@@ -52,7 +52,7 @@ BAD = {
     "train.tsv:1: the text is empty": ("train.tsv", " \u200b\tgreet\n"),
     "train.tsv:2: the label is empty": ("train.tsv", "hi\tgreet\nhello\t\n"),
     "train.tsv:2: not UTF-8": ("train.tsv", b"hello\tgreet\n\xff\tgreet\n"),
-    "train.csv:1: needs a header with text": ("train.csv", "words,label\nhi,greet\n"),
+    "train.csv:1: needs a header that names": ("train.csv", "words,label\nhi,greet\n"),
     "train.csv:4: needs 2 fields": ("train.csv", 'text,label\n"two\nlines",greet\nhi\n'),
     "train.csv:2: no CSV": ("train.csv", 'text,label\n"hi"x,greet\n'),
     "train.jsonl:2: no JSON": ("train.jsonl", '{"text": "hi", "label": "greet"}\n{"text"\n'),
@@ -62,6 +62,14 @@ BAD = {
     "no train file in it; it holds other.txt": ("other.txt", "hi"),
     "data_full.json:1: no JSON": ("data_full.json", "{"),
     "needs a list 'train' of": ("data_full.json", "{}"),
+    "data_full.json: no JSON": ("data_full.json", "[" * 100_000),
+    "train.jsonl:1: no JSON": ("train.jsonl", "[" * 100_000),
+    "train.csv:1: not UTF-8: it holds a NUL": ("train.csv", "text,label\nhi,greet\n".encode("utf-16-be")),
+    "train.csv:1: which one is it, label or intent?": ("train.csv", "text,label,intent\nhi,1,greet\n"),
+    "train.csv:3: the header once more": ("train.csv", "text,label\nhi,greet\ntext,label\n"),
+    "train.tsv:1: needs a header that names": ("train.tsv", "question\tcategory\nhi\tgreet\n"),
+    "needs two intents or more to tell apart; got greet alone": ("train.tsv", "hi\tgreet\n" * 9),
+    "valid has no examples, since no intent has enough": ("train.tsv", "hi\tgreet\nbye\tleave\n"),
 }
 
 
@@ -107,6 +115,65 @@ def test_one_file_is_split_stratified(tmp_path, name, form):
     assert data.load(tmp_path / name) == corpus
 
 
+def table(delimiter, header, columns=(0, 1), end="\n"):
+    """A table of LINES below a header; column 0 is the text, 1 the label, 2 pandas' index."""
+    rows = [(text, label) for label, texts in LINES.items() for text in texts]
+    cells = [header, *([(*row, str(i))[c] for c in columns] for i, row in enumerate(rows))]
+    return "".join(delimiter.join(row) + end for row in cells)
+
+
+TABLES = {
+    "header.tsv": table("\t", ("text", "label")),
+    "swapped.tsv": table("\t", ("Intent", "Utterance"), (1, 0)),
+    "pandas.tsv": table("\t", ("", "text", "label"), (2, 0, 1)),
+    "pandas.csv": table(",", ("", "text", "label"), (2, 0, 1)),
+    "semicolon.tsv": table(";", ("text", "label")),
+    "spreadsheet.csv": b"\xef\xbb\xbf" + (table(";", ("Text", "Label"), end="\r\n") + ";\r\n").encode(),
+    "unicode.csv": table("\t", ("text", "label"), end="\r\n").encode("utf-16"),
+    "blank.tsv": "\n\n" + table("\t", ("query", "class")),
+    "mac.tsv": table("\t", ("text", "label"), end="\r"),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_header_is_no_example(tmp_path, name):
+    content = TABLES[name]
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    corpus = data.load(tmp_path / name)
+    found = {(e.text, e.label) for part in (corpus.train, corpus.valid, corpus.test) for e in part}
+    assert found == {(text, label) for label, texts in LINES.items() for text in texts}
+
+
+def test_quotes_are_taken_off_below_a_header_alone(tmp_path):
+    (tmp_path / "train.tsv").write_text('text\tlabel\n"say ""hi"""\tgreet\n"say\nbye"\tleave\n')
+    (tmp_path / "valid.tsv").write_text('"say ""hi"""\tgreet\nwhat class ?\tleave\n')
+    (tmp_path / "test.tsv").write_text("class\tleave\nthe class\tgreet\n")
+    corpus = data.load(tmp_path)
+    assert [e.text for e in corpus.train] == ['say "hi"', "say bye"]
+    assert [e.text for e in corpus.valid] == ['"say ""hi"""', "what class ?"]
+    assert [e.text for e in corpus.test] == ["class", "the class"]
+
+
+def test_what_weakens_a_result_is_noted(tmp_path):
+    rows = [("frage", "klasse"), ("Play it", "play"), ("play IT", "Stop"), ("stop", "stop"), ("halt", "stop")]
+    (tmp_path / "train.tsv").write_text("".join(f"{text}\t{label}\n" for text, label in rows))
+    for split in ("valid", "test"):
+        (tmp_path / f"{split}.tsv").write_text("STOP\tstop\nhalt\tplay\nnew\tstop\n")
+    clean = "\n".join(data.load(tmp_path).notes).replace(str(tmp_path), "")
+    for note in (
+        "1 text of train under two intents or more, e.g. 'Play it': Stop (/train.tsv:3), play (/train.tsv:2)",
+        "taken for different intents, though spelled alike: 'Stop' and 'stop'",
+        "3 of 4 intents with a single example in train, e.g. 'klasse' (/train.tsv:1; is that a header?)",
+        "2 of 4 intents with no example in test, e.g. 'Stop'",
+        "2 of 3 valid texts also stand in train, 1 of them with another intent",
+        "2 of 3 test texts also stand in train, 1 of them with another intent",
+    ):
+        assert note in clean
+    (tmp_path / "test.tsv").write_text("st op\tStO-p\n")
+    with pytest.raises(UserError, match=r"unknown label 'StO-p': train has '[Ss]top'"):
+        data.load(tmp_path)
+
+
 def test_clinc_and_snips_layouts(tmp_path):
     pairs = [[text, label] for label, texts in LINES.items() for text in texts]
     document = {"train": pairs, "val": pairs[:3], "test": pairs[3:6], "oos_test": [["why is the sky blue", "oos"]]}
@@ -149,4 +216,6 @@ def test_unknown_words_fall_back_to_ngrams_that_are_stable():
     assert set(known[1:]) & set(unknown[1:]) - {0}
     assert max(unknown) < len(vocabulary)
     assert vocabulary.ids("").shape == (0, vocabulary.width)
+    words = Vocabulary.of(["stop !", "50 % off", "???", "\U0001f44d", "3 + 4"]).words
+    assert words == ("+", "3", "4", "50", "?", "off", "stop", "\U0001f44d")
     assert Vocabulary(()).bag("it")[:4] == [0, 46, 6373, 10740]

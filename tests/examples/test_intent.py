@@ -11,11 +11,12 @@ import jax
 import numpy as np
 import pytest
 
-from examples.intent import bundle, data, scores
+from examples.intent import baseline, bundle, data, scores
 from examples.intent.__main__ import main
 from examples.intent.classifier import Config, build, init
 from examples.intent.errors import UserError
 from examples.intent.explain import legible
+from examples.intent.formats import Example
 from examples.intent.text import tokenize
 from examples.intent.train import Recipe, train
 
@@ -61,6 +62,25 @@ def test_unfolding_ends_in_the_prediction(trained):
     assert memory.diagonal().min() > 0
 
 
+def test_a_text_without_a_known_word_is_none_wherever_it_is_asked(trained, tmp_path, capsys):
+    root, classifier, _ = trained
+    (answer,) = classifier.answers(["!!! \U0001f600"])
+    assert answer.intent is None
+    assert answer.probability == pytest.approx(1 / 3, abs=1e-4)
+    assert answer.reason == "no word of it is known"
+    assert main(["predict", "!!!", "--bundle", str(root / "bundle")]) == 0
+    assert capsys.readouterr().out.startswith("none: no word of it is known")
+    assert main(["explain", "!!!", "--bundle", str(root / "bundle"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["intent"] is None
+    assert classifier.unfold("!! time")[:2] == pytest.approx(1 / 3)
+    assert np.allclose(classifier.without("time !!")[0], 1 / 3)
+    for split in ("valid", "test"):
+        write_tsv(tmp_path / f"{split}.tsv", [("time", ["!!!", "time please"])])
+    write_tsv(tmp_path / "train.tsv", LINES.items())
+    assert main(["evaluate", "--data", str(tmp_path), "--bundle", str(root / "bundle")]) == 0
+    assert "answered by none: 50.00%; of the others 100.00% are right" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_exports_answer_as_the_classifier_does(trained, tmp_path, capsys, causal):
     root, classifier, _ = trained
@@ -85,6 +105,7 @@ def test_streaming_answers_each_beginning_as_the_whole_would(trained):
         whole = classifier.answers([" ".join(tokens[:end])])[0]
         assert [name for name, _ in answer.best] == [name for name, _ in whole.best]
         assert np.allclose([p for _, p in answer.best], [p for _, p in whole.best], atol=2e-4)
+    assert [a.intent for a in classifier.stream(["!", "😀"])] == [None, None]
     with pytest.raises(UserError, match="--causal"):
         next(both_ways.stream(tokens))
 
@@ -167,6 +188,49 @@ def test_command_line_in_a_process_of_its_own(trained):
     assert ran.stderr.startswith("refused: line 2: a text must have 1 to")
     assert 'refused: line 4: needs {"text": "..."}' in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--hidden 0", "--hidden must be 1 or more"),
+        ("--input-dropout 1", "must be 0 or more and less than 1"),
+        ("--learning-rate nan", "--learning-rate must be"),
+        ("--most-epochs 3", "--most-epochs 3 is less"),
+        ("--seed -1", "--seed must be from 0"),
+        ("--data {0}/no", "no such file or folder"),
+        ("--data {0}", "train.tsv: cannot be read: Is a directory"),
+        ("--bundle {0}/file", "it is a file"),
+        ("--bundle {0}/file/b", "no place for a bundle: Not a directory"),
+        ("--bundle {0}", "holds file and is no bundle"),
+    ],
+)
+def test_train_refuses_before_it_trains(tmp_path, capsys, flags, message):
+    (tmp_path / "file").touch()
+    (tmp_path / "train.tsv").mkdir()
+    try:
+        status = main(["train", *flags.format(tmp_path).split()])
+    except SystemExit as refused:  # of tyro, which draws a box around the message
+        status = refused.code
+    printed = capsys.readouterr()
+    assert status == 2
+    assert message in " ".join((printed.out + printed.err).replace("│", " ").split())
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_where_no_validation_text_has_a_known_word_nothing_is_trained(tmp_path):
+    write_tsv(tmp_path / "train.tsv", LINES.items())
+    for split in ("valid", "test"):
+        (tmp_path / f"{split}.tsv").write_text("!!!\ttime\n")
+    with pytest.raises(UserError, match="no validation text has a word of train"):
+        train(data.load(tmp_path), SMALL, TINY, seed=0, progress=False)
+
+
+def test_the_baseline_is_fitted_to_emoji_too():
+    examples = [
+        Example(text, label, "") for text, label in (("👍👍", "yes"), ("👍", "yes"), ("👎", "no"), ("👎👎", "no"))
+    ]
+    assert baseline.linear_svm(data.Corpus("", examples, [], examples)) == 1
 
 
 def test_scores():

@@ -8,6 +8,7 @@ import pytest
 
 from examples.intent import data
 from examples.intent.__main__ import main
+from examples.intent.calibration import Calibration
 from examples.intent.report import Report, confused
 from examples.intent.scores import Row, Scores
 
@@ -34,13 +35,7 @@ class Wrong:
 
     labels = ("lights", "time")
 
-    class calibration:
-        threshold = 1.99
-
-        @staticmethod
-        def probabilities(logits):
-            return np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-
+    calibration = Calibration(threshold=2.0)
     tagger = None
     encode = staticmethod(len)
 

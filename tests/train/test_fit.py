@@ -1,6 +1,7 @@
 """The loop: means, the best epoch, patience, what the caller keeps, and what is not imported."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ import pytest
 from jaxrnn.train import Batch, CrossEntropy, evaluation, fit
 from jaxrnn.train.fit import means
 from jaxrnn.train.monitor import Monitor
+from jaxrnn.train.progress import line
 
 KEY = jax.random.key(0)
 
@@ -159,13 +161,36 @@ def test_cross_entropy_counts_rows_and_steps_that_are_there():
         CrossEntropy(Fixed())(logits, batch._replace(labels=None), None)
 
 
-def test_the_bar_prints_a_line_an_epoch(capsys):
-    train(progress=True, epochs=2)
-    lines = capsys.readouterr().err
-    assert "epoch 1/2:" in lines
-    assert "epoch 2/2:" in lines
+def test_off_a_terminal_each_epoch_is_a_line(capsys):
+    train(progress=True, epochs=10, evaluate=lambda p: {"loss": 1 / 3, "accuracy": 0.5})
+    lines = capsys.readouterr().err.splitlines()
+    assert [line[:12] for line in lines] == [f"epoch {epoch:2d}/10 " for epoch in range(1, 11)]
+    assert all("valid_loss 0.3333  valid_accuracy 0.5000" in line and "skipped" not in line for line in lines)
     train(progress=None)
     assert capsys.readouterr().err == ""
+
+
+def test_in_a_terminal_the_time_left_is_shown_and_nothing_wraps(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    train(progress=None, epochs=3, evaluate=lambda p: {"loss": 1.0, "accuracy": 0.5})
+    written = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", capsys.readouterr().err)
+    shown = [part for line in written.splitlines() for part in line.split("\r")]
+    assert sum("valid_accuracy 0.5000" in part for part in shown) == 3
+    assert any(" left" in part for part in shown)
+    assert max(map(len, shown)) <= 80
+
+
+def test_a_line_has_what_fits_in_plain_names():
+    record = {"epoch": 11, "skipped": 2, "train_loss": 4.17912, "train_grad_norm": 0.3, "train_accuracy": 1e-5}
+    record |= {"loss": 1.026, "accuracy": float("nan"), "bleu": 1234.5, "seconds": 12.34}
+    assert line(record, 16, 999) == (
+        "epoch 12/16  skipped 2  train_loss 4.1791  valid_loss 1.0260  valid_accuracy nan  valid_bleu 1.23e+03"
+        "  train_accuracy 1e-05  train_grad_norm 0.3000  12.3 s"
+    )
+    assert max(len(line(record, 16, width)) for width in range(70, 101)) <= 100
+    assert all(len(line(record, 16, width)) <= width for width in range(40, 101))
 
 
 def test_monitor_of_nothing():
