@@ -118,7 +118,6 @@ def test_what_a_bundle_cannot_hold_is_not_saved(tmp_path):
     for changes in (
         {"params": broken},
         {"labels": ("twice",) * len(LABELS)},
-        {"config": Config(8, 8, input_dropout=1.0)},
     ):
         with pytest.raises(UserError, match="cannot be saved"):
             bundle.save(tmp_path / "b", dataclasses.replace(classifier, **changes), {})
