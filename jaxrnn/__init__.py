@@ -4,7 +4,6 @@ from .affine import AffineCell as AffineCell
 from .cell import Cell as Cell
 from .cell import GatedCell as GatedCell
 from .cell import GatedParams as GatedParams
-from .cell import Marks as Marks
 from .cells import GRU as GRU
 from .cells import LRU as LRU
 from .cells import LSTM as LSTM
@@ -44,6 +43,7 @@ from .init import Initializer as Initializer
 from .init import KerasInit as KerasInit
 from .init import NnxInit as NnxInit
 from .init import TorchUniform as TorchUniform
+from .marks import Marks as Marks
 from .recurrence import Dense as Dense
 from .recurrence import Diagonal as Diagonal
 from .recurrence import Heads as Heads

@@ -15,11 +15,13 @@ import jax.numpy as jnp
 
 from .autodiff import reverse_only
 from .broadcasting import broadcasting
-from .cell import Marks, Output, Params, State, cast, cast_like, float_dtype, where
+from .cell import Output, Params, State
 from .checks import check_step
 from .fields import Checked, convert, size
 from .hooks import forbid
+from .marks import Marks
 from .mesh import zeros_like
+from .trees import cast, cast_like, float_dtype, where
 
 INSTEAD = (
     "override `affine` for another state, `output` for another output; or write a plain cell (init, initial_state, "

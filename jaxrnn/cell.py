@@ -8,11 +8,10 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from .broadcasting import broadcasting
 from .checks import check_step
@@ -21,11 +20,11 @@ from .fields import Checked, check_init, convert, size
 from .hooks import forbid, forbid_ignored
 from .init import GlorotOrthogonal, Initializer
 from .recurrence import Dense, Heads, Recurrence, a_recurrence, an_initializer, gates_of, input_weights
+from .trees import cast, cast_like, float_dtype
 
 Params = Any  # a pytree of arrays
 State = Any  # a pytree of arrays, each (*batch, features)
 Output = Any  # a pytree of arrays, each (*batch, features)
-Tree = TypeVar("Tree")
 
 
 @runtime_checkable
@@ -207,112 +206,6 @@ def _draw(cell: GatedCell, key: jax.Array, in_dim: int) -> GatedParams:
     )
 
 
-class Marks(NamedTuple):
-    """What is known of every step besides its input; a driver hands each step its row.
-
-    Attributes:
-        valid: (T, *batch) bool, false in the padding; None where there is none.
-        fresh: (T, *batch) bool, true where the state begins anew before this step; None where it never does.
-        initial: the state it begins anew from; None where it never does.
-    """
-
-    valid: jax.Array | None = None
-    fresh: jax.Array | None = None
-    initial: State = None
-
-
-def enter(state: State, marks: Marks) -> State:
-    """Give the state that a step starts from: the cell's own initial state where the step is marked fresh."""
-    if marks.fresh is None:
-        return state
-    return where(marks.fresh, marks.initial, state)
-
-
-def hide_padding(state: State, marks: Marks) -> State:
-    """Return the state that the step's equation sees: zeros where it is padding, so that no NaN gets a gradient."""
-    if marks.valid is None:
-        return state
-    return where(marks.valid, state, jax.tree.map(jnp.zeros_like, state))
-
-
-def leave(new: State, old: State, marks: Marks) -> State:
-    """Give the state that a step ends with: the old one where the step is padding. It keeps its dtype."""
-    new = cast_like(new, old)
-    if marks.valid is None:
-        return new
-    return where(marks.valid, new, old)
-
-
-def where(mask: jax.Array, a: Tree, b: Tree) -> Tree:
-    """`jnp.where` over trees, `mask` (*batch) standing for every feature of a leaf (*batch, ...)."""
-
-    def choose(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.where(mask.reshape(mask.shape + (1,) * (b.ndim - mask.ndim)), a, b)
-
-    return jax.tree.map(choose, a, b)
-
-
 def zero_state(params: Params, shape: tuple[int, ...]) -> jax.Array:
     """Return zeros in the dtype of the bias b; in the default float dtype where there are no params yet."""
     return jnp.zeros(shape, None if params is None else params.b.dtype)
-
-
-def before(lengths: Any, time: int) -> jax.Array:
-    """Give (T, *batch) for lengths (*batch): whether t < lengths[b]. Narrow integers are widened, lest t overflow."""
-    lengths = jnp.asarray(lengths).astype(jnp.int32)
-    return jnp.arange(time, dtype=jnp.int32).reshape(time, *[1] * lengths.ndim) < lengths
-
-
-def boundaries(resets: jax.Array, valid: jax.Array | None, reverse: bool) -> jax.Array:
-    """Return (T, *batch): whether a reset lies between a step and the valid step that comes before it as time runs.
-
-    A reset where steps are masked counts at the next valid step; one that no valid step follows does not count.
-
-    Args:
-        resets: (T, *batch) bool, true at t for a boundary between t - 1 and t.
-        valid: (T, *batch) bool, false in the padding; None where there is none.
-        reverse: whether time runs from the last step to the first.
-    """
-    if valid is None:
-        return jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])]) if reverse else resets
-    count = jnp.cumsum(resets.astype(jnp.int32), 0)
-    most = jnp.iinfo(jnp.int32).max
-    if reverse:
-        later = lax.cummin(jnp.where(valid, count, most), 0, reverse=True)
-        later = jnp.concatenate([later[1:], jnp.full_like(later[:1], most)])
-        return valid & (later > count) & (later != most)
-    earlier = lax.cummax(jnp.where(valid, count, 0), 0)
-    return valid & (count > jnp.concatenate([jnp.zeros_like(earlier[:1]), earlier[:-1]]))
-
-
-def float_dtype(tree: Any) -> Any:
-    """Give the dtype of the first floating leaf, None if there is none."""
-    return next((a.dtype for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.floating)), None)
-
-
-def number_rank(dtype: Any) -> int:
-    """Return 0 for integers and booleans, 1 for floating numbers, 2 for complex ones: no cast may go down in it."""
-    return int(jnp.issubdtype(dtype, jnp.inexact)) + int(jnp.issubdtype(dtype, jnp.complexfloating))
-
-
-def cast_like(tree: Tree, like: Any) -> Tree:
-    """Cast each leaf to the dtype of its like; raise ValueError where it would lose fractions or imaginary parts."""
-
-    def one(a: Any, b: Any) -> Any:
-        if number_rank(a.dtype) > number_rank(b.dtype):
-            raise ValueError(
-                f"the step of a cell makes {a.dtype} of a state in {b.dtype}, which would cut it. Let `initial_state` "
-                f"begin with {a.dtype}, or cast in the cell."
-            )
-        return a.astype(b.dtype)
-
-    return jax.tree.map(one, tree, like)
-
-
-def cast(tree: Tree, dtype: Any) -> Tree:
-    """Cast the floating leaves to `dtype`; None leaves everything as it is."""
-
-    def one(a: Any) -> Any:
-        return a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
-
-    return tree if dtype is None else jax.tree.map(one, tree)

@@ -8,11 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .cell import GatedCell, Output, Params, State, number_rank
+from .cell import GatedCell, Output, Params, State
 from .compose import Composite, Run, out_dim
 from .delegate import Delegate
 from .fields import convert, number, show
 from .mesh import laid_as
+from .trees import number_rank
 
 
 def rate(given: Any, what: str) -> float:

@@ -12,8 +12,9 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from .cell import Params, where
+from .cell import Params
 from .mesh import vary, varying, zeros_like
+from .trees import where
 
 FEW = 512
 """Fewer ids than these, an utterance's, are looked up one after the other on a CPU, elsewhere all at once.

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .cell import before, where
+from .marks import before
 from .mesh import zeros_like
+from .trees import where
 
 Read = Callable[[jax.Array, Any], jax.Array]
 """From outputs (T, *batch, H), zero in the padding, and lengths (*batch) or None, to what the readout sees."""

@@ -43,7 +43,7 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str, stat
         and `BPTT` for the rest: on a CPU it keeps the gates, the
         faster way (an LSTM's gradient then takes 7.7 arrays of (T, B, H), where `Scan()` takes 14 and `BPTT()` 4.2),
         and projects inputs ahead where that pays; elsewhere it is `BPTT()`. `Native`, `Associative` and `BPTT` end
-        forward mode: for `jax.jvp` and `jax.jacfwd` name `Scan()`; for `jax.export` name `BPTT()`, or `Associative()`.
+        forward mode: for `jax.jvp` and `jax.jacfwd` name `Scan()`.
         `Fused()` is to be named: it is faster on a Hopper GPU (docs/gpu.md), but takes fewer cells and sizes.
 
     >>> select(LSTM(8), (100, 32, 4), jnp.bfloat16, "cpu")

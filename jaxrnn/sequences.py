@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .cell import Cell, Output, Params, State, cast_like, number_rank
+from .cell import Cell, Output, Params, State
 from .checks import as_numbers, check_cell, check_key, check_params, check_step, host_array, is_number, shown
+from .trees import cast_like, number_rank
 
 Feed = Callable[[Output, jax.Array | None], Any]
 """From y_t and a key for this step, or None, to x_{t+1}."""

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
-from .cell import GatedCell, State, cast, float_dtype
+from .cell import GatedCell, State
+from .trees import cast, float_dtype
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("u", "v"), meta_fields=("pairs",))

@@ -10,11 +10,13 @@ import jax.numpy as jnp
 
 from . import checks
 from .broadcasting import broadcasting
-from .cell import Cell, Marks, Output, Params, State, before, boundaries, cast, where
+from .cell import Cell, Output, Params, State
 from .compose import Composite
 from .drivers import Driver, Loop
+from .marks import Marks, before, boundaries
 from .mesh import lift
 from .select import select
+from .trees import cast, where
 
 
 @broadcasting

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import stat
 import textwrap
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from .classifier import Classifier, Config, Params, build, init
 from .errors import UserError
 from .schema import About, Configuration, Manifest, Words
 from .slots import Tagger
+from .terminal import console, printable
 from .text import Vocabulary
 
 FORMAT = 4
@@ -33,6 +35,23 @@ FILES = {"weights.safetensors": 1 << 30, "config.json": 1 << 26, "vocabulary.jso
 """The files of a bundle, and how many bytes each may have."""
 
 T = TypeVar("T")
+
+
+def prepare(folder: Path) -> None:
+    """Make the folder of a bundle; raise UserError where nothing can be written, or where other files are."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        there = {file.name for file in folder.iterdir()}
+    except FileExistsError as error:
+        raise UserError(f"{folder}: no place for a bundle: it is a file. Name another with --bundle") from error
+    except OSError as error:
+        raise UserError(f"{folder}: no place for a bundle: {error.strerror}. Name another with --bundle") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{folder}: no place for a bundle: it cannot be written. Name another with --bundle")
+    if "manifest.json" in there:
+        console.print(f"note     {printable(str(folder))} holds a bundle, which will be replaced")
+    elif other := sorted(there - {*FILES, "pictures", "report"}):
+        raise UserError(f"{folder}: holds {other[0]} and is no bundle. Name a new folder with --bundle")
 
 
 def save(folder: Path, classifier: Classifier, about: Mapping[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable
@@ -61,7 +60,7 @@ class Train:
         corpus = data.load(self.data, skip_bad_lines=self.skip_bad_lines, seed=self.seed)
         epochs = self.recipe.epochs(len(corpus.train))
         _describe(corpus)
-        _check_folder(self.bundle)
+        bundle.prepare(self.bundle)
         console.print(f"{epochs} epochs; the first compiles")
         how = {"progress": self.progress, "checkpoints": self.checkpoints and Checkpoints(self.checkpoints)}
         classifier, fitted = train(corpus, self.config, self.recipe, seed=self.seed, **how)
@@ -260,23 +259,6 @@ class Serve:
         with connections.listen(self.host, self.port) as listener:
             print(f"{connections.address(listener)} answers as soon as the classifier is compiled", flush=True)
             connections.run(application(classifier), listener)
-
-
-def _check_folder(folder: Path) -> None:
-    """Make the folder of a bundle; raise UserError where nothing can be written, or where other files are."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        there = {file.name for file in folder.iterdir()}
-    except FileExistsError as error:
-        raise UserError(f"{folder}: no place for a bundle: it is a file. Name another with --bundle") from error
-    except OSError as error:
-        raise UserError(f"{folder}: no place for a bundle: {error.strerror}. Name another with --bundle") from error
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"{folder}: no place for a bundle: it cannot be written. Name another with --bundle")
-    if "manifest.json" in there:
-        console.print(f"note     {folder} holds a bundle, which will be replaced", markup=False)
-    elif other := sorted(there - {*bundle.FILES, "pictures", "report"}):
-        raise UserError(f"{folder}: holds {other[0]} and is no bundle. Name a new folder with --bundle")
 
 
 def _describe(corpus: Corpus) -> None:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxrnn
-from jaxrnn.cell import before
+from jaxrnn.marks import before
 
 LEAST = 1e-30  # what a logarithm is taken of
 

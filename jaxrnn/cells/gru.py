@@ -10,11 +10,12 @@ import jax.numpy as jnp
 
 from ..activation import SIGMOID, TANH, activation, is_standard
 from ..broadcasting import broadcasting
-from ..cell import GatedCell, GatedParams, cast, zero_state
+from ..cell import GatedCell, GatedParams, zero_state
 from ..checks import check_step
 from ..fields import Checked, check_init, convert, size
 from ..init import GlorotOrthogonal, Initializer
 from ..recurrence import an_initializer, gates_of, input_weights
+from ..trees import cast
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..activation import SIGMOID, TANH, activation
-from ..cell import GatedCell, GatedParams, cast, zero_state
+from ..cell import GatedCell, GatedParams, zero_state
 from ..exportable import exportable
 from ..fields import convert, number
 from ..recurrence import gates_of
+from ..trees import cast
 from .lstm import LSTMState, forget_offset
 
 

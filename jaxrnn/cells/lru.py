@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from ..affine import AffineCell
-from ..cell import float_dtype
 from ..exportable import exportable
 from ..fields import check_init, convert, number, size
 from ..recurrence import check_features
+from ..trees import float_dtype
 
 
 @exportable

@@ -9,12 +9,13 @@ import jax
 
 from ..activation import SIGMOID, TANH, activation
 from ..broadcasting import broadcasting
-from ..cell import cast, float_dtype, zero_state
+from ..cell import zero_state
 from ..checks import check_step
 from ..exportable import exportable
 from ..fields import Checked, check_init, convert, number, size
 from ..init import GlorotOrthogonal, Initializer
 from ..recurrence import an_initializer, gates_of, input_weights
+from ..trees import cast, float_dtype
 from .lstm import LSTMState, forget_offset
 
 

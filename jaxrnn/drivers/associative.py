@@ -12,7 +12,8 @@ from jax import lax
 
 from ..affine import AffineCell, Solver
 from ..affine import cross as cross_affine
-from ..cell import Cell, Marks, Output, Params, State
+from ..cell import Cell, Output, Params, State
+from ..marks import Marks
 from ..mesh import zeros_like
 from .live import cut
 

@@ -15,7 +15,8 @@ from jax import lax
 
 from ..autodiff import reverse_only
 from ..broadcasting import broadcasting
-from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter, leave
+from ..cell import Cell, GatedCell, Output, Params, State
+from ..marks import Marks, enter, leave
 from ..mesh import rows_of, zeros_like
 from ..terms import Terms, merge
 from .driver import body, cast_like, gated, in_chunks, present, steps

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter, hide_padding, leave
+from ..cell import Cell, GatedCell, Output, Params, State
+from ..marks import Marks, enter, hide_padding, leave
 
 
 class Driver(Protocol):

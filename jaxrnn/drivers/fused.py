@@ -13,11 +13,13 @@ import jax.numpy as jnp
 from ..affine import shifted
 from ..autodiff import reverse_only
 from ..broadcasting import broadcasting
-from ..cell import Cell, GatedCell, Marks, Output, Params, State, enter, where
+from ..cell import Cell, GatedCell, Output, Params, State
 from ..fused.calls import Call, Ones, Rows, Weights, ruled
 from ..fused.equation import Equation, blocks, equation, recurrence_of
+from ..marks import Marks, enter
 from ..mesh import on_each_device, vary, varying
 from ..terms import merge
+from ..trees import where
 from . import bptt
 from .driver import cast_like, gated, present, steps
 from .live import live, outputs

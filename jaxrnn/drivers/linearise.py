@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..affine import shifted
-from ..cell import Cell, GatedCell, Marks, Params, State
+from ..cell import Cell, GatedCell, Params, State
+from ..marks import Marks
 from ..mesh import zeros_like
 from ..recurrence import Dense, Diagonal, Heads
 from .associative import Chunks

@@ -17,7 +17,9 @@ from jax import lax
 
 from ..autodiff import linear_map
 from ..broadcasting import broadcasting
-from ..cell import GatedCell, Marks, Output, Params, State, where
+from ..cell import GatedCell, Output, Params, State
+from ..marks import Marks
+from ..trees import where
 
 Unroll = Callable[[Params, State, Any, Marks], tuple[State, Output]]
 

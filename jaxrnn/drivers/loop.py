@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..cell import Cell, Marks, Output, Params, State
+from ..cell import Cell, Output, Params, State
+from ..marks import Marks
 from .driver import body, steps
 from .live import cut
 

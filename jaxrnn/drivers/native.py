@@ -15,7 +15,8 @@ from ..affine import AffineCell
 from ..affine import cross as cross_affine
 from ..autodiff import reverse_only
 from ..broadcasting import broadcasting
-from ..cell import Cell, GatedCell, GatedParams, Marks, Output, Params, State
+from ..cell import Cell, GatedCell, GatedParams, Output, Params, State
+from ..marks import Marks
 from ..mesh import on_each_device, vary, varying
 from ..native import library
 from ..native.affine import Kernel

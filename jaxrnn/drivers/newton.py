@@ -18,7 +18,8 @@ from jax import lax
 from ..affine import shifted
 from ..autodiff import reverse_only
 from ..broadcasting import broadcasting
-from ..cell import Cell, Marks, Output, Params, State
+from ..cell import Cell, Output, Params, State
+from ..marks import Marks
 from ..mesh import zeros_like
 from .linearise import Steps
 from .live import cut

@@ -10,7 +10,8 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..cell import Cell, GatedCell, Marks, Output, Params, State
+from ..cell import Cell, GatedCell, Output, Params, State
+from ..marks import Marks
 from .driver import Step, body, gated, in_chunks, steps
 from .live import cut
 

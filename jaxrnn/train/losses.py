@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..cell import before
+from ..marks import before
 from ..model import ModelParams, SequenceModel
 from .batches import Batch
 from .step import Carried, Metrics

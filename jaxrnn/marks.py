@@ -1,0 +1,80 @@
+"""Which steps count and where the state is reset: one rule, as functions that every driver calls around its step.
+
+T time, B batch (any number of leading axes).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .trees import cast_like, where
+
+State = Any  # a pytree of arrays, each (*batch, features)
+
+
+class Marks(NamedTuple):
+    """What is known of every step besides its input; a driver hands each step its row.
+
+    Attributes:
+        valid: (T, *batch) bool, false in the padding; None where there is none.
+        fresh: (T, *batch) bool, true where the state begins anew before this step; None where it never does.
+        initial: the state it begins anew from; None where it never does.
+    """
+
+    valid: jax.Array | None = None
+    fresh: jax.Array | None = None
+    initial: State = None
+
+
+def enter(state: State, marks: Marks) -> State:
+    """Give the state that a step starts from: the cell's own initial state where the step is marked fresh."""
+    if marks.fresh is None:
+        return state
+    return where(marks.fresh, marks.initial, state)
+
+
+def hide_padding(state: State, marks: Marks) -> State:
+    """Return the state that the step's equation sees: zeros where it is padding, so that no NaN gets a gradient."""
+    if marks.valid is None:
+        return state
+    return where(marks.valid, state, jax.tree.map(jnp.zeros_like, state))
+
+
+def leave(new: State, old: State, marks: Marks) -> State:
+    """Give the state that a step ends with: the old one where the step is padding. It keeps its dtype."""
+    new = cast_like(new, old)
+    if marks.valid is None:
+        return new
+    return where(marks.valid, new, old)
+
+
+def before(lengths: Any, time: int) -> jax.Array:
+    """Give (T, *batch) for lengths (*batch): whether t < lengths[b]. Narrow integers are widened, lest t overflow."""
+    lengths = jnp.asarray(lengths).astype(jnp.int32)
+    return jnp.arange(time, dtype=jnp.int32).reshape(time, *[1] * lengths.ndim) < lengths
+
+
+def boundaries(resets: jax.Array, valid: jax.Array | None, reverse: bool) -> jax.Array:
+    """Return (T, *batch): whether a reset lies between a step and the valid step that comes before it as time runs.
+
+    A reset where steps are masked counts at the next valid step; one that no valid step follows does not count.
+
+    Args:
+        resets: (T, *batch) bool, true at t for a boundary between t - 1 and t.
+        valid: (T, *batch) bool, false in the padding; None where there is none.
+        reverse: whether time runs from the last step to the first.
+    """
+    if valid is None:
+        return jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])]) if reverse else resets
+    count = jnp.cumsum(resets.astype(jnp.int32), 0)
+    most = jnp.iinfo(jnp.int32).max
+    if reverse:
+        later = lax.cummin(jnp.where(valid, count, most), 0, reverse=True)
+        later = jnp.concatenate([later[1:], jnp.full_like(later[:1], most)])
+        return valid & (later > count) & (later != most)
+    earlier = lax.cummax(jnp.where(valid, count, 0), 0)
+    return valid & (count > jnp.concatenate([jnp.zeros_like(earlier[:1]), earlier[:-1]]))
