@@ -1,7 +1,7 @@
 """Two tools for derivatives that JAX's own rules do not cover.
 
 `reverse_only` names the fix where a function with a `custom_vjp` meets forward mode; `linear_map` is a linear function
-with a transpose of its own, under any nesting of `jit`, `vmap`, `scan` and derivatives.
+whose transpose is given, under any nesting of `jit`, `vmap`, `scan` and derivatives.
 """
 
 from __future__ import annotations

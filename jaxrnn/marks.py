@@ -17,12 +17,12 @@ State = Any  # a pytree of arrays, each (*batch, features)
 
 
 class Marks(NamedTuple):
-    """What is known of every step besides its input; a driver hands each step its row.
+    """Which steps count and before which the state is reset; a driver hands each step its row.
 
     Attributes:
         valid: (T, *batch) bool, false in the padding; None where there is none.
-        fresh: (T, *batch) bool, true where the state begins anew before this step; None where it never does.
-        initial: the state it begins anew from; None where it never does.
+        fresh: (T, *batch) bool, true where the state is reset before this step; None where it never is.
+        initial: the state that a reset puts in its place; None where there is none.
     """
 
     valid: jax.Array | None = None
@@ -31,7 +31,7 @@ class Marks(NamedTuple):
 
 
 def enter(state: State, marks: Marks) -> State:
-    """Give the state that a step starts from: the cell's own initial state where the step is marked fresh."""
+    """Return the state that a step starts from: the initial state where it is reset."""
     if marks.fresh is None:
         return state
     return where(marks.fresh, marks.initial, state)
@@ -45,7 +45,7 @@ def hide_padding(state: State, marks: Marks) -> State:
 
 
 def leave(new: State, old: State, marks: Marks) -> State:
-    """Give the state that a step ends with: the old one where the step is padding. It keeps its dtype."""
+    """Return the state that a step ends with: the old one where the step is padding. It keeps its dtype."""
     new = cast_like(new, old)
     if marks.valid is None:
         return new
@@ -53,7 +53,7 @@ def leave(new: State, old: State, marks: Marks) -> State:
 
 
 def before(lengths: Any, time: int) -> jax.Array:
-    """Give (T, *batch) for lengths (*batch): whether t < lengths[b]. Narrow integers are widened, lest t overflow."""
+    """Return (T, *batch) for lengths (*batch): whether t < lengths[b]. Narrow integers are widened, lest t overflow."""
     lengths = jnp.asarray(lengths).astype(jnp.int32)
     return jnp.arange(time, dtype=jnp.int32).reshape(time, *[1] * lengths.ndim) < lengths
 

@@ -115,7 +115,8 @@ class SequenceModel:
     def hidden(self, params: ModelParams, ids: Any, lengths: Any = None, **how: Any) -> tuple[State, jax.Array]:
         """Give the state after the last step, and what the layers put out (T, *batch, H), before anything is read.
 
-        Arguments as `jaxrnn.unroll` takes them, with ids in the place of xs: state, resets, key, state_dtype, driver.
+        Arguments as `jaxrnn.unroll` takes them, with ids in the place of xs: state, mask, resets, reverse, key,
+        state_dtype, driver.
         """
         xs = self._embedded(params, ids)
         return unroll(self.layers, params.layers, xs, lengths=lengths, **how)
@@ -128,6 +129,11 @@ class SequenceModel:
 
     def unroll(self, params: ModelParams, ids: Any, lengths: Any = None, **how: Any) -> tuple[State, jax.Array]:
         """Give the state after the last step, to go on from, and the logits, as `model(...)` gives them."""
+        if self.read is not every and (how.get("mask") is not None or how.get("reverse")):
+            raise ValueError(
+                "pooling knows the padding by lengths alone: with mask or reverse use read=every, or pool what "
+                "model.hidden(...) returns."
+            )
         state, ys = self.hidden(params, ids, lengths, **how)
         return state, readout(params.readout, self.read(ys, lengths))
 
@@ -138,7 +144,8 @@ class SequenceModel:
             params: from `init`.
             ids: (T, *batch), or (T, *batch, N) for bags.
             lengths: integers (*batch), or None where there is no padding.
-            how: the keywords of `jaxrnn.unroll`: state, resets, key (None is deterministic), state_dtype, driver.
+            how: the keywords of `jaxrnn.unroll`: state, resets, key (None is deterministic), state_dtype, driver; mask
+                and reverse where `read` is `every`.
         """
         return self.unroll(params, ids, lengths, **how)[1]
 

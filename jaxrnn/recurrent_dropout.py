@@ -76,7 +76,7 @@ class RecurrentDropout(_Recurrent):
     def cross(
         self, run: Run, params: Params, state: State, initial: State, xs: Any, key: jax.Array | None
     ) -> tuple[State, Output]:
-        """Draw the mask (*batch, H), and unroll the cell with the mask beside its state."""
+        """Draw the mask (*batch, H), and unroll the cell with the mask in its state."""
         if key is None:
             return run(self.cell, params, state, initial, xs, None)
         seen = self.cell.read(state)

@@ -20,7 +20,7 @@ def where(mask: jax.Array, a: Tree, b: Tree) -> Tree:
 
 
 def float_dtype(tree: Any) -> Any:
-    """Give the dtype of the first floating leaf, None if there is none."""
+    """Return the dtype of the first floating leaf, None if there is none."""
     return next((a.dtype for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.floating)), None)
 
 

@@ -202,3 +202,14 @@ def test_dropout_needs_a_key_and_equal_models_are_equal():
     again = SequenceModel(Embedding(9, 4), Stack((Dropout(0.5), Elman(3))), 2)
     assert model == again
     assert hash(model) == hash(again)
+
+
+def test_pooling_knows_lengths_alone():
+    model = SequenceModel(Embedding(9, 4), GRU(5), outputs=2)
+    params = model.init(jax.random.key(0))
+    ids, mask = np.ones((5, 2), int), np.arange(5)[:, None] < np.array([3, 5])
+    for how in ({"mask": mask}, {"reverse": True}):
+        with pytest.raises(ValueError, match=r"lengths alone.*model\.hidden"):
+            model(params, ids, **how)
+    by_step = dataclasses.replace(model, read=every)
+    assert jnp.array_equal(by_step(params, ids, mask=mask), by_step(params, ids, np.array([3, 5])))
