@@ -19,7 +19,7 @@ from .cell import Output, Params, State
 from .checks import check_step
 from .fields import Checked, convert, size
 from .hooks import forbid
-from .marks import Marks
+from .marks import Marks, hide_padding
 from .mesh import zeros_like
 from .trees import cast, cast_like, float_dtype, where
 
@@ -153,6 +153,4 @@ def cross(
     a, b, state = reverse_only((a, b, state), SOLVER)
     states = jax.tree.map(lambda a, b, s: solved(solver, a, b, s, reverse), a, b, state)
     final = jax.tree.map(lambda s, states: states[0 if reverse else -1] if states.shape[0] else s, state, states)
-    if marks.valid is not None:  # a NaN that padding holds gets no gradient
-        states = where(marks.valid, states, jax.tree.map(jnp.zeros_like, states))
-    return final, cell.output(params, states, xs)
+    return final, cell.output(params, hide_padding(states, marks.valid), xs)  # a NaN that padding holds has no gradient

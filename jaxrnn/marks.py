@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .trees import cast_like, where
+from .trees import Tree, cast_like, where
 
 State = Any  # a pytree of arrays, each (*batch, features)
 
@@ -37,11 +37,9 @@ def enter(state: State, marks: Marks) -> State:
     return where(marks.fresh, marks.initial, state)
 
 
-def hide_padding(state: State, marks: Marks) -> State:
-    """Return the state that the step's equation sees: zeros where it is padding, so that no NaN gets a gradient."""
-    if marks.valid is None:
-        return state
-    return where(marks.valid, state, jax.tree.map(jnp.zeros_like, state))
+def hide_padding(tree: Tree, valid: jax.Array | None) -> Tree:
+    """Return a tree of arrays (*valid.shape, ...) with zeros where `valid` is false, whatever stood there."""
+    return tree if valid is None else where(valid, tree, jax.tree.map(jnp.zeros_like, tree))
 
 
 def leave(new: State, old: State, marks: Marks) -> State:

@@ -24,6 +24,11 @@ def float_dtype(tree: Any) -> Any:
     return next((a.dtype for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.floating)), None)
 
 
+def differentiable(leaf: Any) -> bool:
+    """Return whether the leaf is of floating or complex numbers."""
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
 def number_rank(dtype: Any) -> int:
     """Return 0 for integers and booleans, 1 for floating numbers, 2 for complex ones: no cast may go down in it."""
     return int(jnp.issubdtype(dtype, jnp.inexact)) + int(jnp.issubdtype(dtype, jnp.complexfloating))

@@ -13,10 +13,10 @@ from .broadcasting import broadcasting
 from .cell import Cell, Output, Params, State
 from .compose import Composite
 from .drivers import Driver, Loop
-from .marks import Marks, before, boundaries
+from .marks import Marks, before, boundaries, hide_padding
 from .mesh import lift
 from .select import select
-from .trees import cast, where
+from .trees import cast
 
 
 @broadcasting
@@ -102,7 +102,7 @@ def _cross(
     valid = None if lengths is None else before(lengths, length)
     if mask is not None:
         valid = jnp.asarray(mask) if valid is None else valid & mask
-    xs = _cleared(xs, valid)
+    xs = hide_padding(xs, valid)
     checks.check_params(cell, params, jax.tree.leaves(xs)[0].shape[-1])
     initial = cast(cell.initial_state(params, batch), state_dtype)
     if state is None:
@@ -132,7 +132,7 @@ def _cross(
         marks = Marks(valid, fresh, None if fresh is None else initial)
         with jax.named_scope(type(cell).__name__):
             state, ys = _driver(cell, params, state, xs, driver)(cell, params, state, xs, marks, reverse=rev)
-        return state, _cleared(ys, valid)
+        return state, hide_padding(ys, valid)
 
     return run(cell, params, state, initial, xs, key, rev=reverse)
 
@@ -147,8 +147,3 @@ def _driver(cell: Cell, params: Params, state: State, xs: Any, driver: Driver | 
     dtypes = {a.dtype for a in jax.tree.leaves((params, state))}
     dtype = dtypes.pop() if len(dtypes) == 1 else None
     return select(cell, jax.tree.leaves(xs)[0].shape, dtype, jax.default_backend(), state)
-
-
-def _cleared(tree: Any, valid: jax.Array | None) -> Any:
-    """Zero in the padding, whatever stood there."""
-    return tree if valid is None else where(valid, tree, jax.tree.map(jnp.zeros_like, tree))

@@ -16,11 +16,12 @@ from jax import lax
 from ..autodiff import reverse_only
 from ..broadcasting import broadcasting
 from ..cell import Cell, GatedCell, Output, Params, State
-from ..marks import Marks, enter, leave
+from ..marks import Marks, enter, hide_padding, leave
 from ..mesh import rows_of, zeros_like
 from ..terms import Terms, merge
-from .driver import body, cast_like, gated, in_chunks, present, steps
-from .live import clear, live, outputs
+from ..trees import cast_like, differentiable
+from .driver import body, gated, in_chunks, present, steps
+from .live import cut, live, outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,7 @@ class BPTT:
     ) -> tuple[State, Output]:
         """Cross time, and remember the states for the way back."""
         cell = gated(cell, self)
-        if not all(_differentiable(s) for s in jax.tree.leaves(state)):
+        if not all(differentiable(s) for s in jax.tree.leaves(state)):
             raise ValueError(f"{self} needs a state of floating leaves; {cell} keeps others too. Use Scan().")
         final, states = trajectory(cell, self, reverse, *reverse_only((params, state, xs, marks), self))
         return final, outputs(cell, params, states, xs, marks)
@@ -102,7 +103,8 @@ def _scan(
 @broadcasting
 def _forward(cell: GatedCell, how: BPTT, reverse: bool, *primals: Any) -> tuple[Any, Any]:
     arguments = jax.tree.map(lambda p: p.value, primals)
-    final, (states, terms) = _scan(cell, how.hoist, how.keep_gates, reverse, *arguments)
+    forward = functools.partial(_scan, cell, how.hoist, how.keep_gates, reverse)
+    final, (states, terms) = cut(forward, *arguments, reverse=reverse)
     return (final, states), (*arguments, states, terms)
 
 
@@ -110,8 +112,8 @@ def _forward(cell: GatedCell, how: BPTT, reverse: bool, *primals: Any) -> tuple[
 def _backward(cell: GatedCell, how: BPTT, reverse: bool, residuals: Any, cotangents: Any) -> Any:
     params, state, xs, marks, states, terms = residuals
     dfinal, dstates = present(cotangents)
-    marks = live(marks, dfinal, dstates, reverse)
-    xs = xs if marks.fresh is None else clear(marks, xs)
+    marks = live(marks, dfinal, dstates, reverse, state, (xs, states))
+    xs = xs if marks.fresh is None else hide_padding(xs, marks.valid)
     ds = _add(jax.tree.map(zeros_like, state), dfinal)
     local, local_vjp = jax.vjp(cell.local, params)
     zeros = (_wide_zeros(params), _wide_zeros(local), jax.tree.map(zeros_like, marks.initial))
@@ -165,7 +167,7 @@ def _walk(rows: Rows, chunk: int, carry: Any) -> tuple[Any, Any]:
     """Walk back over all chunks. The first steps left over by whole chunks make a chunk of their own."""
     length = steps(rows.states)
     rest = length % chunk
-    dxs = jax.tree.map(lambda x: zeros_like(x) if _differentiable(x) else None, rows.xs)
+    dxs = jax.tree.map(lambda x: zeros_like(x) if differentiable(x) else None, rows.xs)
     count = length // chunk
 
     def one(i: Any, carry: Any) -> Any:
@@ -193,7 +195,7 @@ def _chunk(rows: Rows, start: Any, size: int, carry: Any) -> tuple[Any, Any]:
     cell, params = rows.cell, rows.params
     ds, (dparams, dlocal, dinitial) = carry
     xs, previous, marks, terms, dstates = rows.cut(start, size)
-    previous, terms = clear(marks, (previous, terms))
+    previous, terms = hide_padding((previous, terms), marks.valid)
     into = lambda s, valid, fresh: enter(s, Marks(valid, fresh, marks.initial))
     entered = jax.vmap(into)(previous, marks.valid, marks.fresh)
     if terms is None:
@@ -236,12 +238,8 @@ def _through_weights(cell: GatedCell, params: Params, xs: Any, entered: State, d
     us, project_vjp = jax.vjp(cell.project, params, flat(xs))
     vs, recur_vjp = jax.vjp(lambda p: cell.recur(p, flat(entered)), params)
     dp, dxs = project_vjp(cast_like(flat(dterms.u), us))
-    dxs = jax.tree.map(lambda dx, x: dx.reshape(x.shape) if _differentiable(x) else None, dxs, xs)
+    dxs = jax.tree.map(lambda dx, x: dx.reshape(x.shape) if differentiable(x) else None, dxs, xs)
     return _add(dp, recur_vjp(cast_like(flat(dterms.of_v()), vs))[0]), dxs
-
-
-def _differentiable(x: jax.Array) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.inexact)
 
 
 def _slice(tree: Any, start: Any, size: int) -> Any:

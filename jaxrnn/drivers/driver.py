@@ -38,7 +38,7 @@ def body(step: Step, initial: State) -> Step:
         x, valid, fresh = inputs
         marks = Marks(valid, fresh, initial)
         old = enter(state, marks)
-        new, y = step(hide_padding(old, marks), x)
+        new, y = step(hide_padding(old, valid), x)
         return leave(new, old, marks), y
 
     return one
@@ -77,11 +77,6 @@ def present(cotangents: Any) -> Any:
     """Give what there is of cotangents: None in place of a symbolic zero."""
     absent = lambda leaf: isinstance(leaf, SymbolicZero)
     return jax.tree.map(lambda leaf: None if absent(leaf) else leaf, cotangents, is_leaf=absent)
-
-
-def cast_like(tree: Any, like: Any) -> Any:
-    """Cast every leaf to the dtype of its like."""
-    return jax.tree.map(lambda a, b: a.astype(b.dtype), tree, like)
 
 
 def gated(cell: Cell, driver: Any) -> GatedCell:

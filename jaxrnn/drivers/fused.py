@@ -19,9 +19,9 @@ from ..fused.equation import Equation, blocks, equation, recurrence_of
 from ..marks import Marks, enter
 from ..mesh import on_each_device, vary, varying
 from ..terms import merge
-from ..trees import where
+from ..trees import cast_like, where
 from . import bptt
-from .driver import cast_like, gated, present, steps
+from .driver import gated, present, steps
 from .live import live, outputs
 
 
@@ -189,7 +189,7 @@ def _forward(cell: GatedCell, how: Fused, reverse: bool, *primals: Any) -> tuple
 def _backward(cell: GatedCell, how: Fused, reverse: bool, residuals: Any, cotangents: Any) -> Any:
     (params, state, xs, marks), (states, reads) = residuals
     dfinal, dstates = present(cotangents[:2])
-    alive = live(marks, dfinal, dstates, reverse)
+    alive = live(marks, dfinal, dstates, reverse, state, (xs, states))
     if alive.valid is not None and marks.fresh is not None:
         keep = alive.valid if marks.valid is None else alive.valid | ~marks.valid  # a gap holds what comes after it
         xs, states, reads = where(keep, (xs, states, reads), jax.tree.map(jnp.zeros_like, (xs, states, reads)))

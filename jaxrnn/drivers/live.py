@@ -1,7 +1,8 @@
-"""Which steps a gradient reaches: what a reset cuts off is padding to the backward pass, NaN and infinity included.
+"""Which steps a gradient reaches: what a reset cuts off is padding to the backward pass, if it is not finite.
 
-The state before a reset gets a cotangent of zero, and zero times NaN is NaN: so a step that no cotangent reaches is
-not differentiated at all.
+The state before a reset gets a cotangent of zero, and zero times NaN is NaN. So a step that has numbers which are not
+finite, and that no cotangent reaches, is not differentiated. A step whose numbers are finite always is: so the backward
+pass stays linear in the cotangents, as derivatives of second order need it.
 """
 
 from __future__ import annotations
@@ -15,58 +16,68 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..affine import shifted
 from ..autodiff import linear_map
 from ..broadcasting import broadcasting
 from ..cell import GatedCell, Output, Params, State
-from ..marks import Marks
-from ..trees import where
+from ..marks import Marks, hide_padding
+from ..trees import differentiable
 
 Unroll = Callable[[Params, State, Any, Marks], tuple[State, Output]]
 
 
-def live(marks: Marks, dfinal: Any, dys: Any, reverse: bool) -> Marks:
-    """Return the masks with `valid` false at every step that no cotangent reaches.
+def live(marks: Marks, dfinal: Any, dys: Any, reverse: bool, state: State, over_time: Any) -> Marks:
+    """Return the masks with `valid` false at the steps that are not to be differentiated.
 
     Args:
         marks: the masks of the sequence; without resets they come back as they are.
         dfinal: cotangents of the final state, a tree of (*batch, ...); None stands for zero.
         dys: cotangents of the outputs or states of all steps, a tree of (T, *batch, ...); None stands for zero.
         reverse: whether time runs from the last step to the first.
+        state: the state before the first step, a tree of (*batch, ...).
+        over_time: what each step takes and makes, a tree of (T, *batch, ...).
     """
     if marks.fresh is None:
         return marks
-    time, *batch = marks.fresh.shape
-    fresh = marks.fresh[::-1] if reverse else marks.fresh
-    index = jnp.arange(time, dtype=jnp.int32).reshape(time, *[1] * len(batch))
-    reached = _any_nonzero(dys, 1 + len(batch), marks.fresh)
-    reached = reached[::-1] if reverse else reached
-    at_end = _any_nonzero(dfinal, len(batch), marks.fresh[0] if time else jnp.zeros(batch, bool))
-    end = jnp.where(at_end, time, time + 1).astype(jnp.int32)[None]
-    first = jnp.minimum(lax.cummin(jnp.where(reached, index, time + 1), 0, reverse=True), end)
-    following = lax.cummin(jnp.where(fresh, index, time + 1), 0, reverse=True)
-    boundary = jnp.concatenate([following[1:], jnp.full_like(following[:1], time + 1)])  # the first reset after a step
-    alive = first < boundary
-    alive = alive[::-1] if reverse else alive
-    return marks._replace(valid=alive if marks.valid is None else alive & marks.valid)
+    start = jnp.zeros(marks.fresh.shape[1:], bool)
+    bad = _any(_not_finite, over_time, jnp.zeros_like(marks.fresh))
+    entered = shifted(bad, _any(_not_finite, state, start), reverse) & ~marks.fresh
+    of_step, at_end = _any(_not_zero, dys, jnp.zeros_like(marks.fresh)), _any(_not_zero, dfinal, start)
+    reached = _reached(marks.fresh, of_step, at_end, reverse)
+    valid = reached | ~(bad | entered)
+    return marks._replace(valid=valid if marks.valid is None else valid & marks.valid)
 
 
-def _any_nonzero(tree: Any, axes: int, like: jax.Array) -> jax.Array:
-    """Return whether any number of the leaves, whose leading `axes` are those of `like`, is not zero."""
-    found = jnp.zeros_like(like)
+def _reached(fresh: jax.Array, of_step: jax.Array, at_end: jax.Array, reverse: bool) -> jax.Array:
+    """Return (T, *batch): whether a step, or one after it and before the next reset, or the end, has a cotangent."""
+    time = fresh.shape[0]
+    turn = lambda rows: rows[::-1] if reverse else rows
+    index = jnp.arange(time, dtype=jnp.int32).reshape(time, *[1] * at_end.ndim)
+    following = lambda rows: lax.cummin(jnp.where(turn(rows), index, time + 1), 0, reverse=True)
+    first = jnp.minimum(following(of_step), jnp.where(at_end, time, time + 1).astype(jnp.int32))
+    boundary = shifted(following(fresh), jnp.full(at_end.shape, time + 1, jnp.int32), True)  # the first after a step
+    return turn(first < boundary)
+
+
+def _not_zero(leaf: jax.Array) -> jax.Array:
+    return leaf != 0
+
+
+def _not_finite(leaf: jax.Array) -> jax.Array:
+    return ~jnp.isfinite(leaf)
+
+
+def _any(test: Callable[[jax.Array], jax.Array], tree: Any, found: jax.Array) -> jax.Array:
+    """Return `found`, and where any number of the leaves, whose leading axes are its own, passes the test."""
     for leaf in jax.tree.leaves(tree):
-        if leaf.dtype != jax.dtypes.float0:
-            found |= (leaf != 0).any(axis=tuple(range(axes, leaf.ndim)))
+        if differentiable(leaf):
+            found |= test(leaf).any(axis=tuple(range(found.ndim, leaf.ndim)))
     return found
-
-
-def clear(marks: Marks, tree: Any) -> Any:
-    """Return a tree of (T, *batch, ...) with zeros at the steps that are not valid."""
-    return tree if marks.valid is None else where(marks.valid, tree, jax.tree.map(jnp.zeros_like, tree))
 
 
 def outputs(cell: GatedCell, params: Params, states: State, xs: Any, marks: Marks) -> Output:
     """Return the cell's outputs (T, *batch, ...) of the states after all steps; each step is live or not by itself."""
-    states = clear(marks, states)
+    states = hide_padding(states, marks.valid)
     if marks.fresh is None:
         return cell.output(params, states, xs)
     each = Marks(None, jnp.ones_like(marks.fresh), ())
@@ -100,24 +111,21 @@ def _cut_jvp(unroll: Unroll, reverse: bool, primals: Any, tangents: Any) -> tupl
 
     @broadcasting
     def forward(operands: Any, given: list[Any]) -> list[Any]:
-        smooth, rebuild = _split(operands)
+        smooth, rebuild = _split(operands[0])
         return jax.jvp(lambda smooth: _split(unroll(*rebuild(smooth)))[0], (smooth,), (given,))[1]
 
     @broadcasting
     def backward(operands: Any, cotangents: list[Any]) -> list[Any]:
-        params, state, xs, marks = operands
+        (params, state, xs, marks), ys = operands
         dfinal, dys = _spread(cotangents, shapes)
-        marks = live(marks, dfinal, dys, reverse)
-        smooth, rebuild = _split((params, state, clear(marks, xs), marks))
+        marks = live(marks, dfinal, dys, reverse, state, (xs, ys))
+        smooth, rebuild = _split((params, state, hide_padding(xs, marks.valid), marks))
         return jax.vjp(lambda smooth: _split(unroll(*rebuild(smooth)))[0], smooth)[1](cotangents)[0]
 
     pairs = zip(jax.tree.leaves(doperands), jax.tree.leaves(operands), strict=True)
-    pushed = linear_map(forward, backward, operands, [d for d, p in pairs if _smooth(p)], _split(out)[0])
+    given = [d for d, p in pairs if differentiable(p)]
+    pushed = linear_map(forward, backward, (operands, out[1]), given, _split(out)[0])
     return out, _spread(pushed, shapes)
-
-
-def _smooth(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
 def _split(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
@@ -126,12 +134,12 @@ def _split(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
 
     def rebuild(smooth: list[Any]) -> Any:
         rest = iter(smooth)
-        return jax.tree.unflatten(form, [next(rest) if _smooth(leaf) else leaf for leaf in leaves])
+        return jax.tree.unflatten(form, [next(rest) if differentiable(leaf) else leaf for leaf in leaves])
 
-    return [leaf for leaf in leaves if _smooth(leaf)], rebuild
+    return [leaf for leaf in leaves if differentiable(leaf)], rebuild
 
 
 def _spread(smooth: list[Any], shapes: Any) -> Any:
     """Return a tree of tangents or cotangents: those given for the leaves that have a derivative, zeros for others."""
     rest = iter(smooth)
-    return jax.tree.map(lambda a: next(rest) if _smooth(a) else np.zeros(a.shape, jax.dtypes.float0), shapes)
+    return jax.tree.map(lambda a: next(rest) if differentiable(a) else np.zeros(a.shape, jax.dtypes.float0), shapes)

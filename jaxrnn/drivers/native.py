@@ -162,7 +162,9 @@ def _backward(plan: Plan, keep: bool, residuals: Any, cotangents: Crossed) -> tu
     operands, crossed, wanted = residuals
     ys, final = (None if isinstance(ct, SymbolicZero) else ct for ct in (cotangents.ys, cotangents.final))
     marks = Marks(operands.valid, operands.fresh)
-    valid = live(marks, None if final is None else jnp.moveaxis(final, 1, 0), ys, plan.reverse).valid
+    rows_first = lambda a: None if a is None else jnp.moveaxis(a, 1, 0)
+    over_time = (operands.xs, crossed.ys)
+    valid = live(marks, rows_first(final), ys, plan.reverse, rows_first(operands.state), over_time).valid
     operands, crossed = reverse_only((operands._replace(valid=valid), crossed), Native())
     d = _pull(plan, wanted is None, operands, crossed, Cotangents(ys, final))
     return (Operands(d.xs, d.weights, d.state, d.initial, None, None),)

@@ -39,7 +39,7 @@ class Remat:
 class Scan:
     """`lax.scan` over the cell's step, differentiated by JAX: the reference for every other driver.
 
-    It takes any cell and forward mode (`jax.jvp`, `jax.jacfwd`).
+    It takes any cell and forward mode (`jax.jvp`, `jax.jacfwd`). With resets a gradient costs one more forward pass.
 
     Args:
         unroll: steps in one round of the loop. More costs compile time, and on a CPU often speed.

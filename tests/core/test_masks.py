@@ -113,6 +113,46 @@ def test_a_row_of_no_steps_takes_no_part_whatever_its_state_is():
         assert jnp.isfinite(jax.grad(f)(params, state).w_h).all()
 
 
+SECOND = [pair for pair in DRIVERS if not isinstance(pair[1], Newton | Loop)]  # Newton is of first order
+
+
+@pytest.mark.parametrize(("name", "driver"), SECOND, ids=str)
+def test_the_backward_pass_is_linear_in_cotangents_that_are_zero(name, driver):
+    """The derivative by cotangents of zero is J v, as forward mode computes it through `Scan`."""
+    cell = CELLS[name]
+    params, state, xs = draw(cell, time=TIME, batch=(2,))
+    resets = np.zeros((TIME, 2), bool)
+    resets[3] = True
+
+    def outputs(driver, xs):
+        return jaxrnn.unroll(cell, params, xs, state, resets=resets, driver=driver)[1]
+
+    along = jnp.sin(jnp.arange(xs.size, dtype=xs.dtype).reshape(xs.shape))
+    want = quick.jit(lambda xs: jax.jvp(functools.partial(outputs, Scan()), (xs,), (along,))[1])(xs)
+
+    def twice(xs):
+        ys, pull = jax.vjp(functools.partial(outputs, driver), xs)
+        return jax.vjp(lambda ct: pull(ct)[0], jnp.zeros_like(ys))[1](along)[0]
+
+    assert far(quick.jit(twice)(xs), want) < 1e-4
+
+
+@pytest.mark.parametrize(("name", "driver"), [("gru", BPTT(3)), ("lstm", Native()), ("reset_before", Scan())], ids=str)
+def test_nothing_before_a_reset_reaches_a_second_gradient(name, driver):
+    cell = CELLS[name]
+    params, _, xs = draw(cell, time=TIME, batch=(1,))
+    dirty, resets = np.array(xs), np.zeros((TIME, 1), bool)
+    dirty[1], resets[3] = np.nan, True
+
+    def second(xs, **kw):
+        loss = lambda p: (jaxrnn.unroll(cell, p, xs, driver=driver, **kw)[1][-5:] ** 2).sum()
+        return jax.grad(lambda p: sum((g**2).sum() for g in jax.tree.leaves(jax.grad(loss)(p))))(params)
+
+    want = quick.jit(second)(xs[3:])
+    scale = max(float(jnp.abs(a).max()) for a in jax.tree.leaves(want))
+    assert far(quick.jit(functools.partial(second, resets=resets))(dirty), want) < 1e-4 * max(1.0, scale)
+
+
 def test_resets_under_vmap_a_scan_and_second_order():
     cell = CELLS["reset_before"]
     params, state, xs = draw(cell, time=TIME, batch=(3,))
