@@ -62,7 +62,8 @@ def from_keras(layer: Any) -> tuple[Any, Params]:
 
     Raises:
         ValueError: for another layer, for what has no counterpart (other activations or noise shapes, `go_backwards`,
-            `stateful`, dropout within a layer, another `merge_mode`, mixed precision), and for float64 in JAX's 32 bit mode.
+            `stateful`, dropout within a layer, another `merge_mode`, mixed precision), and for float64 in JAX's 32 bit
+            mode.
 
     >>> layer = keras.layers.GRU(4)
     >>> layer.build((None, None, 3))

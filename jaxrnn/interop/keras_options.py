@@ -21,35 +21,35 @@ except ModuleNotFoundError as error:
     ) from error
 
 
-_NAMES = (
+_SHARED = (
     *("tanh", "sigmoid", "relu", "relu6", "elu", "celu", "selu", "silu", "mish", "softplus", "softsign", "log_sigmoid"),
     *("hard_tanh", "hard_sigmoid", "hard_silu", "linear", "exponential"),
 )
-_ACTIVATIONS: dict[str, Activation] = {name: activation(name) for name in _NAMES}
+NAMED: dict[str, Activation] = {name: activation(name) for name in _SHARED}
 _FIELDS = {"activation": "activation", "gate_activation": "recurrent_activation"}
 DROPOUTS = (keras.layers.Dropout, keras.layers.SpatialDropout1D)
 
 
-def activations_from(cell: Any) -> dict[str, Activation]:
+def activations_from(cell: Any) -> dict[str, Any]:
     """Return the activations of a cell of Keras, as fields of ours."""
     return {ours: _activation(cell, theirs) for ours, theirs in _FIELDS.items() if hasattr(cell, theirs)}
 
 
 def activations_to(cell: Any) -> dict[str, str]:
     """Return the activations of a cell, as fields of Keras'; raise for one that Keras does not have."""
-    named = lambda ours: activation_of(cell, _ACTIVATIONS, "Keras", field=ours)
+    named = lambda ours: activation_of(cell, NAMED, "Keras", field=ours)
     return {theirs: named(ours) for ours, theirs in _FIELDS.items() if hasattr(cell, ours)}
 
 
 def _activation(cell: Any, field: str) -> Activation:
     """Return an activation of a cell of Keras as ours."""
     given = getattr(cell, field)
-    for name, ours in _ACTIVATIONS.items():
+    for name, ours in NAMED.items():
         if given is keras.activations.get(name):
             return ours
     raise ValueError(
-        f"{cell.name} has {field}={given}, where only {', '.join(_NAMES)} can be converted. Write its gate as a "
-        "GatedCell."
+        f"{cell.name} has {field}={given}, where only {', '.join(NAMED)} can be converted. Move the weights to a "
+        "layer with one of these, convert it, and give the cell your own function: dataclasses.replace(cell, ...)."
     )
 
 

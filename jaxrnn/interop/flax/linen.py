@@ -43,7 +43,7 @@ _LAYOUTS = {
     nn.GRUCell: _Layout(("r", "z", "n"), "i"),
 }
 
-_CELLS = {nn.SimpleCell: Elman, nn.LSTMCell: LSTM, nn.OptimizedLSTMCell: LSTM, nn.GRUCell: GRU}
+_CELLS: dict[type, Any] = {nn.SimpleCell: Elman, nn.LSTMCell: LSTM, nn.OptimizedLSTMCell: LSTM, nn.GRUCell: GRU}
 
 
 def from_linen(module: nn.Module, variables: Mapping[str, Any]) -> tuple[Any, Params]:

@@ -68,7 +68,7 @@ def from_nnx(module: nnx.Module) -> tuple[Any, Params]:
     check_carry(module)
     ours, read = _READ[kind]
     params = read(module)
-    cell = ours(module.hidden_features, **activations_from(module))
+    cell = ours(module.hidden_features, **activations_from(module))  # type: ignore[attr-defined]
     check_read(module, cell, params)
     return cell, params
 
