@@ -63,7 +63,7 @@ def activation_of(cell: Any, named: Mapping[str, Activation], library: str, *, f
         if activation == getattr(cell, field):
             return name
     raise ValueError(
-        f"{library}'s counterpart of {type(cell).__name__} has no {field} equal to {getattr(cell, field)}, only "
+        f"the counterpart of {type(cell).__name__} in {library} has no {field} equal to {getattr(cell, field)}, only "
         f"{', '.join(named)}. Use the cell itself: its params are plain arrays."
     )
 

@@ -160,7 +160,7 @@ REFUSED = {
     "tanh": (lambda: to_keras(Elman(2, activation=jnp.sin), params_of(Elman(2, activation=jnp.sin))), "equal to 'sin'"),
     "gelu": (
         lambda: to_keras(LSTM(HIDDEN, gate_activation="gelu"), PARAMS),
-        "LSTM has no gate_activation equal to 'gelu'",
+        "LSTM in Keras has no gate_activation equal to 'gelu'",
     ),
     "recurrence": (lambda: to_keras(LSTM(2, recurrence=jaxrnn.Diagonal()), PARAMS), "recurrence=Diagonal"),
     "equation": (lambda: to_keras(jaxrnn.MinGRU(2), PARAMS), "MinGRU"),
