@@ -13,6 +13,8 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from .fields import Checked, convert, size
+
 Shape = tuple[int, ...]
 
 glorot_per_gate = jax.nn.initializers.glorot_uniform(in_axis=0, out_axis=2, batch_axis=1)
@@ -44,7 +46,10 @@ def orthogonal_packed(key: jax.Array, shape: Shape) -> jax.Array:
 
 
 class Initializer(Protocol):
-    """Where the weights of a gated cell begin. D in, R what is read of the state, G gates, H hidden."""
+    """Where the weights of a gated cell begin. D in, R what is read of the state, G gates, H hidden.
+
+    An optional method `projection(key, (H, P))` draws W_p of a `ProjectedLSTM`; without it `input` does, as (H, 1, P).
+    """
 
     def input(self, key: jax.Array, shape: Shape) -> jax.Array:
         """W_x (D, G, H)."""
@@ -61,6 +66,12 @@ class Initializer(Protocol):
     def bias(self, key: jax.Array, shape: Shape) -> jax.Array:
         """b (G, H), to which a cell adds its own offset (an LSTM's forget bias)."""
         ...
+
+
+def projection_weights(initializer: Initializer, key: jax.Array, shape: Shape) -> jax.Array:
+    """Return W_p (H, P): drawn by the initializer's `projection` if it has one, else by its `input`."""
+    draw = getattr(initializer, "projection", None)
+    return draw(key, shape) if draw else initializer.input(key, (shape[0], 1, shape[1]))[:, 0]
 
 
 class _ZeroBias:
@@ -97,8 +108,8 @@ class TorchUniform:
     the biases of n, two in torch's GRU as in ours, each of which is drawn as such a sum here.
     """
 
-    def _uniform(self, key: jax.Array, shape: Shape) -> jax.Array:
-        bound = 1 / math.sqrt(shape[-1])
+    def _uniform(self, key: jax.Array, shape: Shape, hidden: int | None = None) -> jax.Array:
+        bound = 1 / math.sqrt(hidden or shape[-1])
         return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
     def input(self, key: jax.Array, shape: Shape) -> jax.Array:
@@ -112,6 +123,10 @@ class TorchUniform:
     def diagonal(self, key: jax.Array, shape: Shape) -> jax.Array:
         """U(-1/sqrt(H), 1/sqrt(H))."""
         return self._uniform(key, shape)
+
+    def projection(self, key: jax.Array, shape: Shape) -> jax.Array:
+        """U(-1/sqrt(H), 1/sqrt(H))."""
+        return self._uniform(key, shape, shape[0])
 
     def bias(self, key: jax.Array, shape: Shape) -> jax.Array:
         """The sum of two draws of U(-1/sqrt(H), 1/sqrt(H))."""
@@ -173,7 +188,7 @@ class KerasInit(_ZeroBias):
 
 
 @dataclasses.dataclass(frozen=True)
-class HaikuInit(_ZeroBias):
+class HaikuInit(_ZeroBias, metaclass=Checked):
     """As haiku draws `hk.LSTM` and `hk.VanillaRNN`, whose matrices are those of `hk.Linear`.
 
     A normal of the standard deviation 1 / sqrt(fan-in), cut at two of those; zero bias.
@@ -187,10 +202,16 @@ class HaikuInit(_ZeroBias):
     see `HaikuGRUInit`.
 
     Raises:
-        ValueError: if the cell takes another number of features.
+        ValueError: if the features are neither None nor an int of 1 or more, or if the cell takes another number of
+            features.
     """
 
     features: int | None = None
+
+    def __check_init__(self) -> None:
+        """Check the number of features."""
+        if self.features is not None:
+            convert(self, features=size)
 
     def input(self, key: jax.Array, shape: Shape) -> jax.Array:
         """A cut normal, with fan-in D or D + H."""
@@ -201,6 +222,10 @@ class HaikuInit(_ZeroBias):
     def recurrent(self, key: jax.Array, shape: Shape) -> jax.Array:
         """A cut normal, with fan-in H or D + H."""
         return self._draw(key, shape, shape[0], shape[0])
+
+    def projection(self, key: jax.Array, shape: Shape) -> jax.Array:
+        """A cut normal, with fan-in H."""
+        return jax.nn.initializers.truncated_normal(1 / math.sqrt(shape[0]))(key, shape)
 
     def _draw(self, key: jax.Array, shape: Shape, rows: int, hidden: int) -> jax.Array:
         fan_in = rows if self.features is None else self.features + hidden

@@ -13,7 +13,7 @@ from ..cell import zero_state
 from ..checks import check_step
 from ..exportable import exportable
 from ..fields import Checked, check_init, convert, number, size
-from ..init import GlorotOrthogonal, Initializer
+from ..init import GlorotOrthogonal, Initializer, projection_weights
 from ..recurrence import an_initializer, gates_of, input_weights
 from ..trees import cast, float_dtype
 from .lstm import LSTMState, forget_offset
@@ -80,7 +80,7 @@ class ProjectedLSTM(metaclass=Checked):
             input_weights(self.initializer, k_x, (in_dim, 4, self.hidden)),
             self.initializer.recurrent(k_h, (self.projection, 4, self.hidden)),
             self.initializer.bias(k_b, (4, self.hidden)) + forget_offset(self.forget_bias),
-            self.initializer.input(k_p, (self.hidden, 1, self.projection))[:, 0],
+            projection_weights(self.initializer, k_p, (self.hidden, self.projection)),
         )
 
     def initial_state(self, params: ProjectedLSTMParams, batch: tuple[int, ...] = ()) -> LSTMState:

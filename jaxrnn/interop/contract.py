@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..activation import Activation
 from ..cell import Params
-from ..cells import Elman
 from .leaves import leaves, parts
 
 OF_INIT = ("hidden", "projection", "forget_bias", "initializer")
 """Fields that say nothing of the equation: sizes, which the weights show, and how weights are drawn."""
 
 
-def check_equation(cell: Any, kinds: Collection[type], library: str, *, expressed: Collection[str] = ()) -> None:
+ACTIVATIONS = ("activation", "gate_activation")
+"""The fields of an `LSTM` and a `GRU` that a converter carries over where a library has both."""
+
+Kinds = Mapping[type, Collection[str]]
+"""The classes of which a library has a counterpart, each with the fields that a converter carries over."""
+
+
+def check_equation(cell: Any, kinds: Kinds, library: str) -> None:
     """Raise unless a library can express the equation of a cell.
 
     Args:
         cell: it must be of one of the classes exactly, since a subclass may compute something else; and every field
-            that is part of its equation must have its default.
-        kinds: the classes of which the library has a counterpart.
+            that is part of its equation must have its default, but for those that `kinds` names.
+        kinds: what the library has.
         library: its name, for the message.
-        expressed: further fields that the converter carries over.
 
-    >>> check_equation(LSTM(4, forget_bias=0.0), (LSTM,), "Keras")
-    >>> check_equation(LSTM(4, recurrence=Diagonal()), (LSTM,), "Keras")
+    >>> check_equation(LSTM(4, activation="relu", forget_bias=0.0), {LSTM: ACTIVATIONS}, "Keras")
+    >>> check_equation(LSTM(4, recurrence=Diagonal()), {LSTM: ACTIVATIONS}, "Keras")
     Traceback (most recent call last):
     ValueError: Keras has no LSTM with recurrence=Diagonal(), only with recurrence=Dense(). ...
     """
@@ -40,23 +46,26 @@ def check_equation(cell: Any, kinds: Collection[type], library: str, *, expresse
         )
     for field in dataclasses.fields(cell):
         value = getattr(cell, field.name)
-        if field.name not in (*OF_INIT, *expressed) and value != field.default:
+        if field.name not in (*OF_INIT, *kinds[type(cell)]) and value != field.default:
             raise ValueError(
                 f"{library} has no {type(cell).__name__} with {field.name}={value}, only with "
                 f"{field.name}={field.default}. Use the cell itself: its params are plain arrays."
             )
 
 
-def activation_of(cell: Elman, named: Mapping[str, Callable[..., Any]], library: str) -> str:
-    """Return the name by which a library knows the activation of an `Elman`; raise if it is none of `named`.
+def activation_of(cell: Any, named: Mapping[str, Activation], library: str, *, field: str = "activation") -> str:
+    """Return the name by which a library knows an activation of a cell; raise if it is none of `named`.
 
-    >>> activation_of(Elman(4), {"tanh": jnp.tanh, "relu": jax.nn.relu}, "torch")
+    >>> activation_of(Elman(4), {"tanh": Activation("tanh"), "relu": Activation("relu")}, "torch")
     'tanh'
     """
-    for name, function in named.items():
-        if Elman(cell.hidden, activation=function).activation == cell.activation:
+    for name, activation in named.items():
+        if activation == getattr(cell, field):
             return name
-    raise ValueError(f"{library} has an Elman network with the activations {', '.join(named)} alone; got {cell}")
+    raise ValueError(
+        f"the counterpart of {type(cell).__name__} in {library} has no {field} equal to {getattr(cell, field)}, only "
+        f"{', '.join(named)}. Use the cell itself: its params are plain arrays."
+    )
 
 
 def check_params(cell: Any, params: Params) -> None:
@@ -78,23 +87,20 @@ def check_params(cell: Any, params: Params) -> None:
     dtype_of(params)
 
 
-def checked_leaves(
-    cell: Any, params: Params, kinds: Collection[type], library: str, *, expressed: Collection[str] = ("activation",)
-) -> list[tuple[Any, Any]]:
+def checked_leaves(cell: Any, params: Params, kinds: Kinds, library: str) -> list[tuple[Any, Any]]:
     """Return each cell of a composite with its params; raise unless a library can express all of them.
 
     Args:
-        cell: a cell, or `Stack`, `Bidirectional` and `Dropout` over cells.
+        cell: a cell, or `Stack`, `Bidirectional` and layers of dropout over cells.
         params: its params.
-        kinds: the classes of which the library has a counterpart.
+        kinds: what the library has.
         library: its name.
-        expressed: the fields of an `Elman` that the converter carries over.
     """
     pairs = list(zip(leaves(cell), parts(cell, params), strict=True))
     if not pairs:
         raise ValueError(f"{cell} holds no recurrent cell, so there is nothing to convert")
     for leaf, part in pairs:
-        check_equation(leaf, kinds, library, expressed=expressed if type(leaf) is Elman else ())
+        check_equation(leaf, kinds, library)
         check_params(leaf, part)
     return pairs
 

@@ -20,12 +20,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..activation import RELU
 from ..cell import GatedParams, Params, State
 from ..cells import LSTM, Elman, LSTMState, ResetBeforeGRU
 from ..compose import Stack
 from ..extras import extra
 from .arrays import exact
-from .contract import activation_of, check_params, checked_leaves
+from .contract import Kinds, activation_of, check_params, checked_leaves
 from .haiku_module import HaikuRNN as HaikuRNN
 from .haiku_module import named_leaves
 from .packing import Packing
@@ -40,6 +41,7 @@ _PACKINGS: dict[type, Packing] = {
     LSTM: Packing((0, 2, 1, 3)),
     ResetBeforeGRU: Packing((1, 0, 2), negated=(1,)),
 }
+_KINDS: Kinds = {Elman: ("activation",), LSTM: (), ResetBeforeGRU: ()}
 _FORGET = 1  # the gate f among ours
 Core = Callable[[], Any]  # makes a module, within `hk.transform`
 
@@ -157,10 +159,10 @@ def to_haiku(cell: Any, params: Params, *, prefix: str = "") -> tuple[Core, dict
     >>> ys.shape, state.cell.shape
     ((7, 2, 4), (2, 4))
     """
-    pairs = checked_leaves(cell, params, tuple(_PACKINGS), "haiku")
+    pairs = checked_leaves(cell, params, _KINDS, "haiku")
     for leaf, _ in pairs:
         if isinstance(leaf, Elman):
-            activation_of(leaf, {"relu": jax.nn.relu}, "haiku")
+            activation_of(leaf, {"relu": RELU}, "haiku")
     core = functools.partial(_core, cell)
     module = _made(core)
     modules = _flat(module)

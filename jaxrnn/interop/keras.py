@@ -2,12 +2,18 @@
 
 | Keras | jaxrnn |
 |---|---|
-| `SimpleRNN(H, activation="tanh", "relu" or "sigmoid")` | `Elman(H, activation=...)`, `jnp.tanh` and so on |
+| `SimpleRNN(H)` | `Elman(H)` |
 | `LSTM(H)` | `LSTM(H)`, the gates in the same order: Keras' i, f, c, o |
 | `GRU(H)`, that is `reset_after=True` | `GRU(H)`; Keras has the gates in the order z, r, h, and two biases |
 | `GRU(H, reset_after=False)` | `ResetBeforeGRU(H)` |
 | `Bidirectional(layer)` | `Bidirectional(cell)` |
-| `Sequential([...])`, `RNN([cells])` | `Stack((...))`, a `Dropout` among them being our `Dropout` |
+| `Sequential([...])`, `RNN([cells])` | `Stack((...))`, each layer one of these or of dropout |
+| `Dropout(p)` | `Dropout(p)` |
+| `SpatialDropout1D(p)`, `Dropout(p, noise_shape=(None, 1, None))` | `VariationalDropout(p)` |
+
+Keras' `activation` is our `activation`, its `recurrent_activation` our `gate_activation`: every function that both
+libraries have by name. Not among them are "gelu" (Keras' is exact, ours the tanh approximation) and "leaky_relu" (the
+slope is 0.2 in Keras, 0.01 in ours).
 
 Keras is batch-major, (B, T, D), `unroll` time-major, (T, B, D). `unroll` always returns the state and all outputs, so
 `return_sequences` and `return_state` have no counterpart; `use_bias=False` is a bias of zero. What acts on weights
@@ -26,21 +32,16 @@ import numpy as np
 from ..cell import GatedParams, Params, State
 from ..cells import GRU, LSTM, Elman, LSTMState, ResetBeforeGRU
 from ..compose import Bidirectional, Both, Stack
-from ..dropout import Dropout
-from ..extras import extra
+from ..dropout import Dropout, VariationalDropout
 from .arrays import exact
-from .contract import activation_of, checked_leaves, dtype_of
+from .contract import ACTIVATIONS, Kinds, checked_leaves, dtype_of
+from .keras_options import DROPOUTS, activations_from, activations_to, dropout_from, keras
 from .leaves import arrange, directions, leaves, parts
 from .packing import Packing
 
-with extra("keras"):
-    import keras
-
-
-_ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}
 _LAYERS = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU, keras.layers.RNN)
 _CELLS = (keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell)
-_KINDS = (Elman, LSTM, GRU, ResetBeforeGRU)
+_KINDS: Kinds = {Elman: ("activation",), LSTM: ACTIVATIONS, GRU: ACTIVATIONS, ResetBeforeGRU: ACTIVATIONS}
 _PACKINGS: dict[type, Packing] = {
     Elman: Packing((0,)),
     LSTM: Packing((0, 1, 2, 3)),
@@ -60,8 +61,9 @@ def from_keras(layer: Any) -> tuple[Any, Params]:
         The cell and its params, in their own dtype. Traceable within `keras.StatelessScope`.
 
     Raises:
-        ValueError: for another layer, for what has no counterpart (other activations, `go_backwards`, `stateful`,
-            dropout within a layer, another `merge_mode`, mixed precision), and for float64 in JAX's 32 bit mode.
+        ValueError: for another layer, for what has no counterpart (other activations or noise shapes, `go_backwards`,
+            `stateful`, dropout within a layer, another `merge_mode`, mixed precision), and for float64 in JAX's 32 bit
+            mode.
 
     >>> layer = keras.layers.GRU(4)
     >>> layer.build((None, None, 3))
@@ -71,7 +73,7 @@ def from_keras(layer: Any) -> tuple[Any, Params]:
     """
     kind = type(layer)
     if kind is keras.Sequential:
-        return _stack([Dropout(below.rate) if type(below) is keras.layers.Dropout else below for below in layer.layers])
+        return _stack([dropout_from(below) if type(below) in DROPOUTS else below for below in layer.layers])
     if kind is keras.layers.StackedRNNCells:
         return _stack(layer.cells)
     if kind is keras.layers.Bidirectional:
@@ -86,13 +88,14 @@ def from_keras(layer: Any) -> tuple[Any, Params]:
         return _layer(layer)
     raise ValueError(
         f"from_keras takes {', '.join(k.__name__ for k in (*_LAYERS, *_CELLS))}, Bidirectional, StackedRNNCells and "
-        f"Sequential of these and Dropout; got {kind.__module__}.{kind.__qualname__}. Hand over the recurrent layers."
+        f"Sequential of these, Dropout and SpatialDropout1D; got {kind.__module__}.{kind.__qualname__}. Hand over the "
+        "recurrent layers."
     )
 
 
 def _stack(layers: list[Any]) -> tuple[Stack, tuple[Params, ...]]:
     """Return the layers as a `Stack`."""
-    found = [(layer, ()) if isinstance(layer, Dropout) else from_keras(layer) for layer in layers]
+    found = [(layer, ()) if isinstance(layer, Dropout | VariationalDropout) else from_keras(layer) for layer in layers]
     return Stack(tuple(cell for cell, _ in found)), tuple(params for _, params in found)
 
 
@@ -107,14 +110,10 @@ def _layer(layer: Any) -> tuple[Any, Params]:
 
 def _cell(cell: Any) -> tuple[Any, GatedParams]:
     """Return a cell of Keras as ours."""
-    gated = type(cell) is not keras.layers.SimpleRNNCell
     if not cell.built:
         raise ValueError(f"{cell.name} has no weights yet. Call it once, or layer.build((None, None, features)).")
     for name in ("dropout", "recurrent_dropout"):
         _need(cell, name, 0.0, f"Set cell.{name} = 0.0, and add jaxrnn's own dropout to the converted cell.")
-    if gated:
-        _need(cell, "activation", keras.activations.tanh, "Write the gate as a GatedCell.")
-        _need(cell, "recurrent_activation", keras.activations.sigmoid, "Write the gate as a GatedCell.")
     _need(cell, "compute_dtype", cell.variable_dtype, "Make the layer with one dtype, then cast the params.")
     ours = _equation(cell)
     packing = _PACKINGS[type(ours)]
@@ -128,15 +127,13 @@ def _cell(cell: Any) -> tuple[Any, GatedParams]:
 
 def _equation(cell: Any) -> Any:
     """Return our cell with the equation of one of Keras."""
+    fields = activations_from(cell)
     match cell:
         case keras.layers.LSTMCell():
-            return LSTM(cell.units)
+            return LSTM(cell.units, **fields)
         case keras.layers.GRUCell():
-            return GRU(cell.units) if cell.reset_after else ResetBeforeGRU(cell.units)
-    for name, function in _ACTIVATIONS.items():
-        if cell.activation is keras.activations.get(name):
-            return Elman(cell.units, activation=function)
-    raise ValueError(f"{cell.name} has activation={cell.activation}; an Elman is made of {', '.join(_ACTIVATIONS)}")
+            return (GRU if cell.reset_after else ResetBeforeGRU)(cell.units, **fields)
+    return Elman(cell.units, **fields)
 
 
 def _need(layer: Any, name: str, needed: Any, mend: str) -> None:
@@ -202,12 +199,14 @@ def _weights(cell: Any, params: GatedParams) -> list[Any]:
 def _make(cell: Any, dtype: str, **options: Any) -> Any:
     """Return the layer, not built; its weights begin as zeros, so that nothing is drawn from Keras' generator."""
     zeros = {"kernel_initializer": "zeros", "recurrent_initializer": "zeros"}
-    options = {"return_sequences": True, "dtype": dtype, **zeros, **options}
+    options = {"return_sequences": True, "dtype": dtype, **zeros, **activations_to(cell), **options}
     match cell:
         case Stack():
             return keras.Sequential([_make(layer, dtype) for layer in cell.layers])
         case Dropout():
             return keras.layers.Dropout(cell.rate, dtype=dtype)
+        case VariationalDropout():
+            return keras.layers.SpatialDropout1D(cell.rate, dtype=dtype)
         case Bidirectional():
             forward, backward = directions(cell)
             if any(type(c) not in _KINDS or c.hidden != forward.hidden for c in (forward, backward)):
@@ -215,8 +214,7 @@ def _make(cell: Any, dtype: str, **options: Any) -> Any:
             backward = _make(backward, dtype, go_backwards=True)
             return keras.layers.Bidirectional(_make(forward, dtype), backward_layer=backward, dtype=dtype)
         case Elman():
-            name = activation_of(cell, _ACTIVATIONS, "Keras")
-            return keras.layers.SimpleRNN(cell.hidden, activation=name, **options)
+            return keras.layers.SimpleRNN(cell.hidden, **options)
         case LSTM():
             return keras.layers.LSTM(cell.hidden, **options)
     return keras.layers.GRU(cell.hidden, reset_after=isinstance(cell, GRU), **options)
@@ -251,5 +249,5 @@ def state_to_keras(cell: Any, state: State) -> list[Any]:
     """
     if type(cell) is Stack:
         layers = zip(cell.layers, state, strict=True)
-        return [state_to_keras(layer, below) for layer, below in layers if not isinstance(layer, Dropout)]
+        return [state_to_keras(layer, below) for layer, below in layers if leaves(layer)]
     return [a for part in parts(cell, state) for a in (part if isinstance(part, LSTMState) else [part])]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..compose import Bidirectional, Both, Stack
-from ..dropout import Dropout
+from ..dropout import Dropout, VariationalDropout
 
 
 def directions(both: Bidirectional) -> tuple[Any, Any]:
@@ -15,7 +15,7 @@ def directions(both: Bidirectional) -> tuple[Any, Any]:
 
 
 def leaves(cell: Any) -> list[Any]:
-    """Return the cells of a `Stack`, a `Bidirectional` or a cell; a `Dropout` has none.
+    """Return the cells of a `Stack`, a `Bidirectional` or a cell; a layer of dropout has none.
 
     >>> leaves(Stack((Bidirectional(LSTM(2)), Dropout(0.5), GRU(3)))) == [LSTM(2), LSTM(2), GRU(3)]
     True
@@ -45,11 +45,11 @@ def arrange(cell: Any, found: Iterator[Any]) -> Any:
 
 
 def children(cell: Any) -> tuple[Any, ...]:
-    """Return the parts of a `Stack` or a `Bidirectional`; a cell has none, nor has a `Dropout`."""
+    """Return the parts of a `Stack` or a `Bidirectional`; a cell has none, nor has a layer of dropout."""
     if type(cell) is Bidirectional:
         return directions(cell)
     return cell.layers if type(cell) is Stack else ()
 
 
 def _composite(cell: Any) -> bool:
-    return type(cell) in (Stack, Bidirectional, Dropout)
+    return type(cell) in (Stack, Bidirectional, Dropout, VariationalDropout)

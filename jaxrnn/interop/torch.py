@@ -18,16 +18,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
+from ..activation import RELU, TANH
 from ..cell import Params, State
 from ..cells import GRU, LSTM, Elman, LSTMState, ProjectedLSTM
 from ..compose import Bidirectional, Stack
 from ..dropout import Dropout
 from ..extras import extra
 from .arrays import exact
-from .contract import activation_of, check_equation, checked_leaves, dtype_of
+from .contract import Kinds, activation_of, check_equation, checked_leaves, dtype_of
 from .leaves import arrange, parts
 from .torch_weights import read, to_numpy, to_tensor, write
 
@@ -36,8 +34,8 @@ with extra("torch"):
     from torch import nn
 
 
-_ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
-_KINDS = (Elman, GRU, LSTM, ProjectedLSTM)
+_ACTIVATIONS = {"tanh": TANH, "relu": RELU}
+_KINDS: Kinds = {Elman: ("activation",), GRU: (), LSTM: (), ProjectedLSTM: ()}
 
 
 def from_torch(module: nn.Module) -> tuple[Any, Params]:
@@ -192,7 +190,7 @@ def _plain(cell: Any) -> Any:
         return Bidirectional(_plain(cell.forward))
     if kind is Dropout:
         return cell
-    check_equation(cell, _KINDS, "torch", expressed=("activation",) if kind is Elman else ())
+    check_equation(cell, _KINDS, "torch")
     if kind is ProjectedLSTM:
         return ProjectedLSTM(cell.hidden, projection=cell.projection)
     if kind is not Elman:

@@ -80,6 +80,7 @@ REFUSED = {
     "rows": (lambda: from_equinox(changed(bias=jnp.ones(3))), "16 rows"),
     "shapes": (lambda: from_equinox(changed(weight_hh=jnp.ones((4 * HIDDEN, 3)))), "the shapes"),
     "dtypes": (lambda: from_equinox(changed(bias=jnp.ones(4 * HIDDEN, jnp.bfloat16))), "one dtype"),
+    "relu": (lambda: to_equinox(GRU(2, activation="relu"), None), "equinox has no GRU with activation='relu'"),
     "elman": (lambda: to_equinox(Elman(2), params_of(Elman(2))), "Elman"),
     "recurrence": (lambda: to_equinox(GRU(2, recurrence=jaxrnn.Diagonal()), None), "Diagonal"),
     "params": (lambda: to_equinox(GRU(HIDDEN), params_of(GRU(HIDDEN))._replace(local=jnp.zeros(()))), "the shapes"),

@@ -21,10 +21,11 @@ KINDS = {
     "simple": ("SimpleCell", {}),
     "residual_relu": ("SimpleCell", {"residual": True, "activation_fn": jax.nn.relu}),
     "lstm": ("LSTMCell", {}),
-    "optimized_lstm": ("OptimizedLSTMCell", {}),
-    "gru": ("GRUCell", {}),
+    "optimized_lstm": ("OptimizedLSTMCell", {"activation_fn": jax.nn.relu, "gate_fn": jax.nn.hard_sigmoid}),
+    "gru": ("GRUCell", {"activation_fn": jax.nn.elu, "gate_fn": jax.nn.softplus}),
 }
-CELLS = [Elman(HIDDEN), Elman(HIDDEN, activation=jax.nn.relu), LSTM(HIDDEN), GRU(HIDDEN)]
+SOFT = {"activation": "soft_sign", "gate_activation": jnp.cos}
+CELLS = [Elman(HIDDEN), Elman(HIDDEN, activation=jax.nn.relu), LSTM(HIDDEN, **SOFT), GRU(HIDDEN)]
 kinds = pytest.mark.parametrize(("name", "options"), KINDS.values(), ids=KINDS)
 cells = pytest.mark.parametrize("cell", CELLS, ids=["elman", "relu", "lstm", "gru"])
 
@@ -138,10 +139,12 @@ def test_out_and_in_again_is_the_same(cell, lstm):
 
 
 def test_both_directions_out_and_in_again():
-    cell = Bidirectional(LSTM(HIDDEN), Elman(HIDDEN))
+    lstm = LSTM(HIDDEN, activation="elu", gate_activation="softplus")
+    cell = Bidirectional(lstm, GRU(HIDDEN, activation="relu", gate_activation="hard_sigmoid"))
     params = params_of(cell)
     module, variables = to_linen(cell, params)
     assert equal(from_linen(module, variables), (cell, params))
+    params = params._replace(backward=params.backward._replace(local=jnp.zeros(HIDDEN)))  # nnx has no b_hn
     assert equal(from_nnx(to_nnx(cell, params)), (cell, params))
     xs = inputs()
     ys = jnp.swapaxes(to_nnx(cell, params)(jnp.swapaxes(xs, 0, 1)), 0, 1)
@@ -202,8 +205,7 @@ half = lambda tree: jax.tree.map(lambda a: a.astype(jnp.bfloat16), tree)
 half_bias = lambda a: half(a) if a.ndim == 1 else a
 
 REFUSED = {
-    "gate_fn": (lambda: from_nnx(nnx_cell("LSTMCell", {"gate_fn": jax.nn.relu})), "gate_fn"),
-    "activation_fn": (lambda: from_nnx(nnx_cell("GRUCell", {"activation_fn": jax.nn.relu})), "activation_fn"),
+    "gate_fn": (lambda: from_nnx(nnx_cell("LSTMCell", {"gate_fn": np.tanh})), "LSTM.gate_activation must be"),
     "dtype": (lambda: from_nnx(nnx_cell("GRUCell", {"dtype": jnp.bfloat16})), "computes in bfloat16"),
     "subclass": (lambda: from_nnx(OwnCell(2, 2, rngs=rngs())), "OwnCell"),
     "linear": (lambda: from_nnx(nnx.Linear(2, 2, rngs=rngs())), "Linear"),

@@ -102,6 +102,10 @@ REFUSED = {
     "in_dim": (lambda: from_haiku(lambda: HaikuRNN(CELL), {}), "in_dim="),
     "leaves": (lambda: from_haiku(lambda: HaikuRNN(LSTM(2), in_dim=IN), {"haiku_rnn": {"w_x": jnp.ones(2)}}), "'w_h'"),
     "tanh": (lambda: to_haiku(Elman(2), params_of(Elman(2))), "relu"),
+    "lstm": (
+        lambda: to_haiku(LSTM(HIDDEN, activation="relu"), LSTM_PARAMS),
+        "haiku has no LSTM with activation='relu'",
+    ),
     "gru": (lambda: to_haiku(GRU(2), params_of(GRU(2))), "no counterpart"),
     "both": (lambda: to_haiku(Bidirectional(LSTM(HIDDEN)), params_of(Bidirectional(LSTM(HIDDEN)))), "Bidirectional"),
     "recurrence": (lambda: to_haiku(LSTM(HIDDEN, recurrence=jaxrnn.Heads(2)), LSTM_PARAMS), "Heads"),

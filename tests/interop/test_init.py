@@ -1,11 +1,26 @@
 """Initialisers by the name of a library draw as it does: moments, support, orthogonality."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn import GRU, LSTM, FlaxInit, HaikuGRUInit, HaikuInit, KerasInit, NnxInit, ResetBeforeGRU
+from jaxrnn import (
+    GRU,
+    LSTM,
+    FlaxInit,
+    HaikuGRUInit,
+    HaikuInit,
+    KerasInit,
+    NnxInit,
+    ProjectedLSTM,
+    ResetBeforeGRU,
+    TorchUniform,
+)
+
+from .. import quick
 
 IN, HIDDEN = 60, 40
 
@@ -79,3 +94,32 @@ def test_draws_as_the_library(cell, draw):
 def test_haiku_features_are_those_of_the_inputs():
     with pytest.raises(ValueError, match="features=3"):
         LSTM(HIDDEN, initializer=HaikuInit(features=2)).init(jax.random.key(0), 3)
+
+
+@pytest.mark.parametrize("features", ["a", 3.0, 0, -1, True])
+def test_haiku_features_are_none_or_a_size(features):
+    with pytest.raises(
+        ValueError, match=re.escape(f"HaikuInit.features must be an int of 1 or more; got {features!r}")
+    ):
+        HaikuInit(features)
+
+
+class Ones:
+    """An initializer of a user, without a `projection`."""
+
+    def input(self, key, shape):
+        return jnp.ones(shape)
+
+    recurrent = diagonal = bias = input
+
+
+@pytest.mark.parametrize(
+    ("initializer", "bound"),
+    [(TorchUniform(), 1 / 8), (HaikuInit(features=3), 2 / 8), (Ones(), 1.0)],
+    ids=["torch", "haiku", "own"],
+)
+def test_the_projection_is_drawn_for_hidden_inputs(initializer, bound):
+    cell = ProjectedLSTM(64, projection=4, initializer=initializer)
+    w_p = quick.jit(lambda key: cell.init(key, 3).w_p)(jax.random.key(0))
+    assert w_p.shape == (64, 4)
+    assert 0.95 * bound < abs(w_p).max() <= bound

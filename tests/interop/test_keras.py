@@ -1,25 +1,35 @@
 """Keras' layers are our cells with their weights moved: values, gradients, both ways, states, and what is refused."""
 
+import importlib
+import sys
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 import jaxrnn
-from jaxrnn import GRU, LSTM, Bidirectional, Dropout, Elman, ResetBeforeGRU, Stack, unroll
+from jaxrnn import GRU, LSTM, Bidirectional, Dropout, Elman, ResetBeforeGRU, Stack, VariationalDropout, unroll
 
+from .. import quick
 from .parity import BATCH, HIDDEN, IN, TIME, agree, close, equal, inputs, noise, params_of
 
 pytest.importorskip("keras", reason="keras is an optional peer: pip install jaxrnn[peers]")
 
+import keras
 from keras import layers
 
 from jaxrnn.interop.keras import from_keras, keras_weights, state_from_keras, state_to_keras, to_keras
+from jaxrnn.interop.keras_options import NAMED
 
 ZEROS = {"kernel_initializer": "zeros", "recurrent_initializer": "zeros"}  # quick: no test wants what is drawn
-BOTH = Bidirectional(GRU(HIDDEN), LSTM(HIDDEN))
+BOTH = Bidirectional(
+    GRU(HIDDEN, activation="elu", gate_activation="softplus"),
+    LSTM(HIDDEN, activation="relu", gate_activation="hard_sigmoid"),
+)
+RESET_BEFORE = ResetBeforeGRU(HIDDEN, activation="silu", gate_activation="hard_sigmoid")
 CELLS = {
     "relu": Elman(HIDDEN, activation=jax.nn.relu),
-    "stack": Stack((ResetBeforeGRU(HIDDEN), Dropout(0.25), BOTH)),
+    "stack": Stack((RESET_BEFORE, Dropout(0.25), BOTH, VariationalDropout(0.5))),
 }
 cells = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 
@@ -63,7 +73,7 @@ def test_states():
     layer.return_state = layer.forward_layer.return_state = layer.backward_layer.return_state = True
     ys, *states = layer(jnp.swapaxes(xs, 0, 1), initial_state=state_to_keras(BOTH, state))
     close((state_from_keras(BOTH, states), jnp.swapaxes(ys, 0, 1)), unroll(BOTH, params, xs, state))
-    stack, state = Stack((BOTH, Dropout(0.5), GRU(3))), (state, (), state.forward)
+    stack, state = Stack((BOTH, VariationalDropout(0.5), GRU(3))), (state, (), state.forward)
     assert equal((stack, state_from_keras(stack, state_to_keras(stack, state))), (stack, state))
 
 
@@ -82,6 +92,35 @@ def test_layers_made_by_keras(make):
     for variable in layer.trainable_variables:
         variable.assign(noise(variable.value))
     close(unroll(*from_keras(layer), inputs())[1], batch_major(layer, inputs()))
+
+
+def test_activations_of_one_name_are_one_function():
+    xs = jnp.linspace(-8, 8, 33)
+    theirs, ours = quick.jit(
+        lambda xs: [[f(xs) for f in fs] for fs in (map(keras.activations.get, NAMED), NAMED.values())]
+    )(xs)
+    close(theirs, ours, tolerance=1e-6)
+
+
+def test_a_mask_for_all_steps_stays_one():
+    once = layers.Dropout(0.5, noise_shape=(None, 1, 3))
+    ys = once(jnp.ones((2, 8, 3)), training=True)
+    assert (ys == ys[:, :1]).all()
+    found, _ = from_keras(keras.Sequential([once, layers.Dropout(0.25, noise_shape=(None, None, None))]))
+    assert found == Stack((VariationalDropout(0.5), Dropout(0.25)))
+
+
+@pytest.mark.parametrize(
+    ("lacks", "message"), [("tensorflow", "KERAS_BACKEND=jax"), ("h5py", "No module named 'h5py'$")]
+)
+def test_what_an_installed_keras_lacks_is_no_matter_of_the_extra(monkeypatch, tmp_path, lacks, message):
+    (tmp_path / "keras.py").write_text(f"raise ModuleNotFoundError(\"No module named '{lacks}'\", name='{lacks}')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "keras")
+    monkeypatch.delitem(sys.modules, "jaxrnn.interop.keras_options")
+    with pytest.raises(ModuleNotFoundError, match=message) as raised:
+        importlib.import_module("jaxrnn.interop.keras_options")
+    assert "pip install" not in str(raised.value)
 
 
 class OwnLSTM(layers.LSTM):
@@ -106,12 +145,23 @@ REFUSED = {
     "stateful": (lambda: from_keras(lstm(stateful=True)), "stateful=True"),
     "dropout": (lambda: from_keras(lstm(dropout=0.5)), "dropout=0.5"),
     "recurrent_dropout": (lambda: from_keras(lstm(recurrent_dropout=0.5)), "recurrent_dropout=0.5"),
-    "activation": (lambda: from_keras(lstm(activation="relu")), "activation=.*relu"),
-    "recurrent_activation": (lambda: from_keras(lstm(recurrent_activation="hard_sigmoid")), "recurrent_activation"),
-    "elman": (lambda: from_keras(built(layers.SimpleRNN(2, activation="exponential", **ZEROS))), "exponential"),
+    "activation": (lambda: from_keras(lstm(activation="gelu")), " activation=.*gelu"),
+    "recurrent_activation": (
+        lambda: from_keras(lstm(recurrent_activation="leaky_relu")),
+        "recurrent_activation=.*leaky",
+    ),
+    "elman": (lambda: from_keras(built(layers.SimpleRNN(2, activation="gelu", **ZEROS))), "activation=.*gelu"),
+    "noise_shape": (
+        lambda: from_keras(keras.Sequential([layers.Dropout(0.5, noise_shape=(1, None, 3))])),
+        r"noise_shape=\(1, None, 3\)",
+    ),
     "mixed": (lambda: from_keras(lstm(dtype="mixed_bfloat16")), "compute_dtype=bfloat16"),
     "merge_mode": (lambda: from_keras(both(merge_mode="sum")), "merge_mode=sum"),
-    "tanh": (lambda: to_keras(Elman(2, activation=jnp.sin), params_of(Elman(2, activation=jnp.sin))), "activations"),
+    "tanh": (lambda: to_keras(Elman(2, activation=jnp.sin), params_of(Elman(2, activation=jnp.sin))), "equal to 'sin'"),
+    "gelu": (
+        lambda: to_keras(LSTM(HIDDEN, gate_activation="gelu"), PARAMS),
+        "LSTM in Keras has no gate_activation equal to 'gelu'",
+    ),
     "recurrence": (lambda: to_keras(LSTM(2, recurrence=jaxrnn.Diagonal()), PARAMS), "recurrence=Diagonal"),
     "equation": (lambda: to_keras(jaxrnn.MinGRU(2), PARAMS), "MinGRU"),
     "shapes": (lambda: to_keras(LSTM(HIDDEN), PARAMS._replace(b=jnp.ones((HIDDEN, 4, 1)))), "the shapes"),

@@ -247,6 +247,8 @@ def test_from_torch_says_what_it_does_not_take(case):
     "cell",
     [
         Elman(H, activation=jnp.sin),
+        LSTM(H, activation="relu"),
+        GRU(H, gate_activation="hard_sigmoid"),
         LSTM(H, recurrence=Heads(2)),
         Stack((LSTM(H), GRU(H))),
         Stack((LSTM(H), Dropout(0.1), LSTM(H), LSTM(H))),

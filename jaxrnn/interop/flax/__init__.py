@@ -7,10 +7,10 @@
 | `nnx.GRUCell` | `GRU` | r, z, n | with the input weights; it has no b_hn |
 | `linen.GRUCell` | `GRU` | r, z, n | with the input weights, b_hn with the recurrent ones |
 
-An LSTM's carry is `(c, h)` in flax and `LSTMState(h, c)` here: `state_from_flax` and `state_to_flax` exchange them.
-Flax's initial carry is drawn by `carry_init`; only zeros, its default, can be converted. Flax draws its initial forget
-bias as zeros, where `LSTM` adds `forget_bias`: a matter of `init`, not of converted weights. To begin as flax does,
-draw with `FlaxInit` or `NnxInit`.
+Flax's `activation_fn` is our `activation`, its `gate_fn` our `gate_activation`. An LSTM's carry is `(c, h)` in flax
+and `LSTMState(h, c)` here: `state_from_flax` and `state_to_flax` exchange them. Flax's initial carry is drawn by
+`carry_init`; only zeros, its default, can be converted. Flax draws its initial forget bias as zeros, where `LSTM` adds
+`forget_bias`: a matter of `init`, not of converted weights. To begin as flax does, draw with `FlaxInit` or `NnxInit`.
 """
 
 from .carry import state_from_flax as state_from_flax

@@ -9,37 +9,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...activation import function_of
 from ...cell import GatedParams, State
 from ...cells import GRU, LSTM, Elman
 from ...unroll import unroll
-from ..contract import check_equation, check_params, dtype_of
+from ..contract import ACTIVATIONS, Kinds, check_equation, check_params, dtype_of
 
-SIGMOIDS = (jax.nn.sigmoid, jax.lax.logistic)
-TANHS = (jnp.tanh, jax.nn.tanh, jax.lax.tanh)
+_KINDS: Kinds = {Elman: ("activation",), LSTM: ACTIVATIONS, GRU: ACTIVATIONS}
+_FIELDS = {"activation": "activation_fn", "gate_activation": "gate_fn"}
 
 
-def check_module(module: Any, *, gated: bool) -> None:
-    """Raise unless the flax cell computes the standard equations, from a zero carry.
+def activations_from(module: Any) -> dict[str, Any]:
+    """Return the activations of a flax cell, as fields of ours."""
+    return {ours: getattr(module, theirs) for ours, theirs in _FIELDS.items() if hasattr(module, theirs)}
 
-    Args:
-        module: one of flax's cells.
-        gated: its activations are those of the gates, and so a part of the equation.
 
-    Raises:
-        ValueError: which field stands in the way, and what to do about it.
-    """
-    name = type(module).__name__
-    for field, standard in (("gate_fn", SIGMOIDS), ("activation_fn", TANHS)) if gated else ():
-        given = getattr(module, field)
-        if given not in standard:
-            raise ValueError(
-                f"{name} with {field}={given} has no counterpart: LSTM and GRU use sigmoid and tanh. Write its gate as "
-                "a GatedCell."
-            )
+def activations_to(cell: Any) -> dict[str, Any]:
+    """Return the activations of a cell, as fields of flax's."""
+    return {theirs: function_of(getattr(cell, ours)) for ours, theirs in _FIELDS.items() if hasattr(cell, ours)}
+
+
+def check_carry(module: Any) -> None:
+    """Raise ValueError unless the flax cell begins with a carry of zeros."""
     if module.carry_init not in (None, jax.nn.initializers.zeros):
         raise ValueError(
-            f"{name} draws its initial carry with carry_init={module.carry_init}; a converted cell begins with zeros. "
-            "Convert a module without it, and hand the state to unroll(..., state=...)."
+            f"{type(module).__name__} draws its initial carry with carry_init={module.carry_init}; a converted cell "
+            "begins with zeros. Convert a module without it, and hand the state to unroll(..., state=...)."
         )
 
 
@@ -55,7 +50,7 @@ def check_read(module: Any, cell: Any, params: GatedParams) -> None:
 
 def check_cell(cell: Any, params: GatedParams) -> None:
     """Raise unless flax has a cell with this equation, an `Elman`, `LSTM` or `GRU`, and the params are the cell's."""
-    check_equation(cell, (Elman, LSTM, GRU), "flax", expressed=("activation",) if type(cell) is Elman else ())
+    check_equation(cell, _KINDS, "flax")
     check_params(cell, params)
 
 

@@ -8,14 +8,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ...activation import function_of
 from ...cell import GatedParams, Params
 from ...cells import GRU, LSTM, Elman
 from ...compose import Bidirectional, Both
 from ...extras import extra
 from ..arrays import exact
 from ..leaves import directions
-from .contract import check_cell, check_directions, check_forward, check_module, check_read
+from .contract import (
+    activations_from,
+    activations_to,
+    check_carry,
+    check_cell,
+    check_directions,
+    check_forward,
+    check_read,
+)
 from .modules import LinenRNN
 
 with extra("flax"):
@@ -36,6 +43,8 @@ _LAYOUTS = {
     nn.GRUCell: _Layout(("r", "z", "n"), "i"),
 }
 
+_CELLS: dict[type, Any] = {nn.SimpleCell: Elman, nn.LSTMCell: LSTM, nn.OptimizedLSTMCell: LSTM, nn.GRUCell: GRU}
+
 
 def from_linen(module: nn.Module, variables: Mapping[str, Any]) -> tuple[Any, Params]:
     """Convert a linen cell with its weights.
@@ -52,7 +61,7 @@ def from_linen(module: nn.Module, variables: Mapping[str, Any]) -> tuple[Any, Pa
 
     Raises:
         ValueError: if the module is of another class (a subclass too: it may compute something else), if its
-            activations, dtype, carry_init, reverse or merge_fn have no counterpart, or if the variables are not its.
+            dtype, carry_init, reverse or merge_fn have no counterpart, or if the variables are not its.
 
     >>> import flax.linen as nn
     >>> module = nn.GRUCell(8)
@@ -93,19 +102,16 @@ def _entry(tree: Any, name: str, kind: type) -> Any:
 def _read(module: Any, tree: Any) -> tuple[Any, GatedParams]:
     """Read a cell's weights, gate by gate."""
     kind = type(module)
-    check_module(module, gated=kind is not nn.SimpleCell)
+    check_carry(module)
     gates, biased = _LAYOUTS[kind]
 
     def stacked(side: str, leaf: str) -> jax.Array:
         return jnp.stack([exact(_entry(_entry(tree, side + g, kind), leaf, nn.Dense)) for g in gates], axis=-2)
 
     params = GatedParams(stacked("i", "kernel"), stacked("h", "kernel"), stacked(biased, "bias"))
-    cell: Any = LSTM(module.features)
+    cell = _CELLS[kind](module.features, **activations_from(module))
     if kind is nn.GRUCell:
-        cell = GRU(module.features)
         params = params._replace(local=exact(_entry(tree["hn"], "bias", nn.Dense)))
-    if kind is nn.SimpleCell:
-        cell = Elman(module.features, activation=module.activation_fn)
     check_read(module, cell, params)
     if len(jax.tree.leaves(tree)) != len(jax.tree.leaves(_write(cell, params, kind))):
         raise ValueError(
@@ -162,10 +168,9 @@ def _write(cell: Any, params: GatedParams, kind: type) -> dict[str, dict[str, ja
 
 def _make(cell: Any, dtype: Any, lstm: Any) -> nn.Module:
     """Give the linen cell with the cell's equation."""
-    if isinstance(cell, Elman):
-        return nn.SimpleCell(cell.hidden, activation_fn=function_of(cell.activation), param_dtype=dtype)
-    if isinstance(cell, GRU):
-        return nn.GRUCell(cell.hidden, param_dtype=dtype)
+    fields = {"param_dtype": dtype, **activations_to(cell)}
+    if not isinstance(cell, LSTM):
+        return (nn.SimpleCell if isinstance(cell, Elman) else nn.GRUCell)(cell.hidden, **fields)
     if lstm not in (nn.OptimizedLSTMCell, nn.LSTMCell):
         raise ValueError(f"an LSTM becomes linen.OptimizedLSTMCell or linen.LSTMCell; got lstm={lstm}")
-    return lstm(cell.hidden, param_dtype=dtype)
+    return lstm(cell.hidden, **fields)

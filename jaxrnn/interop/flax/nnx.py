@@ -9,14 +9,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...activation import function_of
 from ...cell import GatedParams, Params
 from ...cells import GRU, LSTM, Elman
 from ...compose import Bidirectional, Both
 from ...extras import extra
 from ..arrays import exact
 from ..leaves import directions
-from .contract import check_cell, check_directions, check_forward, check_module, check_read
+from .contract import (
+    activations_from,
+    activations_to,
+    check_carry,
+    check_cell,
+    check_directions,
+    check_forward,
+    check_read,
+)
 from .modules import NnxRNN
 
 with extra("flax"):
@@ -37,7 +44,7 @@ def from_nnx(module: nnx.Module) -> tuple[Any, Params]:
 
     Raises:
         ValueError: if the module is of another class (a subclass too: it may compute something else), or if its
-            activations, dtype, carry_init, reverse or merge_fn have no counterpart.
+            dtype, carry_init, reverse or merge_fn have no counterpart.
 
     >>> from flax import nnx
     >>> cell, params = from_nnx(nnx.GRUCell(3, 8, rngs=nnx.Rngs(0)))
@@ -58,8 +65,10 @@ def from_nnx(module: nnx.Module) -> tuple[Any, Params]:
             f"from_nnx converts {', '.join(k.__name__ for k in _READ)}, RNN and Bidirectional of nnx, and NnxRNN; got "
             f"{kind.__module__}.{kind.__qualname__}. Write its gate as a GatedCell."
         )
-    check_module(module, gated=kind is not nnx.SimpleCell)
-    cell, params = _READ[kind](module)
+    check_carry(module)
+    ours, read = _READ[kind]
+    params = read(module)
+    cell = ours(module.hidden_features, **activations_from(module))  # type: ignore[attr-defined]
     check_read(module, cell, params)
     return cell, params
 
@@ -76,39 +85,35 @@ def _bias(dense: nnx.Linear, gates: int) -> jax.Array:
     return exact(dense.bias[...]).reshape(gates, -1)
 
 
-def _read_simple(module: nnx.SimpleCell) -> tuple[Elman, GatedParams]:
+def _read_simple(module: nnx.SimpleCell) -> GatedParams:
     w_h = _packed(module.dense_h, 1)
     if module.residual:
         w_h = w_h + jnp.eye(module.hidden_features, dtype=w_h.dtype)[:, None]
-    params = GatedParams(_packed(module.dense_i, 1), w_h, _bias(module.dense_i, 1))
-    return Elman(module.hidden_features, activation=module.activation_fn), params
+    return GatedParams(_packed(module.dense_i, 1), w_h, _bias(module.dense_i, 1))
 
 
-def _read_lstm(module: nnx.LSTMCell) -> tuple[LSTM, GatedParams]:
+def _read_lstm(module: nnx.LSTMCell) -> GatedParams:
     inputs = (module.ii, module.if_, module.ig, module.io)
     recurrent = (module.hi, module.hf, module.hg, module.ho)
     w_x, w_h = (jnp.concatenate([_packed(d, 1) for d in dense], axis=1) for dense in (inputs, recurrent))
     b = jnp.concatenate([_bias(d, 1) for d in recurrent])
-    return LSTM(module.hidden_features), GatedParams(w_x, w_h, b)
+    return GatedParams(w_x, w_h, b)
 
 
-def _read_optimized_lstm(module: nnx.OptimizedLSTMCell) -> tuple[LSTM, GatedParams]:
-    params = GatedParams(_packed(module.dense_i, 4), _packed(module.dense_h, 4), _bias(module.dense_h, 4))
-    return LSTM(module.hidden_features), params
+def _read_optimized_lstm(module: nnx.OptimizedLSTMCell) -> GatedParams:
+    return GatedParams(_packed(module.dense_i, 4), _packed(module.dense_h, 4), _bias(module.dense_h, 4))
 
 
-def _read_gru(module: nnx.GRUCell) -> tuple[GRU, GatedParams]:
+def _read_gru(module: nnx.GRUCell) -> GatedParams:
     b = _bias(module.dense_i, 3)
-    return GRU(module.hidden_features), GatedParams(
-        _packed(module.dense_i, 3), _packed(module.dense_h, 3), b, jnp.zeros_like(b[0])
-    )
+    return GatedParams(_packed(module.dense_i, 3), _packed(module.dense_h, 3), b, jnp.zeros_like(b[0]))
 
 
-_READ: dict[type, Any] = {
-    nnx.SimpleCell: _read_simple,
-    nnx.LSTMCell: _read_lstm,
-    nnx.OptimizedLSTMCell: _read_optimized_lstm,
-    nnx.GRUCell: _read_gru,
+_READ: dict[type, tuple[Any, Any]] = {
+    nnx.SimpleCell: (Elman, _read_simple),
+    nnx.LSTMCell: (LSTM, _read_lstm),
+    nnx.OptimizedLSTMCell: (LSTM, _read_optimized_lstm),
+    nnx.GRUCell: (GRU, _read_gru),
 }
 
 
@@ -151,10 +156,11 @@ def to_nnx(
         dtype=None,  # as the params: SimpleCell's own default is float32
         param_dtype=params.w_x.dtype,
         rngs=rngs,
+        **activations_to(cell),
         **inits,
     )
     if isinstance(cell, Elman):
-        return _write(make(activation_fn=function_of(cell.activation)), params, biased="dense_i")
+        return _write(make(), params, biased="dense_i")
     if isinstance(cell, GRU):
         _check_no_b_hn(params.local)
         return _write(make(), params, biased="dense_i")
