@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -81,13 +82,21 @@ def check_cell(cell: Any, kinds: Any, caller: str) -> None:
 
 def check_takes_in_dim(cell: Any, caller: str) -> None:
     """Raise ValueError if `init` takes no `in_dim`: a whole model has the methods of a cell, and is none."""
-    try:
-        inspect.signature(cell.init).bind(None, 1)
-    except TypeError:
+    if not _takes_in_dim(cell.init):
         raise ValueError(
             f"{caller} needs a cell, with init(key, in_dim); the init of a {type(cell).__name__} does not take these "
             "two. Call a whole model, model(params, ids), or pass its layers, model.layers."
-        ) from None
+        )
+
+
+@functools.lru_cache(maxsize=256)  # reading a signature takes a third of the time of an eager `unroll`
+def _takes_in_dim(init: Callable[..., Any]) -> bool:
+    """Return whether a cell's `init` takes a key and a number of features."""
+    try:
+        inspect.signature(init).bind(None, 1)
+    except TypeError:
+        return False
+    return True
 
 
 def check_driver(driver: Any) -> None:

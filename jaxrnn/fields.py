@@ -142,10 +142,10 @@ def check_init_per_unit(cell: Any, key: Any, in_dim: Any) -> int:
     """Return `in_dim` as `check_init` does; raise ValueError unless the cell has a unit for every input feature."""
     in_dim, kind = check_init(cell, key, in_dim), type(cell).__name__
     if in_dim != cell.hidden:
-        resized = f", or use {kind}({in_dim})" if in_dim else ""
+        advice = f"Use {kind}({in_dim}), or project" if in_dim else "Project"
         raise ValueError(
-            f"{kind} has a unit for every input feature; got hidden={cell.hidden}, in_dim={in_dim}. Project the inputs "
-            f"to {cell.hidden} features{resized}."
+            f"{kind} has a unit for every input feature; got hidden={cell.hidden}, in_dim={in_dim}. {advice} the "
+            f"inputs to {cell.hidden} features."
         )
     return in_dim
 

@@ -163,7 +163,7 @@ BAD = {
     "key and in_dim": (lambda: Bidirectional(LSTM(3)).init(3, key), r"init\(jax.random.key\(0\), in_dim=3\); got 3"),
     "no features": (lambda: SRU(4).init(key, 0), r"in_dim=0. Project the inputs to 4 features\.$"),
     "no features, gated": (lambda: RGLRU(4).init(key, 0), r"in_dim=0. Project the inputs to 4 features\.$"),
-    "other features": (lambda: RGLRU(4).init(key, 3), r"to 4 features, or use RGLRU\(3\)"),
+    "other features": (lambda: RGLRU(4).init(key, 3), r"Use RGLRU\(3\), or project the inputs to 4"),
     "residual of no features": (lambda: Residual(GRU(3)).init(key, 0), r"Give it inputs of 3 features\.$"),
     "a number as the key": (lambda: LSTM(3).init(jnp.array(1.0), 2), r"one key first.*JAX array float32\[\]"),
     "numbers as the key": (lambda: LRU(3).init(np.zeros(3), 2), r"one key first.*float64\[3\]"),
