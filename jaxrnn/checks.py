@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .fields import check_static
+from .fields import check_static, is_key
 
 
 def as_numbers(name: str, tree: Any) -> Any:
@@ -73,8 +75,28 @@ def check_cell(cell: Any, kinds: Any, caller: str) -> None:
             f"{caller} needs a cell (init, initial_state, step) or a composite; got {cell!r}. An instance, not a "
             "class: LSTM(128), not LSTM."
         )
+    check_takes_in_dim(cell, caller)
     if dataclasses.is_dataclass(cell):
         check_static(cell)
+
+
+def check_takes_in_dim(cell: Any, caller: str) -> None:
+    """Raise ValueError if `init` takes no `in_dim`: a whole model has the methods of a cell, and is none."""
+    if not _takes_in_dim(cell.init):
+        raise ValueError(
+            f"{caller} needs a cell, with init(key, in_dim); the init of a {type(cell).__name__} does not take these "
+            "two. Call a whole model, model(params, ids), or pass its layers, model.layers."
+        )
+
+
+@functools.lru_cache(maxsize=256)  # reading a signature takes a third of the time of an eager `unroll`
+def _takes_in_dim(init: Callable[..., Any]) -> bool:
+    """Return whether a cell's `init` takes a key and a number of features."""
+    try:
+        inspect.signature(init).bind(None, 1)
+    except TypeError:
+        return False
+    return True
 
 
 def check_driver(driver: Any) -> None:
@@ -85,11 +107,7 @@ def check_driver(driver: Any) -> None:
 
 def check_key(key: Any) -> None:
     """Raise ValueError unless `key` is one key of `jax.random`, typed or raw, or None."""
-    if key is None:
-        return
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    raw = isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32
-    if not (typed and key.ndim == 0) and not (raw and key.ndim == 1):
+    if key is not None and not is_key(key):
         got = f"{key.dtype} {key.shape}" if isinstance(key, jax.Array | np.ndarray) else repr(key)
         raise ValueError(f"key is one key, jax.random.key(0), or None for no randomness; got {got}")
 

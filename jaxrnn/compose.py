@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from .cell import Cell, Output, Params, State
-from .checks import check_step
+from .checks import check_step, check_takes_in_dim
 from .exportable import exportable
 from .fields import Checked, check_init, convert, show
 from .hooks import forbid_alone
@@ -86,6 +86,7 @@ def part(given: Any, what: str) -> Any:
         raise ValueError(
             f"{what} must be a cell (init, initial_state, step) or a composite: LSTM(8), not LSTM; got {show(given)}"
         )
+    check_takes_in_dim(given, what)
     return given
 
 
@@ -267,7 +268,7 @@ class Residual(Composite):
         if got != in_dim:
             raise ValueError(
                 f"Residual adds inputs to outputs: {self.cell} takes {in_dim} features and puts out {got}. Give it "
-                f"inputs of {got} features, or a cell that puts out {in_dim}."
+                f"inputs of {got} features{f', or a cell that puts out {in_dim}' if in_dim else ''}."
             )
         return in_dim
 

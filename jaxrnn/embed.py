@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from .cell import Params
+from .fields import Checked, check_init_key, convert, size
 from .mesh import vary, varying, zeros_like
 from .trees import where
 
@@ -42,7 +43,7 @@ class Embed(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Embedding:
+class Embedding(metaclass=Checked):
     """A vector for every id: ids (T, *batch) to (T, *batch, F).
 
     An id that is not between 0 and V - 1 gives NaN, never another id's vector.
@@ -59,8 +60,13 @@ class Embedding:
     vocabulary: int
     features: int
 
+    def __check_init__(self) -> None:
+        """Check the sizes."""
+        convert(self, vocabulary=size, features=size)
+
     def init(self, key: jax.Array) -> jax.Array:
         """Draw the table (V, F) from a normal distribution of variance 1 / F."""
+        check_init_key(key)
         return jax.random.normal(key, (self.vocabulary, self.features)) * self.features**-0.5
 
     def __call__(self, table: jax.Array, ids: Any) -> jax.Array:
@@ -69,7 +75,7 @@ class Embedding:
 
 
 @dataclasses.dataclass(frozen=True)
-class BagEmbedding:
+class BagEmbedding(metaclass=Checked):
     """A vector for every bag of N ids, the mean of theirs: ids (T, *batch, N) to (T, *batch, F).
 
     Id 0 is nothing: it fills a bag up to N, counts for nothing and gets no gradient; a bag of nothing else is zero. It
@@ -87,8 +93,13 @@ class BagEmbedding:
     vocabulary: int
     features: int
 
+    def __check_init__(self) -> None:
+        """Check the sizes."""
+        convert(self, vocabulary=size, features=size)
+
     def init(self, key: jax.Array) -> jax.Array:
         """Draw the table (V, F) from a normal distribution of variance 1 / F; row 0 is never used."""
+        check_init_key(key)
         return jax.random.normal(key, (self.vocabulary, self.features)) * self.features**-0.5
 
     def __call__(self, table: jax.Array, ids: Any) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The checks of a cell's fields when it is made: one mechanism for every cell and layer, a user's own included."""
+"""The checks of fields when a value is made: one mechanism for cells, layers and drivers, a user's own included."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 T = TypeVar("T")
 
 
 class Checked(abc.ABCMeta):
-    """The metaclass of cells and layers: a value is checked once it is made.
+    """The metaclass of cells, layers, drivers and models: a value is checked once it is made.
 
     `__check_init__` runs for every class of the value that defines it, the base class first; none calls another.
     """
@@ -52,10 +53,31 @@ def convert(value: Any, **converters: Callable[[Any, str], Any]) -> None:
             object.__setattr__(value, name, converted)
 
 
+def integer(given: Any, what: str) -> int:
+    """Return an integer as an int; raise ValueError unless it is one."""
+    if not _integer(given):
+        raise ValueError(f"{what} must be an int; got {show(given)}")
+    return int(given)
+
+
 def size(given: Any, what: str) -> int:
-    """Return a number of units as an int; raise ValueError unless it is an integer of 1 or more."""
+    """Return a number of units or steps as an int; raise ValueError unless it is an integer of 1 or more."""
     if not _integer(given) or given < 1:
         raise ValueError(f"{what} must be an int of 1 or more; got {show(given)}")
+    return int(given)
+
+
+def size_or_none(given: Any, what: str) -> int | None:
+    """Return a size, or None for None; raise ValueError for anything else."""
+    if given is not None and (not _integer(given) or given < 1):
+        raise ValueError(f"{what} must be an int of 1 or more, or None; got {show(given)}")
+    return None if given is None else int(given)
+
+
+def count(given: Any, what: str) -> int:
+    """Return a count as an int; raise ValueError unless it is an integer of 0 or more."""
+    if not _integer(given) or given < 0:
+        raise ValueError(f"{what} must be an int of 0 or more; got {show(given)}")
     return int(given)
 
 
@@ -79,17 +101,53 @@ def instance(kind: Any, examples: str) -> Callable[[Any, str], Any]:
     return check
 
 
+def one_of(*options: bool | str) -> Callable[[Any, str], Any]:
+    """Return a converter that raises ValueError unless it is given one of `options`."""
+
+    def check(given: Any, what: str) -> Any:
+        simple = _scalar(given)
+        if not any(type(simple) is type(option) and simple == option for option in options):
+            raise ValueError(f"{what} must be {' or '.join(map(repr, options))}; got {show(given)}")
+        return simple
+
+    return check
+
+
+def is_key(given: Any) -> bool:
+    """Return whether a value is one key of `jax.random`, typed or raw."""
+    if isinstance(given, jax.Array) and jnp.issubdtype(given.dtype, jax.dtypes.prng_key):
+        return given.ndim == 0
+    return isinstance(given, jax.Array | np.ndarray) and given.dtype == np.uint32 and given.ndim == 1
+
+
+def check_init_key(key: Any, call: str = "init(jax.random.key(0))") -> None:
+    """Raise ValueError unless `key` is one key; `call` shows how to draw params with one."""
+    if not is_key(key):
+        raise ValueError(f"init takes one key first: {call}; got {show(key)} as the key")
+
+
 def check_init(cell: Any, key: Any, in_dim: Any) -> int:
     """Return `in_dim` as an int; raise ValueError for an array in a field, and for what is no key or no size."""
     check_static(cell)
-    if not isinstance(key, jax.Array | np.ndarray):
-        raise ValueError(f"init takes a key first: init(jax.random.key(0), in_dim=3); got {show(key)} as the key")
+    check_init_key(key, "init(jax.random.key(0), in_dim=3)")
     if not _integer(in_dim) or in_dim < 0:
         raise ValueError(
             f"in_dim is the number of input features, an int of 0 or more: xs.shape[-1] for xs (T, *batch, D); got "
             f"{show(in_dim)}. The order is init(key, in_dim)."
         )
     return int(in_dim)
+
+
+def check_init_per_unit(cell: Any, key: Any, in_dim: Any) -> int:
+    """Return `in_dim` as `check_init` does; raise ValueError unless the cell has a unit for every input feature."""
+    in_dim, kind = check_init(cell, key, in_dim), type(cell).__name__
+    if in_dim != cell.hidden:
+        advice = f"Use {kind}({in_dim}), or project" if in_dim else "Project"
+        raise ValueError(
+            f"{kind} has a unit for every input feature; got hidden={cell.hidden}, in_dim={in_dim}. {advice} the "
+            f"inputs to {cell.hidden} features."
+        )
+    return in_dim
 
 
 def check_static(cell: Any) -> None:
@@ -156,9 +214,11 @@ def _check_call(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Non
         positional = [f"{p.name}: {p.annotation}" for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
         only = "argument is" if len(positional) == 1 else "arguments are"
         keywords = ", ".join(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+        in_dim = "in_dim" in inspect.signature(getattr(cls, "init", cls)).parameters
         undecorated = "__annotations__" in vars(cls) and "__dataclass_fields__" not in vars(cls)
         raise TypeError(
             f"{cls.__name__}({given}): {error}. The only positional {only} {', '.join(positional) or 'none'}; by "
-            f"keyword: {keywords or 'none'}. The number of input features goes to init(key, in_dim), not here."
+            f"keyword: {keywords or 'none'}."
+            + (" The number of input features goes to init(key, in_dim), not here." if in_dim else "")
             + (" Decorate the class with @dataclasses.dataclass(frozen=True)." if undecorated else "")
         ) from None

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .cell import Cell, Params, State
 from .checks import as_numbers, check_cell, check_params, check_step, host_array
@@ -19,6 +18,7 @@ from .embed import BagEmbedding as BagEmbedding
 from .embed import Embed as Embed
 from .embed import Embedding as Embedding
 from .exportable import exportable
+from .fields import Checked, check_init_key, convert, instance, size
 from .read import Read as Read
 from .read import ends as ends
 from .read import every as every
@@ -43,7 +43,9 @@ class ReadoutParams(NamedTuple):
 
 def init_readout(key: jax.Array, hidden: int, outputs: int) -> ReadoutParams:
     """Draw V (H, K) from Glorot's uniform; c (K,) is zero."""
-    return ReadoutParams(jax.nn.initializers.glorot_uniform()(key, (hidden, outputs)), jnp.zeros(outputs))
+    check_init_key(key, "init_readout(jax.random.key(0), 8, 3)")
+    shape = size(hidden, "hidden"), size(outputs, "outputs")
+    return ReadoutParams(jax.nn.initializers.glorot_uniform()(key, shape), jnp.zeros(shape[1]))
 
 
 def readout(params: ReadoutParams, h: jax.Array) -> jax.Array:
@@ -65,7 +67,7 @@ class ModelParams(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class SequenceModel:
+class SequenceModel(metaclass=Checked):
     """logits = V read(layers(embed(ids))) + c.
 
     Args:
@@ -87,18 +89,16 @@ class SequenceModel:
     outputs: int
     read: Read = last
 
-    def __post_init__(self) -> None:
+    def __check_init__(self) -> None:
         """Check the fields."""
         check_cell(self.layers, Cell | Composite, "SequenceModel")
-        if isinstance(self.embed, type) or not isinstance(self.embed, Embed):
-            raise ValueError(f"SequenceModel needs an embedding such as Embedding(100, 16); got {self.embed!r}")
-        if isinstance(self.outputs, bool) or not isinstance(self.outputs, int | np.integer) or self.outputs < 1:
-            raise ValueError(f"SequenceModel needs outputs, an integer of 1 or more; got {self.outputs!r}")
+        convert(self, embed=instance(Embed, "Embedding(100, 16)"), outputs=size)
         if not callable(self.read):
             raise ValueError(f"SequenceModel needs a function for read, such as last or mean; got {self.read!r}")
 
     def init(self, key: jax.Array) -> ModelParams:
         """Draw the params."""
+        check_init_key(key)
         k_embed, k_layers, k_readout = jax.random.split(key, 3)
         features = self.embed.features
         hidden = out_dim(self.layers, features)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .cell import GatedCell, Output, Params, State
 from .compose import Composite, Run, out_dim
@@ -130,10 +131,26 @@ class WeightDrop(_Recurrent):
     2 (https://arxiv.org/abs/1708.02182).
     """
 
+    def init(self, key: jax.Array, in_dim: int) -> Params:
+        """Draw the cell's params; raise ValueError unless they have weights to drop."""
+        params = super().init(key, in_dim)
+        self._check(params)
+        return params
+
+    def _check(self, params: Params) -> None:
+        """Raise ValueError unless the params have weights to drop."""
+        weights = getattr(params, "w_h", None)
+        if not isinstance(weights, jax.Array | np.ndarray) or not hasattr(params, "_replace"):
+            raise ValueError(
+                f"WeightDrop drops the array w_h of the params, which those of {self.cell} do not have: they are a "
+                f"{type(params).__name__}. Make them a NamedTuple with a field w_h, or use RecurrentDropout."
+            )
+
     def cross(
         self, run: Run, params: Params, state: State, initial: State, xs: Any, key: jax.Array | None
     ) -> tuple[State, Output]:
         """Drop weights, and unroll the cell with what is left."""
+        self._check(params)
         if key is not None:
             params = params._replace(w_h=drop(key, self.rate, params.w_h, params.w_h.shape))
         return run(self.cell, params, state, initial, xs, None)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .affine import AffineCell
 from .cell import Cell, GatedCell
@@ -14,6 +15,7 @@ from .checks import check_cell
 from .compose import Composite
 from .drivers import BPTT, Associative, Driver, Native, Scan
 from .drivers.native import refuses
+from .fields import count
 from .native import library
 
 SHORTEST = {"cpu": 8, "gpu": 32, "tpu": 32}
@@ -33,7 +35,7 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str, stat
         cell: the cell, no composite: `unroll` asks for each leaf of a composite by itself.
         xs_shape: (T, *batch, D).
         dtype: of params and state; None where they differ.
-        platform: "cpu", "gpu" or "tpu".
+        platform: "cpu", "gpu" or "tpu", or another that `jax.default_backend()` names.
         state: the state before the first step, or its shapes and dtypes; None for one of floating leaves.
 
     Returns:
@@ -56,9 +58,8 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str, stat
     check_cell(cell, Cell, "select")
     if isinstance(cell, Composite):
         raise ValueError(f"select chooses for one cell, and `unroll` asks it for each of a composite; got {cell}")
-    if not isinstance(xs_shape, tuple | list) or len(xs_shape) < 2:
-        raise ValueError(f"xs_shape is (T, *batch, D), as xs.shape; got {xs_shape!r}")
-    length, *batch, features = xs_shape
+    length, *batch, features = xs_shape = _shape(xs_shape)
+    _check(dtype, platform, state)
     if not all(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(state)):
         return Scan()
     if platform == "cpu" and _native(cell, xs_shape, dtype):
@@ -72,6 +73,31 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str, stat
     rows = math.prod(batch)
     chunk = 128 if rows == 1 else 32
     return BPTT(chunk, keep_gates=True, hoist=chunk if _hoists(cell, rows, features) else 0)
+
+
+def _shape(xs_shape: Any) -> tuple[Any, ...]:
+    """Return the shape with ints for NumPy's; raise ValueError unless it is (T, *batch, D), symbolic or not."""
+    sizes = xs_shape if isinstance(xs_shape, tuple | list) else ()
+    if len(sizes) < 2 or any(isinstance(n, str | bool | float) or n is None for n in sizes):
+        raise ValueError(f"xs_shape is (T, *batch, D), as xs.shape; got {xs_shape!r}")
+    return tuple(count(n, "a size in xs_shape") if isinstance(n, int | np.integer) else n for n in sizes)
+
+
+def _check(dtype: Any, platform: Any, state: Any) -> None:
+    """Raise ValueError unless the other arguments of `select` are of their kinds."""
+    known = (*SHORTEST, jax.default_backend())
+    if not isinstance(platform, str) or platform not in known:
+        raise ValueError(f"platform is {', '.join(SHORTEST)} or jax.default_backend(); got {platform!r}")
+    leaves = jax.tree.leaves(state)
+    if not all(hasattr(leaf, "dtype") for leaf in leaves):
+        raise ValueError(f"state is the state before the first step, or its shapes and dtypes; got {state!r}")
+    try:
+        kind = jnp.float32 if dtype is None else jnp.dtype(dtype)
+    except TypeError:
+        kind = None
+    floating = state is None or any(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves)
+    if kind is None or (floating and not jnp.issubdtype(kind, jnp.inexact)):
+        raise ValueError(f"dtype is that of params and state, such as jnp.float32, or None; got {dtype!r}")
 
 
 def _native(cell: Any, xs_shape: tuple[Any, ...], dtype: Any) -> bool:

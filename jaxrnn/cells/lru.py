@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from ..affine import AffineCell
 from ..exportable import exportable
-from ..fields import check_init, convert, number, size
+from ..fields import check_init, convert, number, size_or_none
 from ..recurrence import check_features
 from ..trees import float_dtype
 
@@ -70,9 +70,7 @@ class LRU(AffineCell):
 
     def __check_init__(self) -> None:
         """Check the sizes and the ring."""
-        convert(self, smallest=number, largest=number, angle=number)
-        if self.states is not None:
-            convert(self, states=size)
+        convert(self, states=size_or_none, smallest=number, largest=number, angle=number)
         if not 0 <= self.smallest < self.largest <= 1:
             raise ValueError(f"LRU needs 0 <= smallest < largest <= 1; got {self.smallest} and {self.largest}")
 

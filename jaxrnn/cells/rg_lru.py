@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ..affine import AffineCell
 from ..cell import zero_state
 from ..exportable import exportable
-from ..fields import check_init, convert, number
+from ..fields import check_init_per_unit, convert, number
 from ..init import GlorotOrthogonal, Initializer
 from ..recurrence import an_initializer, gates_of
 
@@ -67,11 +67,7 @@ class RGLRU(AffineCell):
 
     def init(self, key: jax.Array, in_dim: int) -> RGLRUParams:
         """Draw the params, exp(-c softplus(decay)) uniformly from 0.9 to 0.999; raises ValueError if D is not H."""
-        if check_init(self, key, in_dim) != self.hidden:
-            raise ValueError(
-                f"RGLRU has a unit for every input feature; got hidden={self.hidden}, in_dim={in_dim}. Use "
-                f"RGLRU({in_dim}), or project the inputs before."
-            )
+        in_dim = check_init_per_unit(self, key, in_dim)
         k_x, k_b, k_decay = jax.random.split(key, 3)
         shape = 2, self.hidden
         keeps = jax.random.uniform(k_decay, (self.hidden,), minval=0.9, maxval=0.999)

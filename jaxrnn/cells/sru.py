@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ..affine import AffineCell
 from ..cell import zero_state
 from ..exportable import exportable
-from ..fields import check_init, convert
+from ..fields import check_init_per_unit, convert
 from ..init import GlorotOrthogonal, Initializer
 from ..recurrence import an_initializer, gates_of
 
@@ -66,11 +66,7 @@ class SRU(AffineCell):
 
     def init(self, key: jax.Array, in_dim: int) -> SRUParams:
         """Draw the params; raises ValueError if D is not H."""
-        if check_init(self, key, in_dim) != self.hidden:
-            raise ValueError(
-                f"SRU has a unit for every input feature; got hidden={self.hidden}, in_dim={in_dim}. Use "
-                f"SRU({in_dim}), or project the inputs before."
-            )
+        check_init_per_unit(self, key, in_dim)
         k_x, k_b, k_r, k_c = jax.random.split(key, 4)
         size, bias = self.hidden, self.initializer.bias
         return SRUParams(

@@ -13,6 +13,7 @@ from jax import lax
 from ..affine import AffineCell, Solver
 from ..affine import cross as cross_affine
 from ..cell import Cell, Output, Params, State
+from ..fields import Checked, convert, instance, size_or_none
 from ..marks import Marks
 from ..mesh import zeros_like
 from .live import cut
@@ -24,7 +25,7 @@ SHORT = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Associative:
+class Associative(metaclass=Checked):
     """The recurrence of an `AffineCell` in parallel: chunks of time are crossed side by side, each step by step.
 
     Each chunk is first folded to the pair (A, S) that takes the state before it to the state after it; the pairs are a
@@ -51,10 +52,9 @@ class Associative:
     chunk: int | None = None
     axis: str | None = None
 
-    def __post_init__(self) -> None:
-        """Check the chunk."""
-        if self.chunk is not None and self.chunk < 1:
-            raise ValueError(f"Associative's chunk is a number of steps, 1 or more, or None; got {self.chunk}")
+    def __check_init__(self) -> None:
+        """Check the fields."""
+        convert(self, chunk=size_or_none, axis=instance(str | None, "'time', or None"))
 
     def __call__(
         self, cell: Cell, params: Params, state: State, xs: jax.Array, marks: Marks, *, reverse: bool = False

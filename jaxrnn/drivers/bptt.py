@@ -16,6 +16,7 @@ from jax import lax
 from ..autodiff import reverse_only
 from ..broadcasting import broadcasting
 from ..cell import Cell, GatedCell, Output, Params, State
+from ..fields import Checked, convert, count, one_of, size
 from ..marks import Marks, enter, hide_padding, leave
 from ..mesh import rows_of, zeros_like
 from ..terms import Terms, merge
@@ -25,7 +26,7 @@ from .live import cut, live, outputs
 
 
 @dataclasses.dataclass(frozen=True)
-class BPTT:
+class BPTT(metaclass=Checked):
     """`lax.scan` with a backward pass of our own, one for every `GatedCell`.
 
     Forward, it keeps the state of every step and nothing else (for an LSTM 2 arrays of (T, B, H), where autodiff
@@ -47,12 +48,9 @@ class BPTT:
     keep_gates: bool = False
     hoist: int = 0
 
-    def __post_init__(self) -> None:
+    def __check_init__(self) -> None:
         """Check the fields."""
-        if self.chunk < 1:
-            raise ValueError(f"BPTT's chunk is a number of steps, 1 or more; got {self.chunk}")
-        if self.hoist < 0:
-            raise ValueError(f"BPTT's hoist is a number of steps, or 0 for none; got {self.hoist}")
+        convert(self, chunk=size, keep_gates=one_of(True, False), hoist=count)
 
     def __call__(
         self, cell: Cell, params: Params, state: State, xs: Any, marks: Marks, *, reverse: bool = False

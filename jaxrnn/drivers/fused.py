@@ -14,6 +14,7 @@ from ..affine import shifted
 from ..autodiff import reverse_only
 from ..broadcasting import broadcasting
 from ..cell import Cell, GatedCell, Output, Params, State
+from ..fields import Checked, convert, one_of
 from ..fused.calls import Call, Ones, Rows, Weights, ruled
 from ..fused.equation import Equation, blocks, equation, recurrence_of
 from ..marks import Marks, enter
@@ -26,7 +27,7 @@ from .live import live, outputs
 
 
 @dataclasses.dataclass(frozen=True)
-class Fused:
+class Fused(metaclass=Checked):
     """The whole time loop in one kernel, forward and backward, on a Hopper GPU (H100, H200) or a TPU.
 
     For any `GatedCell` whose gate is elementwise, a user's own included, with `Dense()` recurrent weights or
@@ -51,6 +52,10 @@ class Fused:
     """
 
     interpret: bool = False
+
+    def __check_init__(self) -> None:
+        """Check the field."""
+        convert(self, interpret=one_of(True, False))
 
     def __call__(
         self, cell: Cell, params: Params, state: State, xs: Any, marks: Marks, *, reverse: bool = False

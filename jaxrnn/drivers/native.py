@@ -16,6 +16,7 @@ from ..affine import cross as cross_affine
 from ..autodiff import reverse_only
 from ..broadcasting import broadcasting
 from ..cell import Cell, GatedCell, GatedParams, Output, Params, State
+from ..fields import Checked, convert, instance
 from ..marks import Marks
 from ..mesh import on_each_device, vary, varying
 from ..native import library
@@ -27,7 +28,7 @@ from .live import cut, live
 
 
 @dataclasses.dataclass(frozen=True)
-class Native:
+class Native(metaclass=Checked):
     """The whole time loop in one C++ kernel, forward and backward, called through `jax.ffi`.
 
     For `Elman` (tanh or relu), `LSTM` and `GRU` (sigmoid and tanh) with dense recurrent weights, and any `AffineCell`;
@@ -52,6 +53,10 @@ class Native:
     """
 
     exported: BPTT | None = dataclasses.field(default=BPTT(), repr=False)
+
+    def __check_init__(self) -> None:
+        """Check the field."""
+        convert(self, exported=instance(BPTT | None, "BPTT(), or None"))
 
     def __call__(
         self, cell: Cell, params: Params, state: State, xs: Any, marks: Marks, *, reverse: bool = False

@@ -19,6 +19,7 @@ from ..affine import shifted
 from ..autodiff import reverse_only
 from ..broadcasting import broadcasting
 from ..cell import Cell, Output, Params, State
+from ..fields import Checked, convert, integer, number, one_of, show
 from ..marks import Marks
 from ..mesh import zeros_like
 from .linearise import Steps
@@ -26,6 +27,14 @@ from .live import cut
 
 TOLERANCE = {2: 1e-2, 4: 1e-6, 8: 1e-12}
 """By the bytes of a number."""
+
+
+def _tolerance(given: Any, what: str) -> float | None:
+    """Return a tolerance as a float, or None for None; raise ValueError unless it is a finite number of 0 or more."""
+    converted = None if given is None else number(given, what)
+    if converted is not None and converted < 0:
+        raise ValueError(f"{what} must be a number of 0 or more, or None; got {show(given)}")
+    return converted
 
 
 class Convergence(NamedTuple):
@@ -45,7 +54,7 @@ class Convergence(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Newton:
+class Newton(metaclass=Checked):
     """Any cell in parallel over time: s = f(shift(s), x) is solved for all of s at once.
 
     s^{k+1}_t = f(s^k_{t-1}) + J_t (s^{k+1}_{t-1} - s^k_{t-1}), a linear recurrence, by a parallel scan. The gradient is
@@ -76,12 +85,10 @@ class Newton:
     damping: float = 0.0
     otherwise: str = "scan"
 
-    def __post_init__(self) -> None:
+    def __check_init__(self) -> None:
         """Check the fields."""
-        if self.jacobian not in ("full", "diagonal"):
-            raise ValueError(f"Newton's jacobian is 'full' or 'diagonal'; got {self.jacobian!r}")
-        if self.otherwise not in ("scan", "nan"):
-            raise ValueError(f"Newton's otherwise is 'scan' or 'nan'; got {self.otherwise!r}")
+        convert(self, jacobian=one_of("full", "diagonal"), otherwise=one_of("scan", "nan"))
+        convert(self, tolerance=_tolerance, iterations=integer, damping=number)
         if self.iterations < 1 or not 0 <= self.damping <= 1:
             raise ValueError(
                 f"Newton needs iterations >= 1 and a damping from 0 to 1; got {self.iterations}, {self.damping}"

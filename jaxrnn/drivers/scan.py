@@ -11,13 +11,14 @@ import jax
 from jax import lax
 
 from ..cell import Cell, GatedCell, Output, Params, State
+from ..fields import Checked, convert, count, instance, size, size_or_none
 from ..marks import Marks
 from .driver import Step, body, gated, in_chunks, steps
 from .live import cut
 
 
 @dataclasses.dataclass(frozen=True)
-class Remat:
+class Remat(metaclass=Checked):
     """Keep the state once a chunk of time and recompute the steps between in the backward pass.
 
     Args:
@@ -29,14 +30,13 @@ class Remat:
 
     chunk: int | None = None
 
-    def __post_init__(self) -> None:
+    def __check_init__(self) -> None:
         """Check the chunk."""
-        if self.chunk is not None and self.chunk < 1:
-            raise ValueError(f"Remat's chunk is a number of steps, 1 or more, or None; got {self.chunk}")
+        convert(self, chunk=size_or_none)
 
 
 @dataclasses.dataclass(frozen=True)
-class Scan:
+class Scan(metaclass=Checked):
     """`lax.scan` over the cell's step, differentiated by JAX: the reference for every other driver.
 
     It takes any cell and forward mode (`jax.jvp`, `jax.jacfwd`). With resets a gradient costs one more forward pass.
@@ -52,14 +52,11 @@ class Scan:
     hoist: int = 0
     remat: Remat | None = None
 
-    def __post_init__(self) -> None:
+    def __check_init__(self) -> None:
         """Check the fields."""
-        if self.unroll < 1:
-            raise ValueError(f"Scan's unroll is a number of steps, 1 or more; got {self.unroll}")
-        if self.hoist < 0:
-            raise ValueError(f"Scan's hoist is a number of steps, or 0 for none; got {self.hoist}")
-        if not (self.remat is None or isinstance(self.remat, Remat)):
-            raise ValueError(f"Scan's remat is None or a Remat, as in Scan(remat=Remat(8)); got {self.remat!r}")
+        convert(
+            self, unroll=size, hoist=count, remat=instance(Remat | None, "Remat(8) in Scan(remat=Remat(8)), or None")
+        )
 
     def __call__(
         self, cell: Cell, params: Params, state: State, xs: Any, marks: Marks, *, reverse: bool = False

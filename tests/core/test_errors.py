@@ -19,6 +19,7 @@ from jaxrnn import (
     LearnedState,
     LSTMState,
     MinGRU,
+    PeepholeLSTM,
     Remat,
     ResetBeforeGRU,
     Residual,
@@ -36,6 +37,9 @@ zeros = jnp.zeros((B, H))
 KEY = jax.random.key(0)
 model = SequenceModel(Embedding(9, 4), cell, 2)
 weights = model.init(KEY)
+pick = lambda cell=cell, xs_shape=(T, B, D), dtype=jnp.float32, platform="cpu", state=None: jaxrnn.select(
+    cell, xs_shape, dtype, platform, state
+)
 go = lambda *args, **kw: jaxrnn.unroll(cell, params, *args, **kw)
 
 
@@ -113,6 +117,23 @@ BAD |= {
     "select: a class": (lambda: jaxrnn.select(LSTM, (T, B, D), jnp.float32, "cpu"), "An instance"),
     "select: a composite": (lambda: jaxrnn.select(Stack((cell,)), (T, B, D), jnp.float32, "cpu"), "each of a comp"),
     "select: an array": (lambda: jaxrnn.select(cell, xs, jnp.float32, "cpu"), r"as xs.shape"),
+    "model: unrolled": (lambda: jaxrnn.unroll(model, weights, xs), "unroll needs a cell.*model.layers"),
+    "model: generating": (lambda: jaxrnn.generate(model, weights, xs[0], steps=2), "without a state.*model.layers"),
+    "model: in a model": (lambda: SequenceModel(Embedding(9, 4), model, 2), r"model\(params, ids\).*model.layers"),
+    "model: in a stack": (lambda: Stack((cell, model)), r"Stack.layers\[1\] needs a cell.*model.layers"),
+    "model: both ways": (lambda: Bidirectional(cell, model), "Bidirectional.backward.*model.layers"),
+    "model: with a learned state": (lambda: LearnedState(model), "init of a SequenceModel does not.*model.layers"),
+    "model: its states": (lambda: jaxrnn.States(model), "States.cell needs a cell.*model.layers"),
+    "model: residual": (lambda: Residual(model), "Residual.cell needs a cell.*model.layers"),
+    "select: a model": (lambda: pick(model), "select needs a cell.*model.layers"),
+    "select: strings in a shape": (lambda: pick(xs_shape=("a", 1, 1)), r"xs_shape is.*got \('a'"),
+    "select: floats in a shape": (lambda: pick(xs_shape=(100, 32, 4.0)), r"xs_shape is.*4\.0"),
+    "select: a negative size": (lambda: pick(xs_shape=(100, -1, 4)), "size in xs_shape.*0 or more; got -1"),
+    "select: no dtype": (lambda: pick(dtype="nonsense"), "dtype is that.*'nonsense'"),
+    "select: a number as dtype": (lambda: pick(dtype=3), "dtype is that.*got 3"),
+    "select: integers": (lambda: pick(dtype=jnp.int32), "dtype is that.*int32"),
+    "select: a number as state": (lambda: pick(state=3), "state is the state.*got 3"),
+    **{f"select: {p!r}": (lambda p=p: pick(platform=p), "cpu, gpu, tpu") for p in ("CPU", "cuda", "x", None, 3)},
     "step: state form": (lambda: cell.step(params, (zeros, zeros), xs[0]), "LSTMState.*Start from"),
     "step: no batch": (lambda: cell.step(params, nothing, xs[0, 0]), r"batch of \(\)"),
     "step: integer state": (lambda: cell.step(params, jax.tree.map(lambda z: z.astype(int), nothing), xs[0]), "int32"),
@@ -181,6 +202,13 @@ def test_params_are_found_by_their_place():
         jaxrnn.unroll(stack, (first,), xs)
     with pytest.raises(ValueError, match=r"params\[1\].b is floating \(3, 5\), got floating \(4, 6\)"):
         jaxrnn.unroll(stack, (first, first), xs)
+
+
+def test_select_takes_shapes_of_numpy_and_of_export():
+    shape = tuple(np.array([100, 32, 4]))
+    assert pick(PeepholeLSTM(8), shape) == pick(PeepholeLSTM(8), (100, 32, 4)) == BPTT(32, keep_gates=True)
+    assert pick(PeepholeLSTM(8), (*jax.export.symbolic_shape("t, b"), 4)) == jaxrnn.Scan()
+    assert pick(Cuts(), dtype=jnp.int32, state=jnp.zeros(3, jnp.int32)) == jaxrnn.Scan()
 
 
 @pytest.mark.parametrize("what", BAD)

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import inspect
 import pickle
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,13 @@ import pytest
 
 import jaxrnn
 from jaxrnn import (
+    BPTT,
     GRU,
     LRU,
     LSTM,
+    RGLRU,
+    SRU,
+    Associative,
     Bidirectional,
     Dense,
     Diagonal,
@@ -29,17 +34,21 @@ from jaxrnn import (
     LSTMState,
     MinGRU,
     Native,
+    Newton,
     ProjectedLSTM,
+    Remat,
     ResetBeforeGRU,
     Residual,
+    Scan,
     Stack,
     States,
     TorchUniform,
     VariationalDropout,
+    WeightDrop,
     Zoneout,
 )
 from jaxrnn.activation import _ALIASES, _FUNCTIONS
-from jaxrnn.model import BagEmbedding, Embedding, SequenceModel, every
+from jaxrnn.model import BagEmbedding, Embedding, SequenceModel, every, init_readout
 
 from .table import CELLS, DRIVERS, EVERY, B, H, Mine, draw, initial, unroll
 
@@ -65,6 +74,23 @@ class Bare(GatedCell):
     hidden: int
     gates = 1
     initial_state = read = gate = Mine.read
+
+
+class Weightless(Mine):
+    """A user's own cell without recurrent weights, whose params have no `w_h`."""
+
+    class Bare(NamedTuple):
+        """Its params."""
+
+        w_x: jax.Array
+        b: jax.Array
+
+    def init(self, key, in_dim):
+        params = super().init(key, in_dim)
+        return self.Bare(params.w_x, params.b)
+
+    def recur(self, params, s):
+        return (jnp.zeros_like(s),)
 
 
 key = jax.random.key(0)
@@ -135,8 +161,63 @@ BAD = {
     "negative in_dim": (lambda: Stack((GRU(3), GRU(3))).init(key, -1), "in_dim is the number.*got -1"),
     "float in_dim": (lambda: LRU(3).init(key, 2.0), "in_dim is the number.*got 2.0"),
     "key and in_dim": (lambda: Bidirectional(LSTM(3)).init(3, key), r"init\(jax.random.key\(0\), in_dim=3\); got 3"),
+    "no features": (lambda: SRU(4).init(key, 0), r"in_dim=0. Project the inputs to 4 features\.$"),
+    "no features, gated": (lambda: RGLRU(4).init(key, 0), r"in_dim=0. Project the inputs to 4 features\.$"),
+    "other features": (lambda: RGLRU(4).init(key, 3), r"Use RGLRU\(3\), or project the inputs to 4"),
+    "residual of no features": (lambda: Residual(GRU(3)).init(key, 0), r"Give it inputs of 3 features\.$"),
+    "a number as the key": (lambda: LSTM(3).init(jnp.array(1.0), 2), r"one key first.*JAX array float32\[\]"),
+    "numbers as the key": (lambda: LRU(3).init(np.zeros(3), 2), r"one key first.*float64\[3\]"),
+    "several keys": (lambda: Stack((GRU(3),)).init(jax.random.split(key), 2), r"one key first.*\[2\] as the key"),
+    "key of an embedding": (lambda: Embedding(5, 3).init(0), r"init\(jax.random.key\(0\)\); got 0 as the key"),
+    "key of bags": (lambda: BagEmbedding(5, 3).init("a"), "got 'a' as the key"),
+    "key of a model": (lambda: SequenceModel(Embedding(5, 3), GRU(4), 2).init(None), "got None as the key"),
+    "key of a readout": (lambda: init_readout(0, 3, 2), "got 0 as the key"),
+    "readout": (lambda: init_readout(key, 3, 2.5), "outputs must be an int of 1 or more; got 2.5"),
+    "no weights to drop": (lambda: WeightDrop(Weightless(3), 0.5).init(key, 2), "array w_h of the params.*are a Bare"),
+    "weights dropped later": (
+        lambda: jaxrnn.unroll(WeightDrop(Weightless(3), 0.5), Weightless(3).init(key, 2), jnp.ones((2, 2)), key=key),
+        "array w_h of the params.*RecurrentDropout",
+    ),
+    "a driver's arguments": (lambda: BPTT(1, False, 0, 2), r"arguments are chunk.*keyword: none\.$"),
+    "driver class": (lambda: Native(exported=BPTT), "Native.exported must be.*the class BPTT"),
     "no params": (lambda: LearnedState(GRU(3)).initial_state(None), "its params; got None.*Make them first"),
 }
+
+
+SIZES = (0, -1, 8.0, "8", True, jnp.array(8))
+COUNTS = (-1, 1.5, "a", True, None)
+WRONG = [
+    *((BPTT, "chunk", given) for given in (*SIZES, None)),
+    *((Scan, "unroll", given) for given in (*SIZES, None)),
+    *((Remat, "chunk", given) for given in SIZES),
+    *((Associative, "chunk", given) for given in SIZES),
+    *((BPTT, "hoist", given) for given in COUNTS),
+    *((Scan, "hoist", given) for given in COUNTS),
+    *((Scan, "remat", given) for given in (8, Remat)),
+    *((BPTT, "keep_gates", given) for given in ("no", 1, None)),
+    *((Fused, "interpret", given) for given in ("x", 3)),
+    *((Associative, "axis", given) for given in (3, str)),
+    *((Native, "exported", given) for given in (3, Scan())),
+    *((Newton, "tolerance", given) for given in ("x", float("nan"), -1.0, True)),
+    *((Newton, "iterations", given) for given in (0, 2.5, True, "3")),
+    *((Newton, "damping", given) for given in ("a", float("nan"), 1.5, None)),
+    *((Newton, "jacobian", given) for given in ("half", jnp.ones(3))),
+    *((Newton, "otherwise", given) for given in ("guess", None)),
+    *(
+        (kind, field, given)
+        for kind in (Embedding, BagEmbedding)
+        for field in ("vocabulary", "features")
+        for given in (*SIZES, None)
+    ),
+    *((SequenceModel, "outputs", given) for given in (*SIZES, None)),
+]
+
+
+@pytest.mark.parametrize(("kind", "field", "given"), WRONG, ids=lambda value: getattr(value, "__name__", str(value)))
+def test_drivers_and_models_check_their_fields(kind, field, given):
+    right = {Embedding: (5, 3), BagEmbedding: (5, 3), SequenceModel: (Embedding(5, 3), GRU(4), 2)}.get(kind, ())
+    with pytest.raises(ValueError, match=rf"{kind.__name__}.*{field}.*; got "):
+        dataclasses.replace(kind(*right), **{field: given})
 
 
 @pytest.mark.parametrize("what", BAD)
@@ -163,6 +244,11 @@ def test_scalars_of_numpy_and_jax_are_python_numbers():
     for rate in (0, np.float64(0.5), np.float32(0.5), jnp.float32(0.5), jnp.bfloat16(0.5)):
         assert Dropout(rate) == Dropout(float(rate))
         assert Zoneout(LSTM(3), LSTMState(rate, 0.25)) == Zoneout(LSTM(3), LSTMState(float(rate), 0.25))
+    driver = BPTT(np.int64(8), keep_gates=np.True_, hoist=np.uint8(4))
+    assert driver == BPTT(8, True, 4)
+    assert repr(driver) == "BPTT(chunk=8, keep_gates=True, hoist=4)"
+    assert repr(Newton(tolerance=jnp.float32(0.5), iterations=np.int32(3))) == repr(Newton(tolerance=0.5, iterations=3))
+    assert hash(Embedding(np.int64(5), np.int8(3))) == hash(Embedding(5, 3))
     stack = Stack((Dropout(0), Zoneout(GRU(3), np.float32(0.5))))
     params, state, xs = draw(stack)
     assert jaxrnn.unroll(stack, params, xs, state, key=key)[1].dtype == jnp.float32
