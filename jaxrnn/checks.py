@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .fields import check_static, is_key
+from .fields import check_static, is_key, show
 
 
 def as_numbers(name: str, tree: Any) -> Any:
@@ -72,7 +72,7 @@ def check_cell(cell: Any, kinds: Any, caller: str) -> None:
     """Raise ValueError unless `cell` is an instance of one of `kinds`."""
     if isinstance(cell, type) or not isinstance(cell, kinds):
         raise ValueError(
-            f"{caller} needs a cell (init, initial_state, step) or a composite; got {cell!r}. An instance, not a "
+            f"{caller} needs a cell (init, initial_state, step) or a composite; got {show(cell)}. An instance, not a "
             "class: LSTM(128), not LSTM."
         )
     check_takes_in_dim(cell, caller)
@@ -217,8 +217,8 @@ def check_params(cell: Any, params: Any, *in_dim: Any) -> None:
     if wrong := _fit(needed, given):
         rest = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(
-            f"the params are not those of {cell}: {'; '.join(wrong[:3])}{rest} (a {type(params).__name__} was given). "
-            "Make them with init, or take the cell that they were made for."
+            f"the params are not those of {show(cell)}: {'; '.join(wrong[:3])}{rest} (a "
+            f"{type(params).__name__} was given). Make them with init, or take the cell that they were made for."
         )
 
 

@@ -76,7 +76,7 @@ def out_dim(cell: Any, in_dim: int) -> int:
 
     y = jax.eval_shape(step, jax.random.key(0), jax.ShapeDtypeStruct((in_dim,), jnp.zeros(()).dtype))
     if not isinstance(y, jax.ShapeDtypeStruct):
-        raise ValueError(f"{cell} puts out {y}, which is no single array, so no layer can stand on it")
+        raise ValueError(f"{show(cell)} puts out {y}, which is no single array, so no layer can stand on it")
     return y.shape[-1]
 
 
@@ -267,8 +267,8 @@ class Residual(Composite):
         got = out_dim(self.cell, in_dim)
         if got != in_dim:
             raise ValueError(
-                f"Residual adds inputs to outputs: {self.cell} takes {in_dim} features and puts out {got}. Give it "
-                f"inputs of {got} features{f', or a cell that puts out {in_dim}' if in_dim else ''}."
+                f"Residual adds inputs to outputs: {show(self.cell)} takes {in_dim} features and puts out {got}. Give "
+                f"it inputs of {got} features{f', or a cell that puts out {in_dim}' if in_dim else ''}."
             )
         return in_dim
 

@@ -165,10 +165,11 @@ def check_static(cell: Any) -> None:
 
 
 def show(given: Any) -> str:
-    """Describe a value in an error message, arrays by their dtype and shape."""
+    """Describe a value in an error message, arrays by their dtype and shape, in some 120 characters at most."""
     if isinstance(given, jax.Array | np.ndarray):
         return f"a {'JAX' if isinstance(given, jax.Array) else 'NumPy'} array {given.dtype}{list(given.shape)}"
-    return f"the class {given.__name__}, not an instance" if isinstance(given, type) else repr(given)
+    text = f"the class {given.__name__}, not an instance" if isinstance(given, type) else repr(given)
+    return text if len(text) <= 120 else f"{text[:100]}... (a {type(given).__name__})"
 
 
 def _integer(given: Any) -> bool:

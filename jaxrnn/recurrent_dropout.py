@@ -13,7 +13,7 @@ from .cell import GatedCell, Output, Params, State
 from .compose import Composite, Run, out_dim
 from .delegate import Delegate
 from .dropout import drop, rate
-from .fields import convert
+from .fields import convert, show
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class _Recurrent(Composite):
     def __check_init__(self) -> None:
         """Check the cell and the rate."""
         if not isinstance(self.cell, GatedCell):
-            raise ValueError(f"{type(self).__name__} needs a GatedCell, such as LSTM(128); got {self.cell}")
+            raise ValueError(f"{type(self).__name__} needs a GatedCell, such as LSTM(128); got {show(self.cell)}")
         convert(self, rate=rate)
 
     def init(self, key: jax.Array, in_dim: int) -> Params:
@@ -71,7 +71,7 @@ class RecurrentDropout(_Recurrent):
         """Check that the cell reads its state by `read`."""
         if type(self.cell).recur is not GatedCell.recur:
             raise ValueError(
-                f"RecurrentDropout masks what `read` returns, which the own `recur` of {self.cell} ignores"
+                f"RecurrentDropout masks what `read` returns, which the own `recur` of {show(self.cell)} ignores"
             )
 
     def cross(
@@ -142,8 +142,8 @@ class WeightDrop(_Recurrent):
         weights = getattr(params, "w_h", None)
         if not isinstance(weights, jax.Array | np.ndarray) or not hasattr(params, "_replace"):
             raise ValueError(
-                f"WeightDrop drops the array w_h of the params, which those of {self.cell} do not have: they are a "
-                f"{type(params).__name__}. Make them a NamedTuple with a field w_h, or use RecurrentDropout."
+                f"WeightDrop drops the array w_h of the params, which those of {show(self.cell)} do not have: they are "
+                f"a {type(params).__name__}. Make them a NamedTuple with a field w_h, or use RecurrentDropout."
             )
 
     def cross(

@@ -15,7 +15,7 @@ from .checks import check_cell
 from .compose import Composite
 from .drivers import BPTT, Associative, Driver, Native, Scan
 from .drivers.native import refuses
-from .fields import count
+from .fields import count, show
 from .native import library
 
 SHORTEST = {"cpu": 8, "gpu": 32, "tpu": 32}
@@ -57,7 +57,7 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str, stat
     """
     check_cell(cell, Cell, "select")
     if isinstance(cell, Composite):
-        raise ValueError(f"select chooses for one cell, and `unroll` asks it for each of a composite; got {cell}")
+        raise ValueError(f"select chooses for one cell, and `unroll` asks it for each of a composite; got {show(cell)}")
     length, *batch, features = xs_shape = _shape(xs_shape)
     _check(dtype, platform, state)
     if not all(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(state)):

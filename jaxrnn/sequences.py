@@ -12,6 +12,7 @@ import numpy as np
 
 from .cell import Cell, Output, Params, State
 from .checks import as_numbers, check_cell, check_key, check_params, check_step, host_array, is_number, shown
+from .fields import show
 from .trees import cast_like, number_rank
 
 Feed = Callable[[Output, jax.Array | None], Any]
@@ -153,7 +154,7 @@ def _check(cell: Any, steps: Any, key: Any) -> None:
     """Raise ValueError unless the arguments of `generate` are of their kinds."""
     if isinstance(cell, type) or not callable(getattr(cell, "step", None)):
         raise ValueError(
-            f"generate needs an instance with a causal step, such as LSTM(128); got {cell!r}. What needs the whole "
+            f"generate needs an instance with a causal step, such as LSTM(128); got {show(cell)}. What needs the whole "
             "sequence, as Bidirectional does, cannot be fed its own output."
         )
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 0:

@@ -12,7 +12,7 @@ from .cell import Cell, GatedCell, Output, Params, State
 from .compose import Composite, Run, need_step, out_dim, part
 from .delegate import Delegate
 from .exportable import exportable
-from .fields import convert
+from .fields import convert, show
 
 
 @exportable
@@ -50,7 +50,7 @@ class LearnedState(Composite):
         """Give the learned state, the same for every row; raise ValueError without params."""
         if params is None:
             raise ValueError(
-                f"the initial state of {self} is among its params; got None for them. Make them first: "
+                f"the initial state of {show(self)} is among its params; got None for them. Make them first: "
                 "params = cell.init(key, in_dim)."
             )
         return jax.tree.map(lambda s: jnp.broadcast_to(s, (*batch, *s.shape)), params.state)
@@ -88,7 +88,7 @@ class States(Composite):
         convert(self, cell=part)
         if isinstance(self.cell, Composite):
             raise ValueError(
-                f"States puts out the state of one cell; got {self.cell}. Wrap the cell inside it instead, or "
+                f"States puts out the state of one cell; got {show(self.cell)}. Wrap the cell inside it instead, or "
                 "unroll layer by layer."
             )
 
@@ -102,7 +102,7 @@ class States(Composite):
 
     def out_dim(self, in_dim: int) -> int:
         """Raise: a whole state is no array of features."""
-        raise ValueError(f"{self} puts out a whole state, so no layer can stand on it. Put it on top.")
+        raise ValueError(f"{show(self)} puts out a whole state, so no layer can stand on it. Put it on top.")
 
     def step(self, params: Params, state: State, x: Any) -> tuple[State, State]:
         """Take one step of the cell."""
