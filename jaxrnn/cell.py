@@ -89,7 +89,7 @@ class GatedCell(metaclass=Checked):
 
     Args:
         recurrence: how v comes from read(s): `Dense()`, `Diagonal()` or `Heads(n)`.
-        initializer: how the weights are drawn: `GlorotOrthogonal()` or `TorchUniform()`.
+        initializer: how the weights are drawn: `GlorotOrthogonal()`, `TorchUniform()` or another of `jaxrnn.init`.
 
     More methods have a default and may be given: `local` and `init_local` with `transition` (a gate with params of
     its own), `output` (what is put out), `bias_offset` (where b begins) and `project` (another u_t).

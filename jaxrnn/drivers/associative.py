@@ -40,7 +40,8 @@ class Associative(metaclass=Checked):
         axis: the axis of a mesh that time is split over, inside a `jax.shard_map` that hands each device its part of
             xs, lengths (counted from the beginning of the part) and resets. The `state` counts where time begins; the
             state that comes back is the one at the end of each part. Each part is folded, the pairs of all devices go
-            round in log2 of their number of `ppermute`s, and each part is crossed from its own beginning.
+            round in log2 of their number of `ppermute`s, and each part is crossed from its own beginning. NaN before a
+            reset reaches the gradient then: whether a step has a cotangent is known by all devices together.
 
     Raises:
         ValueError: for a cell that is no `AffineCell`, or a chunk below 1; for resets with both an axis and reverse.
