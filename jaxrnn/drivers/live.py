@@ -21,6 +21,7 @@ from ..autodiff import linear_map
 from ..broadcasting import broadcasting
 from ..cell import GatedCell, Output, Params, State
 from ..marks import Marks, hide_padding
+from ..mesh import zeros_like
 from ..trees import differentiable
 
 Unroll = Callable[[Params, State, Any, Marks], tuple[State, Output]]
@@ -39,7 +40,7 @@ def live(marks: Marks, dfinal: Any, dys: Any, reverse: bool, state: State, over_
     """
     if marks.fresh is None:
         return marks
-    start = jnp.zeros(marks.fresh.shape[1:], bool)
+    start = zeros_like(marks.fresh.any(axis=0))  # laid out as a row, of which there may be none
     bad = _any(_not_finite, over_time, jnp.zeros_like(marks.fresh))
     entered = shifted(bad, _any(_not_finite, state, start), reverse) & ~marks.fresh
     of_step, at_end = _any(_not_zero, dys, jnp.zeros_like(marks.fresh)), _any(_not_zero, dfinal, start)
@@ -55,7 +56,7 @@ def _reached(fresh: jax.Array, of_step: jax.Array, at_end: jax.Array, reverse: b
     index = jnp.arange(time, dtype=jnp.int32).reshape(time, *[1] * at_end.ndim)
     following = lambda rows: lax.cummin(jnp.where(turn(rows), index, time + 1), 0, reverse=True)
     first = jnp.minimum(following(of_step), jnp.where(at_end, time, time + 1).astype(jnp.int32))
-    boundary = shifted(following(fresh), jnp.full(at_end.shape, time + 1, jnp.int32), True)  # the first after a step
+    boundary = shifted(following(fresh), zeros_like(at_end, jnp.int32) + (time + 1), True)  # the first after a step
     return turn(first < boundary)
 
 
