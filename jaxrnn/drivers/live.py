@@ -55,7 +55,7 @@ def _reached(fresh: jax.Array, of_step: jax.Array, at_end: jax.Array, reverse: b
     turn = lambda rows: rows[::-1] if reverse else rows
     index = jnp.arange(time, dtype=jnp.int32).reshape(time, *[1] * at_end.ndim)
     following = lambda rows: lax.cummin(jnp.where(turn(rows), index, time + 1), 0, reverse=True)
-    first = jnp.minimum(following(of_step), jnp.where(at_end, time, time + 1).astype(jnp.int32))
+    first = jnp.minimum(following(of_step), jnp.where(at_end, time, time + 1).astype(jnp.int32)[None])
     boundary = shifted(following(fresh), zeros_like(at_end, jnp.int32) + (time + 1), True)  # the first after a step
     return turn(first < boundary)
 

@@ -201,7 +201,13 @@ def test_no_steps_and_no_rows(driver, time, rows):
     assert far(dparams, jax.tree.map(jnp.zeros_like, params)) == 0
 
 
-STRICT = [("layer_norm", BPTT(2)), ("gru", Newton()), ("sru", Associative(2)), ("reset_before", Loop())]
+STRICT = [
+    ("lstm", jaxrnn.Native()),
+    ("layer_norm", BPTT(2)),
+    ("gru", Newton()),
+    ("sru", Associative(2)),
+    ("reset_before", Loop()),
+]
 
 
 @pytest.mark.parametrize(("name", "driver"), STRICT)
