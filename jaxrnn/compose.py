@@ -76,7 +76,7 @@ def out_dim(cell: Any, in_dim: int) -> int:
 
     y = jax.eval_shape(step, jax.random.key(0), jax.ShapeDtypeStruct((in_dim,), jnp.zeros(()).dtype))
     if not isinstance(y, jax.ShapeDtypeStruct):
-        raise ValueError(f"{show(cell)} puts out {y}, which is no single array, so no layer can stand on it")
+        raise ValueError(f"{show(cell)} returns {y}, which is no single array, so no layer can stand on it")
     return y.shape[-1]
 
 

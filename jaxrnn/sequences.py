@@ -182,7 +182,7 @@ def _generate(
     if _form(following) != _form(x):
         raise ValueError(
             f"what is fed back is {shown(following)}, which does not stand in the place of x, {shown(x)}. Pass "
-            "feed=f with x_{t+1} = f(y_t, key), or a cell that puts out as many features as it takes."
+            "feed=f with x_{t+1} = f(y_t, key), or a cell with as many outputs as inputs."
         )
     x = jax.tree.map(_joined, x, following)
 

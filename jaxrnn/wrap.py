@@ -47,7 +47,7 @@ class LearnedState(Composite):
         return LearnedParams(params, self.cell.initial_state(params))
 
     def initial_state(self, params: LearnedParams, batch: tuple[int, ...] = ()) -> State:
-        """Give the learned state, the same for every row; raise ValueError without params."""
+        """Return the learned state, the same for every row; raise ValueError without params."""
         if params is None:
             raise ValueError(
                 f"the initial state of {show(self)} is among its params; got None for them. Make them first: "
@@ -88,7 +88,7 @@ class States(Composite):
         convert(self, cell=part)
         if isinstance(self.cell, Composite):
             raise ValueError(
-                f"States puts out the state of one cell; got {show(self.cell)}. Wrap the cell inside it instead, or "
+                f"States returns the state of one cell; got {show(self.cell)}. Wrap the cell inside it instead, or "
                 "unroll layer by layer."
             )
 
@@ -102,7 +102,7 @@ class States(Composite):
 
     def out_dim(self, in_dim: int) -> int:
         """Raise: a whole state is no array of features."""
-        raise ValueError(f"{show(self)} puts out a whole state, so no layer can stand on it. Put it on top.")
+        raise ValueError(f"{show(self)} returns a whole state, so no layer can stand on it. Put it on top.")
 
     def step(self, params: Params, state: State, x: Any) -> tuple[State, State]:
         """Take one step of the cell."""

@@ -30,14 +30,14 @@ class TokenEmbedding(BagEmbedding):
 
 @dataclasses.dataclass(frozen=True)
 class Beside(jaxrnn.Residual):
-    """Layers whose inputs are put out too, behind their outputs: (T, *batch, D) to (T, *batch, H + D)."""
+    """Layers that return their inputs too, behind their outputs: (T, *batch, D) to (T, *batch, H + D)."""
 
     def out_dim(self, in_dim: int) -> int:
         """H + D."""
         return jaxrnn.out_dim(self.cell, in_dim) + in_dim
 
     def cross(self, run: Any, params: Any, state: Any, initial: Any, xs: Any, key: Any) -> tuple[Any, jax.Array]:
-        """Cross time with the layers."""
+        """Unroll the layers."""
         state, ys = run(self.cell, params, state, initial, xs, key)
         return state, jnp.concatenate([ys, xs], axis=-1)
 
