@@ -27,8 +27,7 @@ import optax
 
 import jaxrnn
 from jaxrnn import GRU, LRU, LSTM, RGLRU, Associative, Driver, GlorotOrthogonal, IndRNN, MinGRU, MinLSTM, Scan
-from jaxrnn.extras import extra
-from jaxrnn.init import Shape
+from jaxrnn.extend import extra
 from jaxrnn.model import init_readout, readout
 from jaxrnn.train import init, make_step
 
@@ -110,16 +109,16 @@ class FarBack(GlorotOrthogonal):
     time: int
     signs: tuple[int, ...]
 
-    def bias(self, key: jax.Array, shape: Shape) -> jax.Array:
+    def bias(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """b (G, H): log U(1, T) with the sign of its gate."""
         signs = self.signs[: shape[0]]  # a GRU's b_hn (1, H) is as its r is: 0
         return jnp.outer(jnp.array(signs), jnp.log(self._steps(key, shape[1:])))
 
-    def diagonal(self, key: jax.Array, shape: Shape) -> jax.Array:
+    def diagonal(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """w_h (G, H): exp(-1 / U(1, T))."""
         return jnp.exp(-1 / self._steps(key, shape))
 
-    def _steps(self, key: jax.Array, shape: Shape) -> jax.Array:
+    def _steps(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return jax.random.uniform(key, shape, minval=1.0, maxval=float(self.time))
 
 
@@ -127,7 +126,7 @@ def ring(hidden: int, problem: Problem) -> LRU:
     """Give an LRU that keeps T steps: it turns slowly to add, fast to tell the order of what is to be copied."""
     smallest, largest = math.exp(-1 / problem.time), math.exp(-0.1 / problem.time)
     angle = 3 / problem.time if problem.name == "adding" else math.pi
-    return LRU(hidden, smallest=smallest, largest=largest, angle=angle)
+    return LRU(hidden, r_min=smallest, r_max=largest, max_phase=angle)
 
 
 CELLS: dict[str, Callable[[int, Problem], Any]] = {

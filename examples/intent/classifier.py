@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrnn
+from jaxrnn.extend import out_dim
 from jaxrnn.model import ModelParams, SequenceModel, readout
 
 from .calibration import Calibration, doubt, favours
@@ -74,7 +75,7 @@ class Params(NamedTuple):
 def init(key: jax.Array, model: SequenceModel, tagger: Tagger | None) -> Params:
     """Draw the params; the tagger reads each step of what the model's layers put out."""
     params = model.init(key)
-    features = jaxrnn.out_dim(model.layers, model.embed.features)
+    features = out_dim(model.layers, model.embed.features)
     return Params(params, tagger and tagger.init(jax.random.fold_in(key, 0), features))
 
 
@@ -234,7 +235,7 @@ def _batches(sequences: Sequence[np.ndarray]) -> Iterator[tuple[list[int], np.nd
 def _hear(model: SequenceModel, tagger: Tagger | None, params: Params, ids: Any, lengths: Any) -> Any:
     """Give the logits (B, K) and the path of tags (T, B), None without a tagger."""
     _, ys = model.hidden(params.model, ids, lengths)
-    logits = readout(params.model.readout, model.read(ys, lengths))
+    logits = readout(params.model.readout, model.pooling(ys, lengths))
     return heard_of(ids, logits), tagger and tagger.path(params.tagger, ys, lengths)
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxrnn
-from jaxrnn.marks import before
+from jaxrnn.extend import length_mask
 
 LEAST = 1e-30  # what a logarithm is taken of
 
@@ -70,7 +70,7 @@ def losses(params: ChainParams, emissions: jax.Array, tags: jax.Array, lengths: 
     )
     each = jnp.take_along_axis(emissions, tags[..., None], axis=-1)[..., 0]
     each = each.at[1:].add(params.follow[tags[:-1], tags[1:]])
-    score = params.first[tags[0]] + jnp.where(before(lengths, len(tags)), each, 0).sum(axis=0)
+    score = params.first[tags[0]] + jnp.where(length_mask(lengths, len(tags)), each, 0).sum(axis=0)
     return jax.nn.logsumexp(state, axis=-1) - score
 
 
@@ -78,7 +78,7 @@ def likeliest(params: ChainParams, emissions: jax.Array, lengths: Any) -> jax.Ar
     """Give the path (T, B) of the highest score; in the padding it repeats the last tag."""
     lengths = jnp.maximum(lengths - 1, 0)
     state, came_from = jaxrnn.unroll(Best(), params.follow, emissions[1:], params.first + emissions[0], lengths=lengths)
-    valid = before(lengths, len(came_from))
+    valid = length_mask(lengths, len(came_from))
 
     def back(tag: jax.Array, step: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         pointers, valid = step

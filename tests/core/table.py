@@ -142,7 +142,7 @@ def draw(cell, seed=0, time=T, batch=(B,)):
     return params, state, xs
 
 
-def marks(seed=0, time=T, batch=(B,)):
+def masks(seed=0, time=T, batch=(B,)):
     """Ragged lengths, 0 and T among them, and some resets."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(0, time + 1, batch)

@@ -90,9 +90,9 @@ REFUSED = {
         lambda: override(override(LSTM, init=own), bias_offset=lambda old, self: 2.0),
         "has a `init` of its own",
     ),
-    "step of a composite": (lambda: override(Stack, step=own), "inherits `cross` from Stack.*Override both"),
-    "cross of a composite": (lambda: override(Zoneout, cross=own), "inherits `step` from Zoneout"),
-    "cross of a layer": (lambda: override(Dropout, cross=own), "inherits `step` from Dropout"),
+    "step of a composite": (lambda: override(Stack, step=own), "inherits `unroll` from Stack.*Override both"),
+    "unroll of a composite": (lambda: override(Zoneout, unroll=own), "inherits `step` from Zoneout"),
+    "unroll of a layer": (lambda: override(Dropout, unroll=own), "inherits `step` from Dropout"),
 }
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import GRU, LRU, LSTM, Diagonal, Elman, IndRNN, Marks, Newton, ProjectedLSTM, Scan
+from jaxrnn import GRU, LRU, LSTM, Diagonal, Elman, IndRNN, Newton, ProjectedLSTM, Scan
+from jaxrnn.extend import StepMasks
 
 from .. import quick
-from .table import D, Mine, draw, far, marks, run, unroll
+from .table import D, Mine, draw, far, masks, run, unroll
 
 CELLS = {
     "elman": (Elman(6), "full"),
@@ -45,7 +46,7 @@ def trained(answer, params, state, xs, steps=40):
 @pytest.mark.parametrize("name", CELLS)
 def test_long_sequences_in_float32_equal_scan_with_trained_weights(name):
     cell, jacobian = CELLS[name]
-    kw = {"lengths": marks(time=LONG)["lengths"]}
+    kw = {"lengths": masks(time=LONG)["lengths"]}
     params, state, xs = draw(cell, time=LONG)
     one_by_one = functools.partial(run, cell, kw=kw, driver=Scan())
     arguments = trained(one_by_one, params, state, xs), state, xs
@@ -70,7 +71,7 @@ def test_convergence_is_visible_and_a_guess_saves_iterations(name):
     again = newton.converge(cell, nearby, xs, state, guess=found.states)
     assert again.converged
     assert again.iterations < found.iterations
-    few = Newton(jacobian, iterations=2).converge(cell, params, xs, state, marks=Marks())
+    few = Newton(jacobian, iterations=2).converge(cell, params, xs, state, masks=StepMasks())
     assert not few.converged
     assert few.iterations == 2
 

@@ -6,8 +6,9 @@ import pytest
 
 import jaxrnn
 from jaxrnn import BPTT, GRU, LSTM, Diagonal, Heads, Loop, Newton, RecurrentDropout, Remat, Scan, WeightDrop
+from jaxrnn._core.randomness import sequence_and_step_keys
 
-from .table import B, H, draw, far, marks, run, unroll
+from .table import B, H, draw, far, masks, run, unroll
 
 KEY, RATE = jax.random.key(7), 0.4
 sigmoid = lambda z: 1 / (1 + np.exp(-z))
@@ -26,7 +27,7 @@ def lstm(params, xs, state, mask):
 
 
 def mask(shape):
-    return np.asarray(jax.random.bernoulli(KEY, 1 - RATE, shape)) / (1 - RATE)
+    return np.asarray(jax.random.bernoulli(sequence_and_step_keys(KEY)[0], 1 - RATE, shape)) / (1 - RATE)
 
 
 def test_recurrent_dropout_masks_what_the_recurrent_weights_see():
@@ -59,7 +60,7 @@ CASES = [
 @pytest.mark.parametrize(("cell", "drivers"), CASES, ids=str)
 def test_every_driver_gives_the_same(cell, drivers):
     params, state, xs = draw(cell)
-    kw = marks() | {"key": KEY}
+    kw = masks() | {"key": KEY}
     want = run(cell, params, state, xs, kw, Scan())
     for driver in drivers:
         assert far(run(cell, params, state, xs, kw, driver), want) < 5e-5
