@@ -78,6 +78,3 @@ def merge_rows(array: jax.Array) -> jax.Array:
     if array.ndim <= 2 or jax.device_count() > 1:
         return array
     return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
-
-
-rows_of = merge_rows

@@ -19,7 +19,7 @@ from .._core.cell import Cell, GatedCell
 from .._core.fields import Checked, convert, count, one_of, size
 from .._core.masks import StepMasks, apply_reset, hold_padding, zero_padding
 from .._core.preactivations import Preactivations, merge_preactivations
-from .._core.sharding import rows_of, zeros_like
+from .._core.sharding import zeros_like
 from .._core.trees import cast_like, differentiable
 from .._core.types import Inputs, Output, Params, State
 from .driver import drop_symbolic_zeros, masked_step, need_gated, num_steps, scan_chunks
@@ -238,13 +238,12 @@ def _step_vjp(inputs: BackwardInputs, s: State, preactivations: Preactivations, 
 def _weights_vjp(
     cell: GatedCell, params: Params, xs: Inputs, entered: State, dpre: Preactivations
 ) -> tuple[Params, Inputs]:
-    """Return the cotangents of params and inputs for a chunk. Time and batch are one axis: each is one plain GEMM."""
-    flat = functools.partial(jax.tree.map, rows_of)
-    us, project_vjp = jax.vjp(cell.project, params, flat(xs))
-    vs, recur_vjp = jax.vjp(lambda p: cell.recur(p, flat(entered)), params)
-    dp, dxs = project_vjp(cast_like(flat(dpre.u), us))
-    dxs = jax.tree.map(lambda dx, x: dx.reshape(x.shape) if differentiable(x) else None, dxs, xs)
-    return _add(dp, recur_vjp(cast_like(flat(dpre.recurrent_cotangents()), vs))[0]), dxs
+    """Return the cotangents of params and inputs for a chunk: one GEMM for each weight."""
+    us, project_vjp = jax.vjp(cell.project, params, xs)
+    vs, recur_vjp = jax.vjp(lambda p: cell.recur(p, entered), params)
+    dp, dxs = project_vjp(cast_like(dpre.u, us))
+    dxs = jax.tree.map(lambda dx, x: dx if differentiable(x) else None, dxs, xs)
+    return _add(dp, recur_vjp(cast_like(dpre.recurrent_cotangents(), vs))[0]), dxs
 
 
 def _slice(tree: Any, start: Any, size: int) -> Any:
