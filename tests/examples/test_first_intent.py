@@ -3,6 +3,7 @@
 import pytest
 
 from examples import first_intent
+from examples.first_intent import read
 
 INTENTS = ["get_date", "get_time", "get_weather", "set_alarm"]
 TEXT = "what time is it ?"
@@ -10,7 +11,7 @@ TEXT = "what time is it ?"
 
 def part(split):
     """Return the rows of a split that have one of four intents."""
-    return [row for row in first_intent.read(split) if row[1] in INTENTS]
+    return [row for row in read(split) if row[1] in INTENTS]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def test_tokens(text, tokens):
 
 @pytest.mark.parametrize(("split", "count"), [("train", 2660), ("valid", 392), ("test", 760)])
 def test_every_row_is_a_text_and_an_intent(split, count):
-    rows = first_intent.read(split)
+    rows = read(split)
     assert len(rows) == count
     assert all(len(row) == 2 and all(row) for row in rows)
 
