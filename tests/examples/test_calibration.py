@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from examples.intent import scores
-from examples.intent.calibration import SURE, Calibration, calibration_error, doubt, favours, reliability
+from examples.intent.calibration import CONFIDENT, Calibration, calibration_error, uncertainty, has_evidence, reliability
 from examples.intent.errors import UserError
 
 
@@ -26,8 +26,8 @@ def test_the_temperature_is_found_and_calibrates(temperature):
     probabilities = fitted.probabilities(logits)
     right = probabilities.argmax(axis=-1) == answers
     assert calibration_error(reliability(probabilities.max(axis=-1), right)) < 0.01
-    assert fitted.unknown(logits).mean() == pytest.approx(0.05, abs=1e-3)
-    assert not Calibration().unknown(logits).any()
+    assert fitted.rejects(logits).mean() == pytest.approx(0.05, abs=1e-3)
+    assert not Calibration().rejects(logits).any()
 
 
 def test_calibration_error_by_hand():
@@ -40,7 +40,7 @@ def test_calibration_error_by_hand():
 def test_detection_is_sklearns_auroc_and_the_thresholds_shares():
     rng = np.random.default_rng(0)
     inside, outside = np.round(rng.normal(0, 1, 500), 1), np.round(rng.normal(2, 1, 300), 1)
-    found = scores.detection(inside, outside, inside > 0.5, outside > 0.5)
+    found = scores.out_of_scope_metrics(inside, outside, inside > 0.5, outside > 0.5)
     truth = np.r_[np.ones(500), np.zeros(300)]
     assert found["auroc"] == pytest.approx(100 * roc_auc_score(truth, -np.r_[inside, outside]))
     assert found["oos_recall"] == pytest.approx(100 * (outside > 0.5).mean())
@@ -50,7 +50,7 @@ def test_detection_is_sklearns_auroc_and_the_thresholds_shares():
 
 def test_doubt_counts_intents():
     probabilities = np.array([[0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0, 0], [1, 0, 0, 0], [0.64, 0.36, 0, 0]])
-    np.testing.assert_allclose(doubt(probabilities), [4, 2, 1, 1.4**2])
+    np.testing.assert_allclose(uncertainty(probabilities), [4, 2, 1, 1.4**2])
 
 
 def sure(count, intents=5, wrong=0):
@@ -65,10 +65,10 @@ def test_none_and_the_probability_are_on_one_scale(temperature):
     logits, answers = drawn(temperature, 2000)
     fitted = Calibration.fit(logits, answers, 0.3)
     same = Calibration.fit(7 * logits, answers, 0.3)
-    np.testing.assert_array_equal(fitted.unknown(logits), same.unknown(7 * logits))
+    np.testing.assert_array_equal(fitted.rejects(logits), same.rejects(7 * logits))
     assert same.threshold == pytest.approx(fitted.threshold, rel=1e-3)
     greatest = fitted.probabilities(logits).max(axis=-1)
-    assert greatest[fitted.unknown(logits)].max() < SURE
+    assert greatest[fitted.rejects(logits)].max() < CONFIDENT
 
 
 @pytest.mark.parametrize("count", [1, 3, 40, 4000])
@@ -78,7 +78,7 @@ def test_where_all_of_validation_is_right_nothing_is_certain_and_what_is_sure_is
     fitted = Calibration.fit(logits, answers, 0.5)
     greatest = fitted.probabilities(logits).max(axis=-1)
     assert np.all((greatest > count / (count + 1)) & (greatest < (count + 1) / (count + 1.1)))
-    assert not fitted.unknown(logits)[greatest >= SURE].any()
+    assert not fitted.rejects(logits)[greatest >= CONFIDENT].any()
     assert fitted.threshold < intents
 
 
@@ -86,10 +86,10 @@ def test_a_text_without_a_known_word_is_none_whatever_the_threshold():
     silent = np.zeros((2, 3), np.float32)
     logits = np.concatenate([silent, [[9, 0, 0]]]).astype(np.float32)
     for calibration in (Calibration(), Calibration(threshold=100), Calibration(threshold=3)):
-        assert calibration.unknown(logits).tolist() == [True, True, False]
-        assert calibration.unknown(jnp.array(logits)).tolist() == [True, True, False]
-    assert not favours(silent).any()
-    assert Calibration().unknown(np.full((1, 3), np.nan)).all()
+        assert calibration.rejects(logits).tolist() == [True, True, False]
+        assert calibration.rejects(jnp.array(logits)).tolist() == [True, True, False]
+    assert not has_evidence(silent).any()
+    assert Calibration().rejects(np.full((1, 3), np.nan)).all()
     logits, answers = drawn(1.0, 50)
     more = np.concatenate([logits, np.zeros((500, 5))]), np.concatenate([answers, np.zeros(500, int)])
     assert Calibration.fit(*more, 0.1) == Calibration.fit(logits, answers, 0.1)

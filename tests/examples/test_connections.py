@@ -65,8 +65,8 @@ def answer(connection):
     ids=["silent", "header", "path", "newlines", "newlines after an answer", "body", "trailers"],
 )
 def test_what_never_ends_is_cut(monkeypatch, sent, repeated):
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
-    monkeypatch.setattr(connections, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "HEADER_TIMEOUT", 0.3)
+    monkeypatch.setattr(connections, "RESPONSE_TIMEOUT", 0.3)
     with serving() as address, socket.create_connection(address, timeout=10) as connection:
         connection.sendall(sent)
         with contextlib.suppress(ConnectionResetError, BrokenPipeError):
@@ -80,7 +80,7 @@ def test_what_never_ends_is_cut(monkeypatch, sent, repeated):
 
 
 def test_an_answer_that_is_not_read_is_cut(monkeypatch):
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "HEADER_TIMEOUT", 0.3)
     with serving() as address, socket.create_connection(address, timeout=10) as connection:
         connection.sendall(GET.replace(b"/", b"/large", 1))
         time.sleep(0.6)
@@ -106,7 +106,7 @@ def test_a_large_body_is_no_head_and_connections_are_kept(monkeypatch):
 
 
 def test_one_connection_too_many_is_told_so(monkeypatch):
-    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 2)
     with serving() as address, contextlib.ExitStack() as stack:
         held = [stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(2)]
         held[1].sendall(GET)

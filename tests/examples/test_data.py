@@ -179,7 +179,7 @@ def test_clinc_and_snips_layouts(tmp_path):
     document = {"train": pairs, "val": pairs[:3], "test": pairs[3:6], "oos_test": [["why is the sky blue", "oos"]]}
     (tmp_path / "data_full.json").write_text(json.dumps(document))
     corpus = data.load(tmp_path)
-    assert (len(corpus.train), len(corpus.valid), len(corpus.test), len(corpus.outside)) == (18, 3, 3, 1)
+    assert (len(corpus.train), len(corpus.valid), len(corpus.test), len(corpus.out_of_scope)) == (18, 3, 3, 1)
     for split in ("train", "valid", "test"):
         (tmp_path / "snips" / split).mkdir(parents=True)
         for file, column in (("seq.in", 0), ("label", 1)):

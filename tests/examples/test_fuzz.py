@@ -65,7 +65,7 @@ def test_every_text_has_one_answer_or_one_refusal(classifier):  # noqa: F811
         except UserError:
             refused += 1
         slowest = max(slowest, time.perf_counter() - began)
-    logits, tags = classifier.hear(encoded)
+    logits, tags = classifier.forward(encoded)
     answers = with_slots(classifier.name(logits), known, tags)
     assert all([t for word in text.split() for t in tokenize(word)] == tokenize(text) for text in known)
     assert len(answers) + refused == len(tried)
@@ -203,7 +203,7 @@ def request(draw, texts):
     body = damaged(draw, body) if draw.random() < 0.3 else body
     method = draw.choice(["POST"] * 8 + ["GET", "PUT", "HEAD", "OPTIONS", "BREW"])
     path = draw.choice(
-        ["/predict"] * 5 + ["/unfold"] * 5 + ["/", "/health", "/predict/", "//evil", "/%00", "/%ff", "/?" + "a" * 99]
+        ["/predict"] * 5 + ["/prefixes"] * 5 + ["/", "/health", "/predict/", "//evil", "/%00", "/%ff", "/?" + "a" * 99]
     )
     headers = [
         {},

@@ -15,7 +15,7 @@ from examples.intent import baseline, bundle, data, scores
 from examples.intent.__main__ import main
 from examples.intent.classifier import Config, build, init
 from examples.intent.errors import UserError
-from examples.intent.explain import legible
+from examples.intent.explain import escape_missing_glyphs
 from examples.intent.formats import Example
 from examples.intent.text import tokenize
 from examples.intent.train import Recipe, train
@@ -25,7 +25,7 @@ from .test_data import LINES, write_tsv
 ROOT = Path(__file__).parents[2]
 PNG = b"\x89PNG\r\n\x1a\n"
 SMALL = Config(16, 16, 0.1, 0.1)
-TINY = Recipe(30, 12, batch_size=8, groups=1, learning_rate=3e-2, rejects=0, word_dropout=0.1)
+TINY = Recipe(30, 12, batch_size=8, groups=1, learning_rate=3e-2, rejection_rate=0, word_dropout=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +52,10 @@ def test_training_learns(trained):
 def test_unfolding_ends_in_the_prediction(trained):
     text = "what time is it ?"
     _, classifier, _ = trained
-    assert np.allclose(classifier.unfold(text)[-1], classifier.probabilities([text])[0], atol=1e-5)
-    assert np.allclose(classifier.unfold(text)[1], classifier.probabilities(["what time"])[0], atol=1e-5)
-    assert np.allclose(classifier.without(text)[0], classifier.probabilities(["time is it ?"])[0], atol=1e-5)
-    assert classifier.without("time").shape == (1, 3)
+    assert np.allclose(classifier.prefix_probabilities(text)[-1], classifier.probabilities([text])[0], atol=1e-5)
+    assert np.allclose(classifier.prefix_probabilities(text)[1], classifier.probabilities(["what time"])[0], atol=1e-5)
+    assert np.allclose(classifier.leave_one_out(text)[0], classifier.probabilities(["time is it ?"])[0], atol=1e-5)
+    assert classifier.leave_one_out("time").shape == (1, 3)
     memory = classifier.memory(text)
     assert memory.shape == (5, 5)
     assert (memory >= 0).all()
@@ -72,8 +72,8 @@ def test_a_text_without_a_known_word_is_none_wherever_it_is_asked(trained, tmp_p
     assert capsys.readouterr().out.startswith("none: no word of it is known")
     assert main(["explain", "!!!", "--bundle", str(root / "bundle"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["intent"] is None
-    assert classifier.unfold("!! time")[:2] == pytest.approx(1 / 3)
-    assert np.allclose(classifier.without("time !!")[0], 1 / 3)
+    assert classifier.prefix_probabilities("!! time")[:2] == pytest.approx(1 / 3)
+    assert np.allclose(classifier.leave_one_out("time !!")[0], 1 / 3)
     for split in ("valid", "test"):
         write_tsv(tmp_path / f"{split}.tsv", [("time", ["!!!", "time please"])])
     write_tsv(tmp_path / "train.tsv", LINES.items())
@@ -196,7 +196,7 @@ def test_command_line_in_a_process_of_its_own(trained):
         ("--hidden 0", "--hidden must be 1 or more"),
         ("--input-dropout 1", "must be 0 or more and less than 1"),
         ("--learning-rate nan", "--learning-rate must be"),
-        ("--most-epochs 3", "--most-epochs 3 is less"),
+        ("--max-epochs 3", "--max-epochs 3 is less"),
         ("--seed -1", "--seed must be from 0"),
         ("--data {0}/no", "no such file or folder"),
         ("--data {0}", "train.tsv: cannot be read: Is a directory"),
@@ -237,13 +237,13 @@ def test_scores():
     found = scores.score(["a", "a", "b", "b"], ["a", "b", "b", "b"])
     assert found.accuracy == 0.75
     assert found.macro_f1 == pytest.approx((2 / 3 + 0.8) / 2)
-    assert found.rows[0].mistaken == "b"
+    assert found.rows[0].most_confused_with == "b"
     assert scores.majority(["b", "b", "a"], ["a", "b"]) == 0.5
-    assert scores.separation(np.array([0.9, 0.5]), np.array([0.5, 0.1])) == 0.875
+    assert scores.auroc(np.array([0.9, 0.5]), np.array([0.5, 0.1])) == 0.875
 
 
 def test_characters_without_a_font_are_escaped(capsys):
-    assert legible(["plain"])[1] == ["plain"]
+    assert escape_missing_glyphs(["plain"])[1] == ["plain"]
     assert capsys.readouterr().err == ""
-    assert legible(["a\u0378b"])[1] == ["aU+0378 b"]
+    assert escape_missing_glyphs(["a\u0378b"])[1] == ["aU+0378 b"]
     assert "no font here has U+0378" in capsys.readouterr().err

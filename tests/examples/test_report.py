@@ -17,7 +17,7 @@ LINES = [("what time is it", "time"), ("tell me the time", "time"), ("lights on"
 TINY = [
     "--steps",
     "12",
-    "--least-epochs",
+    "--min-epochs",
     "6",
     "--batch-size",
     "4",
@@ -39,11 +39,11 @@ class Wrong:
     tagger = None
     encode = staticmethod(len)
 
-    def hear(self, lengths):
+    def forward(self, lengths):
         return np.array([[0.0, length / 4] for length in lengths]), [[] for _ in lengths]
 
     def logits(self, texts):
-        return self.hear([len(text) for text in texts])[0]
+        return self.forward([len(text) for text in texts])[0]
 
 
 def write(folder):
@@ -55,7 +55,7 @@ def write(folder):
 
 def test_report_counts_mistakes_and_draws(tmp_path):
     corpus = data.load(write(tmp_path / "corpus"))
-    corpus.outside = corpus.test[:1]
+    corpus.out_of_scope = corpus.test[:1]
     report = Report.of(Wrong(), corpus)
     assert report.scores.accuracy == 0.5
     assert [mistake.text for mistake in report.mistakes] == ["lights on", "the lamp"]

@@ -50,7 +50,7 @@ def test_a_threshold_of_ones_own_answers_none_and_says_why(client):
 
 
 def test_unfolding_ends_in_the_prediction(client):
-    steps = client.post("/unfold", json={"text": TEXTS[0]}).json()["steps"]
+    steps = client.post("/prefixes", json={"text": TEXTS[0]}).json()["steps"]
     assert [step["token"] for step in steps] == ["what", "time", "is", "it", "?"]
     answer = client.post("/predict", json={"text": TEXTS[0]}).json()
     assert steps[-1]["intent"] == answer["intent"]
@@ -91,7 +91,7 @@ def test_unfolding_ends_in_the_prediction(client):
     ids=range(26),
 )
 def test_bad_input_is_refused_with_a_sentence(client, body, words):
-    for path in ("/predict", "/unfold"):
+    for path in ("/predict", "/prefixes"):
         got = client.post(path, content=body)
         assert got.status_code == 422
         assert words in got.json()["detail"]
@@ -128,13 +128,13 @@ def test_a_few_long_texts_pad_no_large_batch(classifier):
 
 
 def test_limits(client, monkeypatch):
-    assert client.post("/predict", content=b"x" * (serve.LARGEST + 1)).status_code == 413
+    assert client.post("/predict", content=b"x" * (serve.MAX_BODY_BYTES + 1)).status_code == 413
     assert client.post("/predict", json={"texts": ["word " * 2000] * 17}).status_code == 413
     assert client.get("/predict").status_code == 405
     assert client.get("/nowhere").status_code == 404
     assert client.post("/").status_code == 405
     assert client.get("/health/", follow_redirects=False, headers={"host": "evil.example"}).status_code == 404
-    monkeypatch.setattr(serve, "MOST_WAITING", 2)
+    monkeypatch.setattr(serve, "MAX_PENDING", 2)
     got = client.post("/predict", json={"texts": TEXTS})
     assert got.status_code == 429
     assert got.headers["retry-after"] == "1"
@@ -144,7 +144,7 @@ def test_limits(client, monkeypatch):
 def test_health_description_and_page(client):
     assert client.get("/health").json() == {"status": "ok", "intents": 3}
     description = client.get("/openapi.json").json()
-    assert set(description["paths"]) == {"/predict", "/unfold", "/health"}
+    assert set(description["paths"]) == {"/predict", "/prefixes", "/health"}
     assert "token by token" in client.get("/").text
 
 
@@ -169,5 +169,5 @@ def test_what_waits_becomes_one_batch_and_a_failure_reaches_who_waits():
         worker.cancel()
 
     asyncio.run(go())
-    assert max(sizes) <= serve.MOST_TEXTS
+    assert max(sizes) <= serve.MAX_TEXTS
     assert len(sizes) < 10

@@ -13,11 +13,11 @@ from examples.intent.classifier import Config
 from examples.intent.crf import ChainParams, likeliest, losses
 from examples.intent.errors import UserError
 from examples.intent.formats import Example
-from examples.intent.slots import Slot, Tagger, fill, gathered, span_f1, spans, spread
+from examples.intent.slots import Slot, Tagger, fill, word_tags, span_f1, spans, spread
 from examples.intent.train import Recipe, train
 
 SMALL = Config(16, 16, 0.1, 0.1)
-TINY = Recipe(steps=100, least_epochs=20, most_epochs=20, batch_size=8, groups=1, learning_rate=3e-2, word_dropout=0.1)
+TINY = Recipe(steps=100, min_epochs=20, max_epochs=20, batch_size=8, groups=1, learning_rate=3e-2, word_dropout=0.1)
 
 
 def test_the_random_field_is_what_enumerating_all_paths_gives():
@@ -65,7 +65,7 @@ def test_slots_are_written_as_in_the_text(text, tags, slots):
 def test_tags_of_words_and_of_tokens():
     example = Example("at 9am sharp \u200b", "alarm", "", ("O", "B-time", "I-time", "O"))
     assert spread(example) == ["O", "B-time", "I-time", "I-time"]
-    assert gathered(example.text, spread(example)) == list(example.tags)
+    assert word_tags(example.text, spread(example)) == list(example.tags)
 
 
 ROOMS, STATES = ("kitchen", "living room", "bath", "cellar", "hall"), ("on", "off")

@@ -70,7 +70,7 @@ LINES = [
     (b"{\n", "needs {"),
     (b"[" * 50_000 + b"\n", "32768 characters"),
     (b'{"a":' * 50_000 + b"\n", "needs {"),
-    (b"y" * (3 * lines.MOST_BYTES) + b"\n", "1048576 bytes at most"),
+    (b"y" * (3 * lines.MAX_LINE_BYTES) + b"\n", "1048576 bytes at most"),
     (b'{"label": "x", "text": "lights \\u001b[2J on"}\n', None),
     (b"the last, without an end", None),
 ]
