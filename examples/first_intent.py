@@ -1,11 +1,9 @@
 """A first model: learn to name the intent of "what time is it ?". Run `python -m examples.first_intent`.
 
-Text becomes ids, ids become vectors, a bidirectional GRU reads the vectors, a linear readout names the intent.
-This file is for reading. `examples/intent` is the full application of the same task: any data set, calibrated
-probabilities, slots, plots, exports and a server.
+A text becomes ids, an embedding maps ids to vectors, a bidirectional GRU runs over the vectors, the maximum of its
+outputs over time goes to a linear readout, one logit per intent. `examples/intent` is the full application of the same
+task: any data set, calibrated probabilities, slots, plots, exports and a server.
 """
-
-from __future__ import annotations
 
 import collections
 import csv
@@ -23,7 +21,7 @@ from jaxrnn.model import Embedding, ModelParams, SequenceModel, maximum
 from jaxrnn.train import Batch, CrossEntropy, epoch_batches, evaluation, fit, length_groups
 
 CORPUS = Path(__file__).parent / "intent" / "corpus"
-UNKNOWN = 1  # the id of every token that occurs fewer than two times in train; 0 is the padding
+UNKNOWN = 1  # the id of tokens that occur only once in train, or never; 0 is the padding
 Rows = list[list[str]]  # [text, intent]
 
 
@@ -44,13 +42,13 @@ def tokenize(text: str) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """A model and what its ids stand for.
+    """A model with its params, its vocabulary and its intents.
 
     Args:
         ids: the id of each known token, from 2 on.
         intents: the names of the K intents.
         model: from ids (T, B) and lengths (B,) to logits (B, K).
-        params: of the model.
+        params: the params of the model.
     """
 
     ids: dict[str, int]
@@ -63,7 +61,7 @@ class Classifier:
         return np.array([self.ids.get(token, UNKNOWN) for token in tokens], np.int32)
 
     def batches(self, rows: Rows, seed: int | None = None) -> Iterator[Batch]:
-        """Return the batches of one epoch, padded to two lengths: each length compiles once. A seed shuffles them."""
+        """Return the batches of one epoch. They are padded to two lengths, each compiled once. A seed shuffles them."""
         sequences = [self.encode(tokenize(text)) for text, _ in rows]
         labels = np.array([self.intents.index(intent) for _, intent in rows], np.int32)
         groups = length_groups([len(ids) for ids in sequences], groups=2)
@@ -82,7 +80,7 @@ class Classifier:
 
 
 def train(rows: Rows, valid: Rows, epochs: int = 12, seed: int = 0) -> Classifier:
-    """Train on rows with Adam, and keep the params of the epoch with the lowest loss on `valid`."""
+    """Train with Adam, and keep the params of the epoch with the lowest loss on `valid`."""
     counts = collections.Counter(token for text, _ in rows for token in tokenize(text))
     known = sorted(token for token, count in counts.items() if count > 1)
     ids = {token: i for i, token in enumerate(known, start=UNKNOWN + 1)}
@@ -94,15 +92,21 @@ def train(rows: Rows, valid: Rows, epochs: int = 12, seed: int = 0) -> Classifie
     untrained = Classifier(ids, intents, model, model.init(k_params))
 
     loss = CrossEntropy(model)
-    evaluate = evaluation(loss, lambda: untrained.batches(valid))
-    epoch_of = lambda epoch: untrained.batches(rows, seed=epoch)
-    options = {"optimizer": optax.adam(5e-3), "epochs": epochs, "key": k_dropout}
-    result = fit(loss, untrained.params, epoch_of, evaluate=evaluate, progress=True, **options)
+    result = fit(
+        loss,
+        untrained.params,
+        lambda epoch: untrained.batches(rows, seed=epoch),
+        optimizer=optax.adam(5e-3),
+        epochs=epochs,
+        key=k_dropout,
+        evaluate=evaluation(loss, lambda: untrained.batches(valid)),
+        progress=True,  # print the metrics of every epoch
+    )
     return dataclasses.replace(untrained, params=result.params)
 
 
 def main(text: str = "what time is it ?") -> None:
-    """Train, test, and print the prediction after each token of a text: each step carries what came before."""
+    """Train, test, and print the prediction after each token of a text: it depends on all tokens so far."""
     classifier = train(read("train"), read("valid"))
     print(f"test accuracy {classifier.accuracy(read('test')):.1%}")
     tokens = tokenize(text)

@@ -166,17 +166,17 @@ class Predict:
         classifier, _ = bundle.load(self.bundle)
         if self.stream:
             next(classifier.stream(()), None)  # raises UserError if the classifier is bidirectional
-        count = failed = 0
+        count = invalid = 0
         inputs: Iterable[str | bytes] = self.texts or iter_lines(sys.stdin.buffer)
         for count, text in enumerate(inputs, start=1):
             try:
                 self._predict(classifier, count, parse_line(text) if isinstance(text, bytes) else text)
             except UserError as error:
-                failed += 1
+                invalid += 1
                 where = "text" if self.texts else "line"
-                print(f"refused: {where} {count}: {printable(str(error))}", file=sys.stderr, flush=True)
-        if failed:
-            raise UserError(f"{failed} of {count} texts refused")
+                print(f"invalid: {where} {count}: {printable(str(error))}", file=sys.stderr, flush=True)
+        if invalid:
+            raise UserError(f"{invalid} of {count} texts are invalid")
 
     def _predict(self, classifier: Classifier, number: int, text: str) -> None:
         """Print the prediction for a text, or for each of its prefixes."""

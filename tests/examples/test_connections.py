@@ -145,10 +145,10 @@ def test_ipv6():
     ],
 )
 def test_listen_reports_an_invalid_address_in_one_line(host, port, words):
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(UserError) as caught:
         connections.listen(host, port)
-    assert words in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_listen_reports_a_port_in_use_and_a_missing_permission(monkeypatch):
@@ -157,9 +157,9 @@ def test_listen_reports_a_port_in_use_and_a_missing_permission(monkeypatch):
         with pytest.raises(UserError, match=f"--port {port}: already in use"):
             connections.listen("127.0.0.1", port)
 
-    def refuse(*args, **options):
+    def deny(*args, **options):
         raise PermissionError(13, os.strerror(13))
 
-    monkeypatch.setattr(socket, "create_server", refuse)
+    monkeypatch.setattr(socket, "create_server", deny)
     with pytest.raises(UserError, match="--port 80: not permitted; ports below 1024"):
         connections.listen("127.0.0.1", 80)

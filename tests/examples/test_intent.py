@@ -149,7 +149,7 @@ def test_commands(trained, capsys, tmp_path):
     assert [step["token"] for step in steps] == ["what", "time", "is", "it", "?"]
     assert all(len(step["jacobian_norms"]) == 5 and len(step["best"]) == 3 for step in steps)
     assert main(["predict", " ", "--bundle", folder]) == 2
-    assert capsys.readouterr().err.startswith("refused: text 1: a text must have 1 to")
+    assert capsys.readouterr().err.startswith("invalid: text 1: a text must have 1 to")
 
 
 def test_the_train_command_is_reproducible_and_reports_baselines(trained, capsys, tmp_path):
@@ -185,8 +185,8 @@ def test_the_command_line_in_a_separate_process(trained):
     assert [(row["number"], row["text"]) for row in rows] == [(1, "lights on"), (3, "放首歌")]
     assert set(rows[0]) == {"number", "text", "intent", "probability", "next", "reason", "slots"}
     assert ran.returncode == 2
-    assert ran.stderr.startswith("refused: line 2: a text must have 1 to")
-    assert 'refused: line 4: needs {"text": "..."}' in ran.stderr
+    assert ran.stderr.startswith("invalid: line 2: a text must have 1 to")
+    assert 'invalid: line 4: needs {"text": "..."}' in ran.stderr
     assert "Traceback" not in ran.stderr
 
 

@@ -33,13 +33,13 @@ def client(classifier):
 
 
 def test_predictions_equal_those_in_process(client, classifier):
-    got = client.post("/predict", json={"texts": TEXTS, "top_k": 2}).json()["predictions"]
-    for text, answer, want in zip(TEXTS, got, classifier.predict(TEXTS), strict=True):
-        assert answer["intent"] == (want.intent or "none")
-        assert [best["intent"] for best in answer["best"]] == [name for name, _ in want.best[:2]]
-        assert answer["probability"] == pytest.approx(want.probability, abs=1e-3)
-        assert answer["slots"] == [slot._asdict() for slot in want.slots]
-        assert client.post("/predict", json={"text": text}).json()["intent"] == (want.intent or "none")
+    predictions = client.post("/predict", json={"texts": TEXTS, "top_k": 2}).json()["predictions"]
+    for text, prediction, expected in zip(TEXTS, predictions, classifier.predict(TEXTS), strict=True):
+        assert prediction["intent"] == (expected.intent or "none")
+        assert [best["intent"] for best in prediction["best"]] == [name for name, _ in expected.best[:2]]
+        assert prediction["probability"] == pytest.approx(expected.probability, abs=1e-3)
+        assert prediction["slots"] == [slot._asdict() for slot in expected.slots]
+        assert client.post("/predict", json={"text": text}).json()["intent"] == (expected.intent or "none")
 
 
 def test_a_threshold_in_the_request_rejects_with_a_reason(client):
@@ -91,10 +91,10 @@ def test_the_last_prefix_has_the_prediction_of_the_text(client):
 )
 def test_bad_input_is_rejected_with_a_message(client, body, words):
     for path in ("/predict", "/prefixes"):
-        got = client.post(path, content=body)
-        assert got.status_code == 422
-        assert words in got.json()["detail"]
-        assert len(got.json()["detail"]) <= 300
+        response = client.post(path, content=body)
+        assert response.status_code == 422
+        assert words in response.json()["detail"]
+        assert len(response.json()["detail"]) <= 300
 
 
 def test_a_large_top_k_is_all_intents(client):
@@ -134,9 +134,9 @@ def test_limits(client, monkeypatch):
     assert client.post("/").status_code == 405
     assert client.get("/health/", follow_redirects=False, headers={"host": "evil.example"}).status_code == 404
     monkeypatch.setattr(serve, "MAX_PENDING", 2)
-    got = client.post("/predict", json={"texts": TEXTS})
-    assert got.status_code == 429
-    assert got.headers["retry-after"] == "1"
+    response = client.post("/predict", json={"texts": TEXTS})
+    assert response.status_code == 429
+    assert response.headers["retry-after"] == "1"
     assert client.post("/predict", json={"texts": TEXTS[:2]}).status_code == 200
 
 
@@ -160,8 +160,8 @@ def test_pending_requests_form_one_batch_and_raise_its_error():
         batcher = serve.Batcher(work)
         worker = asyncio.create_task(batcher.run())
         first = [asyncio.create_task(batcher([f"a{i}", f"b{i}"])) for i in range(200)]
-        got = await asyncio.gather(*first)
-        assert [list(g) for g in got] == [[f"a{i}", f"b{i}"] for i in range(200)]
+        results = await asyncio.gather(*first)
+        assert [list(result) for result in results] == [[f"a{i}", f"b{i}"] for i in range(200)]
         with pytest.raises(ValueError, match="bad"):
             await batcher(["bad"])
         assert list(await batcher(["good"])) == ["good"]

@@ -82,17 +82,18 @@ def test_every_line_has_a_prediction_or_an_error(folder, capsys, monkeypatch, fl
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"".join(line for line, _ in LINES))))
     assert main(["predict", "--bundle", "bundle", *flags]) == 2
     out, err = capsys.readouterr()
-    refusals = [f"refused: line {number}: " for number, (_, why) in enumerate(LINES, start=1) if why]
-    *refused, last = err.splitlines()
-    assert all(line.startswith(start) for line, start in zip(refused, refusals, strict=True))
-    assert all(why in line for line, why in zip(refused, [why for _, why in LINES if why], strict=True))
-    assert last == f"error: {len(refusals)} of {len(LINES)} texts refused"
-    assert all(len(line) < 300 for line in refused)
+    starts = [f"invalid: line {number}: " for number, (_, reason) in enumerate(LINES, start=1) if reason]
+    *errors, last = err.splitlines()
+    assert all(line.startswith(start) for line, start in zip(errors, starts, strict=True))
+    reasons = [reason for _, reason in LINES if reason]
+    assert all(reason in line for line, reason in zip(errors, reasons, strict=True))
+    assert last == f"error: {len(starts)} of {len(LINES)} texts are invalid"
+    assert all(len(line) < 300 for line in errors)
     assert not has_control_characters(out + err)
     if "--stream" not in flags:
-        assert len(out.splitlines()) == len(LINES) - len(refusals)
+        assert len(out.splitlines()) == len(LINES) - len(starts)
     if "--json" in flags:
-        answered = [number for number, (_, why) in enumerate(LINES, start=1) if not why]
+        answered = [number for number, (_, reason) in enumerate(LINES, start=1) if not reason]
         assert [json.loads(line)["number"] for line in out.splitlines()] == answered
 
 
