@@ -49,7 +49,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A problem: the distribution of its batches, and its loss.
+    """A problem to learn: the distribution of its batches, and its loss.
 
     Args:
         name: adding or copy.

@@ -103,7 +103,7 @@ def with_slots(predictions: list[Prediction], texts: Sequence[str], tags: Sequen
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """From texts to the probabilities of intents.
+    """A trained classifier, from texts to the probabilities of intents.
 
     Args:
         config: the sizes.

@@ -1,4 +1,4 @@
-"""Sockets and connections. Adds what uvicorn lacks: limits on the time and the size of a request's head."""
+"""Sockets and connections, with limits that uvicorn lacks: the time and the size of the head of a request."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ def _read_text(path: Path) -> str:
 
 
 def _checked_example(text: Any, label: Any, where: str, on_bad_line: OnBadLine, tags: Any = None) -> Iterator[Example]:
-    """Yield the example if it is valid; else report it."""
+    """Yield the example if it is valid; else pass the error to `on_bad_line`."""
     if not isinstance(text, str) or not isinstance(label, str):
         on_bad_line(f"{where}: text and label must be strings; got {text!r:.60} and {label!r:.60}")
     elif len(text) > MAX_CHARACTERS or len(tokens := tokenize(text)) > MAX_TOKENS:

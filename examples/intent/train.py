@@ -75,7 +75,7 @@ class Recipe:
         return max(self.min_epochs, min(self.max_epochs, round(self.steps * self.batch_size / examples)))
 
     def optimizer(self, steps: int) -> optax.GradientTransformation:
-        """Return AdamW with a one-cycle learning rate. Biases do not decay."""
+        """Return AdamW with a one-cycle learning rate. Arrays with one axis do not decay."""
         rate = optax.cosine_onecycle_schedule(steps, self.learning_rate, pct_start=0.15, div_factor=10)
         return optax.adamw(rate, weight_decay=self.weight_decay, mask=_decay_mask)
 

@@ -54,7 +54,7 @@ def test_out_of_scope_metrics_equal_those_of_sklearn():
     assert found["false_rejection"] == pytest.approx(100 * (inside > 0.5).mean())
 
 
-def test_doubt_is_an_effective_number_of_intents():
+def test_uncertainty_is_an_effective_number_of_intents():
     probabilities = np.array([[0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0, 0], [1, 0, 0, 0], [0.64, 0.36, 0, 0]])
     np.testing.assert_allclose(uncertainty(probabilities), [4, 2, 1, 1.4**2])
 
