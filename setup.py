@@ -1,4 +1,4 @@
-"""Builds the native library, `jaxrnn/native/_kernels.so`: its kernels once for every instruction set.
+"""Builds the native library, `jaxrnn/_kernels/cpu/_kernels.so`: its kernels once for every instruction set.
 
 Where there is no compiler, or it fails, jaxrnn is installed without the library. Also here is what pyproject.toml
 cannot express: the folder `examples` is installed as the package `jaxrnn_examples`, and the description on an index is
@@ -16,7 +16,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
-NATIVE = pathlib.Path("jaxrnn/native")
+NATIVE = pathlib.Path("jaxrnn/_kernels/cpu")
 FLAGS = "-std=c++17 -O3 -w -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno -fno-trapping-math"
 AVX512 = "-mavx512f -mavx512dq -mavx512vl -mavx2 -mfma -mprefer-vector-width=512"
 ISAS = (AVX512, "-mavx2 -mfma", "") if platform.machine() in ("x86_64", "AMD64") else ("",)
@@ -74,7 +74,9 @@ def _named(text: str, path: str) -> str:
 
 
 sources = [str(NATIVE / name) for name in ("kernel.cc", "library.cc", "ffi.cc")]
-library = Extension("jaxrnn.native._kernels", sources, depends=[str(p) for p in NATIVE.glob("*.h")], optional=True)
+library = Extension(
+    "jaxrnn._kernels.cpu._kernels", sources, depends=[str(p) for p in NATIVE.glob("*.h")], optional=True
+)
 examples = [f"jaxrnn_{name}" for name in find_packages(include=["examples*"])]
 setup(
     packages=[*find_packages(include=["jaxrnn*"]), *examples],

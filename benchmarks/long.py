@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxrnn
-from jaxrnn import GRU, LRU, RGLRU, AffineCell, Associative, Driver, Marks, MinGRU, Native, Newton, Scan
-from jaxrnn.drivers import available
-from jaxrnn.drivers.native import refuses
+from jaxrnn import GRU, LRU, RGLRU, AffineCell, Associative, Driver, MinGRU, Native, Newton, Scan, available_drivers
+from jaxrnn._drivers.native import unsupported_reason
+from jaxrnn.extend import StepMasks
 
 from . import record, timing
 
@@ -40,7 +40,7 @@ class ByHand:
     """What one would write: `jax.lax.associative_scan`, differentiated by JAX."""
 
     def __call__(
-        self, cell: AffineCell, params: Any, state: Any, xs: Any, marks: Marks, *, reverse: bool = False
+        self, cell: AffineCell, params: Any, state: Any, xs: Any, masks: StepMasks, *, reverse: bool = False
     ) -> Any:
         """Cross time; lengths and resets are not looked at."""
         a, b = cell.affine(params, xs)
@@ -106,19 +106,19 @@ class Long:
             yield errors(name, self.error_times)
 
 
-def affine(name: str, shape: Shape, gradient: bool, budget: float) -> list[Row]:
+def affine(name: str, shape: tuple[int, ...], gradient: bool, budget: float) -> list[Row]:
     """Measure an affine cell under every driver."""
     steps, batch, hidden = shape
     cell = CELLS[name](hidden)
     params, xs = drawn(cell, shape)
     kinds = {leaf.dtype for leaf in jax.tree.leaves((params, cell.initial_state(params)))}
-    refused = refuses(cell, kinds) or available()["Native"]
+    refused = unsupported_reason(cell, kinds) or available_drivers()["Native"]
     drivers = {n: d for n, d in DRIVERS.items() if not (isinstance(d, Native) and refused)}
     about = {"part": "affine", "cell": name, "time": steps, "batch": batch, "hidden": hidden, "gradient": gradient}
     return [{**about, **row} for row in timed(cell, params, xs, drivers, gradient, budget)]
 
 
-def newton(shape: Shape, gradient: bool, budget: float) -> list[Row]:
+def newton(shape: tuple[int, ...], gradient: bool, budget: float) -> list[Row]:
     """Measure a GRU under Newton's method beside a scan."""
     steps, batch, hidden = shape
     cell = GRU(hidden)
@@ -164,7 +164,7 @@ def farthest(got: Any, want: Any) -> float:
     return float(max(jax.tree.leaves(far)))
 
 
-def drawn(cell: Any, shape: Shape) -> tuple[Any, jax.Array]:
+def drawn(cell: Any, shape: tuple[int, ...]) -> tuple[Any, jax.Array]:
     """Draw params and inputs."""
     steps, batch, hidden = shape
     k_params, k_xs = jax.random.split(jax.random.key(0))

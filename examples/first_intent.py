@@ -87,7 +87,7 @@ def train(rows: Rows, valid: Rows, epochs: int = 12, seed: int = 0) -> Classifie
     intents = sorted({intent for _, intent in rows})
 
     layers = Stack((Dropout(0.5), Bidirectional(GRU(96)), Dropout(0.5)))  # outputs (T, B, 2 * 96)
-    model = SequenceModel(Embedding(len(ids) + UNKNOWN + 1, 128), layers, outputs=len(intents), read=maximum)
+    model = SequenceModel(Embedding(len(ids) + UNKNOWN + 1, 128), layers, outputs=len(intents), pooling=maximum)
     k_params, k_dropout = jax.random.split(jax.random.key(seed))
     untrained = Classifier(ids, intents, model, model.init(k_params))
 

@@ -27,8 +27,7 @@ import optax
 
 import jaxrnn
 from jaxrnn import GRU, LRU, LSTM, RGLRU, Associative, Driver, GlorotOrthogonal, IndRNN, MinGRU, MinLSTM, Scan
-from jaxrnn.extras import extra
-from jaxrnn.init import Shape
+from jaxrnn.extend import extra
 from jaxrnn.model import init_readout, readout
 from jaxrnn.train import init, make_step
 
@@ -110,16 +109,16 @@ class ChronoInit(GlorotOrthogonal):
     time: int
     signs: tuple[int, ...]
 
-    def bias(self, key: jax.Array, shape: Shape) -> jax.Array:
+    def bias(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Return b (G, H): log U(1, T) times the sign of the gate."""
         signs = self.signs[: shape[0]]  # the bias b_hn (1, H) of a GRU has the sign of gate r: 0
         return jnp.outer(jnp.array(signs), jnp.log(self._time_constants(key, shape[1:])))
 
-    def diagonal(self, key: jax.Array, shape: Shape) -> jax.Array:
+    def diagonal(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Return w_h (G, H): exp(-1 / U(1, T))."""
         return jnp.exp(-1 / self._time_constants(key, shape))
 
-    def _time_constants(self, key: jax.Array, shape: Shape) -> jax.Array:
+    def _time_constants(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return jax.random.uniform(key, shape, minval=1.0, maxval=float(self.time))
 
 
@@ -127,7 +126,7 @@ def long_lru(hidden: int, problem: Problem) -> LRU:
     """Return an LRU that remembers T steps. Its phases are small for adding, and up to pi for the order in copy."""
     r_min, r_max = math.exp(-1 / problem.time), math.exp(-0.1 / problem.time)
     max_phase = 3 / problem.time if problem.name == "adding" else math.pi
-    return LRU(hidden, smallest=r_min, largest=r_max, angle=max_phase)
+    return LRU(hidden, r_min=r_min, r_max=r_max, max_phase=max_phase)
 
 
 CELLS: dict[str, Callable[[int, Problem], Any]] = {

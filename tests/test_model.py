@@ -9,18 +9,7 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 from jaxrnn import GRU, Bidirectional, Dropout, Elman, Scan, Stack
-from jaxrnn.model import (
-    BagEmbedding,
-    Embedding,
-    SequenceModel,
-    ends,
-    every,
-    init_readout,
-    last,
-    maximum,
-    mean,
-    readout,
-)
+from jaxrnn.model import BagEmbedding, Embedding, SequenceModel, ends, every, init_readout, last, maximum, mean, readout
 
 READS = [last, ends, mean, maximum]
 LENGTHS = np.array([5, 2, 0])
@@ -153,7 +142,7 @@ def test_step_by_step_equals_the_whole_run(embed, read):
     params = model.init(KEY)
     ids = np.arange(30).reshape(5, 2, 3) % 9 if isinstance(embed, BagEmbedding) else np.arange(10).reshape(5, 2) % 9
     whole_state, whole = model.unroll(params, ids, driver=Scan())
-    model = dataclasses.replace(model, read=read)  # streaming, last and every are the same
+    model = dataclasses.replace(model, pooling=read)  # streaming, last and every are the same
     assert whole.shape == (5, 2, 2)
     step = jax.jit(model.step)
     state = model.initial_state(params, (2,))
@@ -211,5 +200,5 @@ def test_pooling_knows_lengths_alone():
     for how in ({"mask": mask}, {"reverse": True}):
         with pytest.raises(ValueError, match=r"lengths alone.*model\.hidden"):
             model(params, ids, **how)
-    by_step = dataclasses.replace(model, read=every)
+    by_step = dataclasses.replace(model, pooling=every)
     assert jnp.array_equal(by_step(params, ids, mask=mask), by_step(params, ids, np.array([3, 5])))

@@ -14,14 +14,14 @@ import pytest
 import jaxrnn
 from examples.intent.__main__ import main
 from jaxrnn.train import Checkpoints
-from jaxrnn.train.progress import Bar
+from jaxrnn.train._progress import Bar
 
 ROOT = pathlib.Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SOURCES = [*(ROOT / "jaxrnn").rglob("*.py"), *(ROOT / "examples").rglob("*.py")]
 INTENT = ROOT / "examples/intent"
 DATA = [ROOT / "jaxrnn/py.typed", *(INTENT / "corpus").iterdir(), *(INTENT / "static").iterdir()]
-NATIVE = [path for kind in ("*.h", "*.cc") for path in (ROOT / "jaxrnn/native").glob(kind)]
+NATIVE = [path for kind in ("*.h", "*.cc") for path in (ROOT / "jaxrnn/_kernels/cpu").glob(kind)]
 NEEDED = {"jax", "jaxlib", "numpy", "optax", "jaxrnn", *sys.stdlib_module_names}  # what `pip install jaxrnn` brings
 
 

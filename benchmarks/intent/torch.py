@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from examples.intent.layers import LOUDER
+from jaxrnn.interop._torch_weights import to_tensor
 from jaxrnn.interop.torch import to_torch
-from jaxrnn.interop.torch_weights import to_tensor
 from jaxrnn.train import Batch
 
 from .task import SEED, Answer, Task

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.interop.arrays import join_gates
+from jaxrnn.interop._arrays import join_gates
 
 from ..workload import Data, Workload
 from .layout import batch_major, dense_only

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 
 import jaxrnn
-from jaxrnn import BPTT, Driver, Fused, Native, Scan
-from jaxrnn.drivers import available
-from jaxrnn.drivers.native import refuses
+from jaxrnn import BPTT, Driver, Fused, Native, Scan, available_drivers
+from jaxrnn._drivers.native import unsupported_reason
 
 from ..workload import Answer, Data, Workload
 from .layout import dense_only
@@ -34,7 +33,7 @@ class Own:
             return None
         if platform != "cpu":
             return "for a CPU"
-        return available()["Native"] or refuses(workload.own_cell(), {jnp.dtype(workload.dtype)})
+        return available_drivers()["Native"] or unsupported_reason(workload.own_cell(), {jnp.dtype(workload.dtype)})
 
     def equation(self, workload: Workload) -> str | None:
         """The workload's."""

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.interop.arrays import join_gates
+from jaxrnn.interop._arrays import join_gates
 
 from ..workload import Answer, Data, Workload
 from .layout import dense_only, recurrent_bias
@@ -44,7 +44,7 @@ class Torch:
         """Move weights and inputs; nothing is compiled."""
         import torch
 
-        from jaxrnn.interop.torch_weights import to_tensor
+        from jaxrnn.interop._torch_weights import to_tensor
 
         params = jax.tree.map(jnp.asarray, data.params)
         dtype = getattr(torch, {None: workload.dtype, "tf32": "float32"}.get(self.precision, self.precision))

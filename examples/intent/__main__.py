@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from jaxrnn.extras import extra
+from jaxrnn.extend import extra
 from jaxrnn.train import CheckpointError
 
 from . import PROGRAM

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrnn
+from jaxrnn.extend import out_dim
 from jaxrnn.model import ModelParams, SequenceModel, readout
 
 from .calibration import Calibration, has_evidence, uncertainty
@@ -74,7 +75,7 @@ class Params(NamedTuple):
 def init(key: jax.Array, model: SequenceModel, tagger: Tagger | None) -> Params:
     """Draw the params. The tagger reads the output of the model's layers at each step."""
     params = model.init(key)
-    features = jaxrnn.out_dim(model.layers, model.embed.features)
+    features = out_dim(model.layers, model.embed.features)
     return Params(params, tagger and tagger.init(jax.random.fold_in(key, 0), features))
 
 
@@ -236,7 +237,7 @@ def padded_batches(sequences: Sequence[np.ndarray]) -> Iterator[tuple[list[int],
 def _forward(model: SequenceModel, tagger: Tagger | None, params: Params, ids: Any, lengths: Any) -> Any:
     """Return logits (B, K) and tag ids (T, B), None without a tagger."""
     _, ys = model.hidden(params.model, ids, lengths)
-    logits = readout(params.model.readout, model.read(ys, lengths))
+    logits = readout(params.model.readout, model.pooling(ys, lengths))
     return zero_unknown(ids, logits), tagger and tagger.decode(params.tagger, ys, lengths)
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxrnn
-from jaxrnn.marks import before
+from jaxrnn.extend import length_mask
 
 MIN_SUM = 1e-30  # avoids log 0
 
@@ -74,7 +74,7 @@ def negative_log_likelihood(params: ChainParams, emissions: jax.Array, tags: jax
     )
     scores = jnp.take_along_axis(emissions, tags[..., None], axis=-1)[..., 0]
     scores = scores.at[1:].add(params.transitions[tags[:-1], tags[1:]])
-    score = params.initial[tags[0]] + jnp.where(before(lengths, len(tags)), scores, 0).sum(axis=0)
+    score = params.initial[tags[0]] + jnp.where(length_mask(lengths, len(tags)), scores, 0).sum(axis=0)
     return jax.nn.logsumexp(state, axis=-1) - score
 
 
@@ -83,7 +83,7 @@ def most_probable_tags(params: ChainParams, emissions: jax.Array, lengths: Any) 
     lengths = jnp.maximum(lengths - 1, 0)
     initial = params.initial + emissions[0]
     state, pointers = jaxrnn.unroll(Viterbi(), params.transitions, emissions[1:], initial, lengths=lengths)
-    valid = before(lengths, len(pointers))
+    valid = length_mask(lengths, len(pointers))
 
     def previous(tag: jax.Array, step: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         pointers, valid = step

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-import jaxrnn
+from jaxrnn.extend import WrappedCell, out_dim, step
 from jaxrnn.model import BagEmbedding, maximum, mean
 
 MEAN_SCALE = 4.0
@@ -29,21 +29,21 @@ class TokenEmbedding(BagEmbedding):
 
 
 @dataclasses.dataclass(frozen=True)
-class ConcatInputs(jaxrnn.Residual):
+class ConcatInputs(WrappedCell):
     """Layers whose outputs are concatenated with their inputs: (T, *batch, D) to (T, *batch, H + D)."""
 
     def out_dim(self, in_dim: int) -> int:
         """Return H + D."""
-        return jaxrnn.out_dim(self.cell, in_dim) + in_dim
+        return out_dim(self.cell, in_dim) + in_dim
 
-    def cross(self, run: Any, params: Any, state: Any, initial: Any, xs: Any, key: Any) -> tuple[Any, jax.Array]:
+    def unroll(self, runner: Any, params: Any, state: Any, reset_state: Any, xs: Any) -> tuple[Any, jax.Array]:
         """Unroll the layers over xs (T, *batch, D)."""
-        state, ys = run(self.cell, params, state, initial, xs, key)
+        state, ys = runner(self.cell, params, state, reset_state, xs)
         return state, jnp.concatenate([ys, xs], axis=-1)
 
-    def step(self, params: Any, state: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+    def step(self, params: Any, state: Any, x: jax.Array, *, key: Any = None) -> tuple[Any, jax.Array]:
         """Apply one step to x (*batch, D)."""
-        state, y = self.cell.step(params, state, x)
+        state, y = step(self.cell, params, state, x, key)
         return state, jnp.concatenate([y, x], axis=-1)
 
 

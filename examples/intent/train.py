@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import jaxrnn
 from jaxrnn import Driver
 from jaxrnn.model import SequenceModel, readout
-from jaxrnn.train import Batch, Fit, LengthGroups, epoch_batches, evaluation, fit, length_groups, over
+from jaxrnn.train import Batch, Fit, LengthGroups, epoch_batches, evaluation, fit, length_groups, shard_batch
 
 from .bundle import round_to_storage
 from .calibration import Calibration
@@ -123,7 +123,7 @@ class Loss:
         assert batch.labels is not None
         model, weight, options = self.model, batch.weights.sum(), {"key": key, "driver": self.driver}
         _, ys = jaxrnn.unroll(model.layers, params.model.layers, xs, lengths=batch.lengths, **options)
-        logits = readout(params.model.readout, model.read(ys, batch.lengths))
+        logits = readout(params.model.readout, model.pooling(ys, batch.lengths))
         labels = batch.labels if self.tagger is None else batch.labels[0, :, 0]
         targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), self.recipe.smoothing)
         loss = (optax.softmax_cross_entropy(logits, targets) * batch.weights).sum() / weight
@@ -174,7 +174,7 @@ class Encoded:
         if mesh is None:
             return batches(self.sequences, self.labels)
         shares = batches(self.sequences, self.labels, share=(jax.process_index(), jax.process_count()))
-        return map(functools.partial(over, mesh=mesh), shares)
+        return map(functools.partial(shard_batch, mesh=mesh), shares)
 
 
 def label_ids(examples: list[Example], labels: tuple[str, ...]) -> np.ndarray:

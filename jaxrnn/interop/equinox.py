@@ -16,13 +16,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..cell import GatedParams, Output, Params, State
-from ..cells import GRU, LSTM, LSTMState
-from ..drivers import Driver
-from ..extras import extra
-from ..unroll import unroll
-from .arrays import exact, join_gates, split_gates
-from .contract import check_equation, check_params, dtype_of
+from .._cells import GRU, LSTM, LSTMState
+from .._core.cell import GatedParams
+from .._core.extras import extra
+from .._core.types import Output, Params, State
+from .._drivers import Driver
+from .._unroll import unroll
+from ._arrays import exact, join_gates, split_gates
+from ._contract import check_equation, check_params, dtype_of
 
 with extra("equinox"):
     import equinox as eqx

@@ -20,16 +20,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..activation import RELU
-from ..cell import GatedParams, Params, State
-from ..cells import LSTM, Elman, LSTMState, ResetBeforeGRU
-from ..compose import Stack
-from ..extras import extra
-from .arrays import exact
-from .contract import Kinds, activation_of, check_params, checked_leaves
-from .haiku_module import HaikuRNN as HaikuRNN
-from .haiku_module import named_leaves
-from .packing import Packing
+from .._cells import LSTM, Elman, LSTMState, ResetBeforeGRU
+from .._core.activation import RELU
+from .._core.cell import GatedParams
+from .._core.extras import extra
+from .._core.types import Params, State
+from .._layers.stack import Stack
+from ._arrays import exact
+from ._contract import Kinds, activation_of, check_params, checked_leaves
+from ._haiku_module import HaikuRNN as HaikuRNN
+from ._haiku_module import named_leaves
+from ._packing import Packing
 
 with extra("haiku"):
     import haiku as hk

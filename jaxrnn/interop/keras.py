@@ -29,15 +29,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..cell import GatedParams, Params, State
-from ..cells import GRU, LSTM, Elman, LSTMState, ResetBeforeGRU
-from ..compose import Bidirectional, Both, Stack
-from ..dropout import Dropout, VariationalDropout
-from .arrays import exact
-from .contract import ACTIVATIONS, Kinds, checked_leaves, dtype_of
-from .keras_options import DROPOUTS, activations_from, activations_to, dropout_from, keras
-from .leaves import arrange, directions, leaves, parts
-from .packing import Packing
+from .._cells import GRU, LSTM, Elman, LSTMState, ResetBeforeGRU
+from .._core.cell import GatedParams
+from .._core.types import Params, State
+from .._layers.bidirectional import Bidirectional, Both
+from .._layers.dropout import Dropout, VariationalDropout
+from .._layers.stack import Stack
+from ._arrays import exact
+from ._contract import ACTIVATIONS, Kinds, checked_leaves, dtype_of
+from ._keras_options import DROPOUTS, activations_from, activations_to, dropout_from, keras
+from ._leaves import arrange, directions, leaves, parts
+from ._packing import Packing
 
 _LAYERS = (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU, keras.layers.RNN)
 _CELLS = (keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell)

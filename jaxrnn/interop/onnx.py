@@ -9,14 +9,14 @@ or a composite as a part of a graph (`to_nodes`), or as a model (`to_onnx`).
 | `LSTM`; with the input `P` | `LSTM(H)`; `PeepholeLSTM(H)` |
 | `LSTM` with an `h` that is not its `g`, or `input_forget` | `OnnxLSTM(H, f, g, h, input_forget)`; `OnnxPeepholeLSTM` |
 | other activations, `clip` | `gate_activation=f`, `activation=g`, as functions of JAX or as `Activation` |
-| `direction="reverse"`; `"bidirectional"` | `Backward(cell)`; `Bidirectional(cell)` |
+| `direction="reverse"`; `"bidirectional"` | `Reversed(cell)`; `Bidirectional(cell)` |
 
 ONNX orders the gates z, r, h and i, o, f, c, and has two biases that are added to each other; here the order is
 r, z, n and i, f, g, o, and b is their sum (but for `GRU`'s Rb_h, our `params.local`). `layout` is ONNX's own matter:
 `unroll` is time-major, (T, B, D).
 
 Everything here follows the specification. onnxruntime 1.32 does not clip c_t before an LSTM's h, takes alpha=0 for a
-ThresholdedRelu without one, returns zeros as the states of a sequence of length 0, and refuses layout 1. The reference
+ThresholdedRelu without one, returns zeros as the states of a sequence of length 0, and rejects layout 1. The reference
 evaluator of onnx 1.23 ignores sequence_lens, clip and input_forget, and all activations of GRU and LSTM.
 
 `load` takes files from strangers: whatever is wrong with one is a ValueError of a sentence or two.
@@ -32,24 +32,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..cell import Params, State
-from ..cells import LSTMState
-from ..compose import Bidirectional, Both
-from ..extras import extra
-from ..unroll import unroll
-from .arrays import exact
-from .backward import Backward as Backward
-from .onnx_activations import Activation as Activation
-from .onnx_cells import OnnxLSTM as OnnxLSTM
-from .onnx_cells import OnnxPeepholeLSTM as OnnxPeepholeLSTM
-from .onnx_file import MAX_BYTES, MAX_NODES, check_opset, read_model, size_of, tensors_of, to_array
-from .onnx_node import GATES, Node, brief, check_finite, named, parse
-from .onnx_weights import cell_of, params_of
-from .onnx_writer import IR_VERSION as IR_VERSION
-from .onnx_writer import OPSET as OPSET
-from .onnx_writer import Part as Part
-from .onnx_writer import to_nodes as to_nodes
-from .onnx_writer import to_onnx as to_onnx
+from .._cells import LSTMState
+from .._core.extras import extra
+from .._core.types import Params, State
+from .._layers.bidirectional import Bidirectional, Both
+from .._layers.reversed import Reversed
+from .._unroll import unroll
+from ._arrays import exact
+from ._onnx_activations import Activation as Activation
+from ._onnx_cells import OnnxLSTM as OnnxLSTM
+from ._onnx_cells import OnnxPeepholeLSTM as OnnxPeepholeLSTM
+from ._onnx_file import MAX_BYTES, MAX_NODES, check_opset, read_model, size_of, tensors_of, to_array
+from ._onnx_node import GATES, Node, brief, check_finite, named, parse
+from ._onnx_weights import cell_of, params_of
+from ._onnx_writer import IR_VERSION as IR_VERSION
+from ._onnx_writer import OPSET as OPSET
+from ._onnx_writer import Part as Part
+from ._onnx_writer import to_nodes as to_nodes
+from ._onnx_writer import to_onnx as to_onnx
 
 with extra("onnx"):
     import onnx
@@ -59,7 +59,7 @@ class Layer(NamedTuple):
     """A node of a graph, converted: `unroll(layer.cell, layer.params, xs, layer.state)`.
 
     Attributes:
-        cell: a cell, `Backward` or `Bidirectional`.
+        cell: a cell, `Reversed` or `Bidirectional`.
         params: its params.
         state: the initial state, if the node's is among the weights. None for zeros, and where it is an input of the
             graph or computed in it: then it is the caller's, as lengths are.
@@ -213,7 +213,7 @@ def _layer(node: Node) -> Layer:
     state = _state(node)
     if node.directions == 2:
         return Layer(Bidirectional(cells[0], None if cells[0] == cells[1] else cells[1]), Both(*params), state)
-    return Layer(Backward(cells[0]) if node.reverse else cells[0], params[0], state)
+    return Layer(Reversed(cells[0]) if node.reverse else cells[0], params[0], state)
 
 
 def _state(node: Node) -> State:

@@ -18,16 +18,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..activation import RELU, TANH
-from ..cell import Params, State
-from ..cells import GRU, LSTM, Elman, LSTMState, ProjectedLSTM
-from ..compose import Bidirectional, Stack
-from ..dropout import Dropout
-from ..extras import extra
-from .arrays import exact
-from .contract import Kinds, activation_of, check_equation, checked_leaves, dtype_of
-from .leaves import arrange, parts
-from .torch_weights import read, to_numpy, to_tensor, write
+from .._cells import GRU, LSTM, Elman, LSTMState, ProjectedLSTM
+from .._core.activation import RELU, TANH
+from .._core.extras import extra
+from .._core.types import Params, State
+from .._layers.bidirectional import Bidirectional
+from .._layers.dropout import Dropout
+from .._layers.stack import Stack
+from ._arrays import exact
+from ._contract import Kinds, activation_of, check_equation, checked_leaves, dtype_of
+from ._leaves import arrange, parts
+from ._torch_weights import read, to_numpy, to_tensor, write
 
 with extra("torch"):
     import torch

@@ -19,6 +19,7 @@ from jaxrnn import (
     Associative,
     Bidirectional,
     Diagonal,
+    DiagonalJacobian,
     Elman,
     GatedCell,
     Heads,
@@ -107,8 +108,8 @@ DRIVERS = {
     "bptt_gates": (BPTT(2, keep_gates=True, hoist=2), (2e-5, 1e-12)),
     "associative": (Associative(), (2e-5, 1e-12)),
     "associative_chunks": (Associative(2), (2e-5, 1e-12)),
-    "newton": (Newton(otherwise="nan"), (2e-5, 1e-11)),
-    "newton_diagonal": (Newton("diagonal", otherwise="nan"), (2e-5, 1e-11)),
+    "newton": (Newton(fallback=None), (2e-5, 1e-11)),
+    "newton_diagonal": (Newton(DiagonalJacobian(), fallback=None), (2e-5, 1e-11)),
 }
 NEEDS_GATED = ("scan_hoist", "bptt", "bptt_chunks", "bptt_gates")
 PAIRS = [
@@ -142,7 +143,7 @@ def draw(cell, seed=0, time=T, batch=(B,)):
     return params, state, xs
 
 
-def marks(seed=0, time=T, batch=(B,)):
+def masks(seed=0, time=T, batch=(B,)):
     """Ragged lengths, 0 and T among them, and some resets."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(0, time + 1, batch)

@@ -10,9 +10,10 @@ from jax.sharding import PartitionSpec as P
 
 import jaxrnn
 from jaxrnn import GRU, LRU, RGLRU, SRU, Associative, MinGRU, Scan
+from jaxrnn._drivers.associative import Chunks
 
 from .. import quick
-from .table import draw, far, marks, run, total
+from .table import draw, far, masks, run, total
 
 CELLS = {"min_gru": MinGRU(6), "lru": LRU(6)}
 LONG = 8 * 37
@@ -21,7 +22,7 @@ LONG = 8 * 37
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("reverse", [False, True])
 def test_chunks_of_any_length_equal_scan(x64, name, reverse):
-    cell, kw = CELLS[name], marks(time=LONG)
+    cell, kw = CELLS[name], masks(time=LONG)
     arguments = draw(cell, time=LONG)
     want = run(cell, *arguments, kw, Scan(), reverse)
     for driver in (Associative(1), Associative(7), Associative(LONG - 1)):
@@ -43,7 +44,7 @@ def test_a_second_order_equals_scan(x64):
 def test_products_that_overflow_within_a_chunk_lose_nothing():
     a = jnp.full((200, 2), 1e4).at[120].set(0.0)
     b = jnp.zeros((200, 2)).at[195, 0].set(1.0)
-    solve = jaxrnn.drivers.associative.Chunks(20)
+    solve = Chunks(20)
     got = solve(a, b, jnp.zeros(2), False)
     assert (got[:195] == 0).all()
     np.testing.assert_allclose(got[195:, 0], 1e4 ** np.arange(5), rtol=1e-6)
@@ -56,7 +57,7 @@ def test_products_that_overflow_within_a_chunk_lose_nothing():
 def test_time_split_over_devices_equals_one_device(name, reverse):
     cell = CELLS[name]
     params, state, xs = draw(cell, time=LONG, batch=(2,))
-    resets = None if reverse else marks(3, LONG, (2,))["resets"] & (jnp.arange(LONG)[:, None] % 5 == 0)
+    resets = None if reverse else masks(3, LONG, (2,))["resets"] & (jnp.arange(LONG)[:, None] % 5 == 0)
     mesh = jax.make_mesh((8,), ("time",), axis_types=(jax.sharding.AxisType.Auto,))
 
     def part(driver, params, state, xs, resets):
@@ -95,10 +96,10 @@ def test_a_unit_for_every_feature(cell):
 
 
 def test_an_lru_is_drawn_from_its_ring():
-    params = LRU(400, smallest=0.5, largest=0.9, angle=1.0).init(jax.random.key(0), 4)
+    params = LRU(400, r_min=0.5, r_max=0.9, max_phase=1.0).init(jax.random.key(0), 4)
     size = np.exp(-np.exp(params.decay))
     assert 0.5 <= size.min() < 0.55 < 0.85 < size.max() <= 0.9
     assert np.exp(params.phase).max() <= 1
     np.testing.assert_allclose(np.exp(params.gain) ** 2, 1 - size**2, rtol=1e-4)
-    with pytest.raises(ValueError, match="smallest < largest"):
-        LRU(4, smallest=0.9, largest=0.5)
+    with pytest.raises(ValueError, match="r_min < r_max"):
+        LRU(4, r_min=0.9, r_max=0.5)

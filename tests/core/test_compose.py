@@ -27,13 +27,13 @@ from jaxrnn import (
 )
 
 from .. import quick
-from .table import B, D, H, T, draw, far, marks, total
+from .table import B, D, H, T, draw, far, masks, total
 
 
 def test_stack_is_one_layer_after_the_other():
     stack = Stack((LSTM(H), GRU(5)))
     params, state, xs = draw(stack)
-    kw = marks()
+    kw = masks()
     s_0, ys = unroll(LSTM(H), params[0], xs, state[0], **kw)
     s_1, ys = unroll(GRU(5), params[1], ys, state[1], **kw)
     assert far(unroll(stack, params, xs, state, **kw), ((s_0, s_1), ys)) < 1e-6
@@ -43,7 +43,7 @@ def test_stack_is_one_layer_after_the_other():
 def test_bidirectional_is_two_runs_side_by_side():
     both = Bidirectional(LSTM(H), GRU(5))
     params, state, xs = draw(both)
-    kw = marks()
+    kw = masks()
     there = unroll(LSTM(H), params.forward, xs, state.forward, **kw)
     back = unroll(GRU(5), params.backward, xs, state.backward, reverse=True, **kw)
     final, ys = unroll(both, params, xs, state, **kw)
@@ -65,7 +65,7 @@ def test_residual_adds_the_input():
     cell = Residual(GRU(D))
     params, state, xs = draw(cell)
     assert far(unroll(cell, params, xs, state)[1], xs + unroll(GRU(D), params, xs, state)[1]) < 1e-6
-    with pytest.raises(ValueError, match="takes 4 features and puts out 5"):
+    with pytest.raises(ValueError, match="maps 4 features to 5"):
         Residual(GRU(5)).init(jax.random.key(0), D)
 
 

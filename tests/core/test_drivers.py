@@ -11,9 +11,9 @@ import jaxrnn
 from jaxrnn import BPTT, Scan
 
 from .. import quick
-from .table import CELLS, COMPOSITES, DRIVERS, EVERY, GATED, PAIRS, draw, far, marks, run, total, unroll
+from .table import CELLS, COMPOSITES, DRIVERS, EVERY, GATED, PAIRS, draw, far, masks, run, total, unroll
 
-MARKS = {"plain": ({}, False), "marked": (marks(), False), "marked_reverse": (marks(1), True)}
+MARKS = {"plain": ({}, False), "marked": (masks(), False), "marked_reverse": (masks(1), True)}
 
 
 @functools.cache
@@ -42,7 +42,7 @@ def test_equals_scan_in_value_and_gradient(x64, name, driver, how):
 def test_the_python_loop_equals_scan(x64, name, reverse):
     cell = EVERY[name]
     params, state, xs = draw(cell)
-    go = functools.partial(unroll, cell, params, xs, state, reverse=reverse, **marks())
+    go = functools.partial(unroll, cell, params, xs, state, reverse=reverse, **masks())
     assert far(go(driver=jaxrnn.Loop()), go(driver=Scan())) <= 1e-12
 
 
@@ -59,7 +59,7 @@ def on_a_line(cell, driver):
     leaves, form = jax.tree.flatten(draw(cell))
     parts = [(a.real, a.imag) if jnp.iscomplexobj(a) else (a,) for a in map(np.asarray, leaves)]
     point = np.concatenate([part.ravel() for pair in parts for part in pair])
-    kw = marks()
+    kw = masks()
 
     def f(vector):
         rest, made = vector, []
@@ -122,7 +122,7 @@ def test_hessian_goes_through_bptt(x64):
 def test_forward_mode_is_for_scan():
     cell = CELLS["lstm"]
     params, state, xs = draw(cell)
-    kw = marks()
+    kw = masks()
     push = lambda driver: jax.jvp(lambda x: jaxrnn.unroll(cell, params, x, state, driver=driver, **kw)[1], (xs,), (xs,))
     assert far(push(Scan()), push(jaxrnn.Loop())) < 1e-5
 

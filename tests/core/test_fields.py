@@ -47,7 +47,7 @@ from jaxrnn import (
     WeightDrop,
     Zoneout,
 )
-from jaxrnn.activation import _ALIASES, _FUNCTIONS
+from jaxrnn._core.activation import _ALIASES, _FUNCTIONS
 from jaxrnn.model import BagEmbedding, Embedding, SequenceModel, every, init_readout
 
 from .table import CELLS, DRIVERS, EVERY, B, H, Mine, draw, initial, unroll
@@ -114,7 +114,7 @@ BAD = {
     "projection": (lambda: ProjectedLSTM(4, projection=0), "projection must be"),
     "projection, torch's order": (lambda: ProjectedLSTM(3, 8), r"hidden=3.*projection=8.*init\(key, in_dim\)"),
     "states": (lambda: LRU(4, states=2.5), "LRU.states must be"),
-    "ring": (lambda: LRU(4, smallest="a"), "LRU.smallest must be one finite number"),
+    "ring": (lambda: LRU(4, r_min="a"), "LRU.r_min must be one finite number"),
     "forget bias": (lambda: LSTM(4, forget_bias=np.ones(4)), r"forget_bias must be one finite.*float64\[4\]"),
     "forget bias NaN": (lambda: LSTM(4, forget_bias=float("nan")), "forget_bias must be one finite number; got nan"),
     "forget bias beyond floats": (lambda: LSTM(4, forget_bias=10**400), "must be one finite number"),
@@ -134,7 +134,7 @@ BAD = {
     "residual": (lambda: Residual(GRU), "Residual.cell must be a cell"),
     "learned": (lambda: LearnedState(3), "LearnedState.cell must be a cell"),
     "states of none": (lambda: States(LSTM), "States.cell must be a cell"),
-    "zoneout of a class": (lambda: Zoneout(LSTM), "Zoneout needs a GatedCell; got the class LSTM"),
+    "zoneout of a class": (lambda: Zoneout(LSTM), "Zoneout.cell must be a cell.*not LSTM"),
     "zoneout of a plain cell": (lambda: Zoneout(ProjectedLSTM(4, 2)), "Zoneout needs a GatedCell"),
     "rate 1": (lambda: Dropout(1.0), "Dropout.rate is a probability, 0 <= rate < 1; got 1.0"),
     "rate below 0": (lambda: Zoneout(LSTM(3), -0.1), "Zoneout.rate.*0 <= rate < 1"),
@@ -164,7 +164,7 @@ BAD = {
     "no features": (lambda: SRU(4).init(key, 0), r"in_dim=0. Project the inputs to 4 features\.$"),
     "no features, gated": (lambda: RGLRU(4).init(key, 0), r"in_dim=0. Project the inputs to 4 features\.$"),
     "other features": (lambda: RGLRU(4).init(key, 3), r"Use RGLRU\(3\), or project the inputs to 4"),
-    "residual of no features": (lambda: Residual(GRU(3)).init(key, 0), r"Give it inputs of 3 features\.$"),
+    "residual of no features": (lambda: Residual(GRU(3)).init(key, 0), r"Pass inputs of 3 features\.$"),
     "a number as the key": (lambda: LSTM(3).init(jnp.array(1.0), 2), r"one key first.*JAX array float32\[\]"),
     "numbers as the key": (lambda: LRU(3).init(np.zeros(3), 2), r"one key first.*float64\[3\]"),
     "several keys": (lambda: Stack((GRU(3),)).init(jax.random.split(key), 2), r"one key first.*\[2\] as the key"),

@@ -13,10 +13,10 @@ import pytest
 
 import jaxrnn
 from jaxrnn import GRU, LSTM, Bidirectional, Elman, Fused, GatedCell, Heads, PeepholeLSTM, Scan, Stack, Zoneout
-from jaxrnn.fused.hopper import Hopper
-from jaxrnn.fused.tiling import Tiling
+from jaxrnn._kernels.pallas.hopper import Hopper
+from jaxrnn._kernels.pallas.tiling import Tiling
 
-from .table import draw, far, marks, run, total
+from .table import draw, far, masks, run, total
 
 GPU = jax.default_backend() == "gpu"
 FUSED = Fused(interpret=not GPU)
@@ -77,7 +77,7 @@ CELLS = {
     "own": Damped(6),
     "lstm_heads": LSTM(6, recurrence=Heads(3)),
 }
-MARKS = {"plain": ({}, False), "marked": (marks(), False), "marked_reverse": (marks(1), True)}
+MARKS = {"plain": ({}, False), "marked": (masks(), False), "marked_reverse": (masks(1), True)}
 
 
 def close(got, want):
@@ -102,7 +102,7 @@ def test_equals_scan_in_value_and_gradient(name, how):
 def test_odd_sizes(time, batch, hidden):
     cell = GRU(hidden)
     operands = draw(cell, time=time, batch=batch)
-    kw = marks(time=time, batch=batch) if batch == (3,) else {}
+    kw = masks(time=time, batch=batch) if batch == (3,) else {}
     got, want = (run(cell, *operands, kw, driver) for driver in (FUSED, Scan()))
     assert close(got, want)
 
@@ -110,7 +110,7 @@ def test_odd_sizes(time, batch, hidden):
 @pytest.mark.gpu
 def test_composites():
     cell = Stack((Bidirectional(GRU(6), LSTM(5)), Zoneout(LSTM(4), 0.3)))
-    got, want = (run(cell, *draw(cell), marks() | {"key": jax.random.key(1)}, d) for d in (FUSED, Scan()))
+    got, want = (run(cell, *draw(cell), masks() | {"key": jax.random.key(1)}, d) for d in (FUSED, Scan()))
     assert close(got, want)
 
 
@@ -143,7 +143,7 @@ def test_bfloat16_is_summed_in_float32():
 def test_second_order_goes_through_bptt():
     cell = GRU(3)
     params, state, xs = draw(cell, time=3)
-    f = lambda b, driver: total(*jaxrnn.unroll(cell, params._replace(b=b), xs, state, driver=driver, **marks(time=3)))
+    f = lambda b, driver: total(*jaxrnn.unroll(cell, params._replace(b=b), xs, state, driver=driver, **masks(time=3)))
     of = lambda driver: jax.jit(jax.jacrev(jax.grad(functools.partial(f, driver=driver))))(params.b)
     assert far(of(FUSED), of(Scan())) <= 1e-4
 
@@ -194,8 +194,8 @@ def test_weights_that_do_not_fit_are_refused(cell, dtype, batch, back):
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_lowers_for(platform, name, monkeypatch):
     """As far as it goes without the device: to the code that is compiled there."""
-    from jaxrnn.drivers import fused
-    from jaxrnn.fused.blocks import Blocks
+    from jaxrnn._drivers import fused
+    from jaxrnn._kernels.pallas.blocks import Blocks
 
     made = (lambda how, *a: Hopper(*a)) if platform == "cuda" else (lambda how, *a: Blocks(*a, False))
     monkeypatch.setattr(fused, "_kernel", made)
@@ -203,7 +203,7 @@ def test_lowers_for(platform, name, monkeypatch):
     more = {"relu": Elman(hidden, activation="relu"), "softplus": Elman(hidden, activation="softplus")}
     cell = dataclasses.replace((CELLS | more)[name], hidden=hidden)
     params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), cell.init(jax.random.key(0), 4))
-    loss = lambda params, xs: jaxrnn.unroll(cell, params, xs, driver=Fused(), **marks())[1].astype(jnp.float32).sum()
+    loss = lambda params, xs: jaxrnn.unroll(cell, params, xs, driver=Fused(), **masks())[1].astype(jnp.float32).sum()
     xs = jnp.zeros((5, 3, 4), jnp.bfloat16)
     text = jax.jit(jax.grad(loss)).trace(params, xs).lower(lowering_platforms=(platform,)).as_text()
     assert text.count("mosaic_gpu" if platform == "cuda" else "tpu_custom_call") >= 2

@@ -9,11 +9,11 @@ import jax
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_disable_most_optimizations", True)
 from jaxrnn import BPTT, Scan
-from tests.core.table import CELLS, draw, far, marks, run
+from tests.core.table import CELLS, draw, far, masks, run
 assert jax.device_count() == 1
 for name in ("lstm", "gru_heads", "mine"):
     for driver in (BPTT(2), BPTT(2, keep_gates=True, hoist=2)):
-        arguments = CELLS[name], *draw(CELLS[name], batch=(3, 2)), marks(batch=(3, 2))
+        arguments = CELLS[name], *draw(CELLS[name], batch=(3, 2)), masks(batch=(3, 2))
         assert far(run(*arguments, driver), run(*arguments, Scan())) < 1e-10, (name, driver)
 print("the same")
 """

@@ -5,9 +5,23 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import BPTT, GRU, LSTM, Diagonal, Heads, Loop, Newton, RecurrentDropout, Remat, Scan, WeightDrop
+from jaxrnn import (
+    BPTT,
+    GRU,
+    LSTM,
+    Diagonal,
+    DiagonalJacobian,
+    Heads,
+    Loop,
+    Newton,
+    RecurrentDropout,
+    Remat,
+    Scan,
+    WeightDrop,
+)
+from jaxrnn._core.randomness import sequence_and_step_keys
 
-from .table import B, H, draw, far, marks, run, unroll
+from .table import B, H, draw, far, masks, run, unroll
 
 KEY, RATE = jax.random.key(7), 0.4
 sigmoid = lambda z: 1 / (1 + np.exp(-z))
@@ -26,7 +40,7 @@ def lstm(params, xs, state, mask):
 
 
 def mask(shape):
-    return np.asarray(jax.random.bernoulli(KEY, 1 - RATE, shape)) / (1 - RATE)
+    return np.asarray(jax.random.bernoulli(sequence_and_step_keys(KEY)[0], 1 - RATE, shape)) / (1 - RATE)
 
 
 def test_recurrent_dropout_masks_what_the_recurrent_weights_see():
@@ -51,7 +65,10 @@ def test_weight_drop_drops_recurrent_weights():
 
 CASES = [
     (RecurrentDropout(GRU(H, recurrence=Heads(2)), RATE), [BPTT(2), Scan(hoist=2), Newton()]),
-    (RecurrentDropout(LSTM(H, recurrence=Diagonal()), RATE), [BPTT(2, keep_gates=True), Loop(), Newton("diagonal")]),
+    (
+        RecurrentDropout(LSTM(H, recurrence=Diagonal()), RATE),
+        [BPTT(2, keep_gates=True), Loop(), Newton(DiagonalJacobian())],
+    ),
     (WeightDrop(GRU(H), RATE), [BPTT(2), Scan(remat=Remat())]),
 ]
 
@@ -59,7 +76,7 @@ CASES = [
 @pytest.mark.parametrize(("cell", "drivers"), CASES, ids=str)
 def test_every_driver_gives_the_same(cell, drivers):
     params, state, xs = draw(cell)
-    kw = marks() | {"key": KEY}
+    kw = masks() | {"key": KEY}
     want = run(cell, params, state, xs, kw, Scan())
     for driver in drivers:
         assert far(run(cell, params, state, xs, kw, driver), want) < 5e-5

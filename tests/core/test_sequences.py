@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import BPTT, GRU, LSTM, Associative, Elman, Loop, Newton, Remat, Scan
+from jaxrnn import BPTT, GRU, LSTM, Associative, DiagonalJacobian, Elman, Loop, Newton, Remat, Scan
 
 from .. import quick
 from .table import (
@@ -21,7 +21,7 @@ from .table import (
     draw,
     far,
     initial_state,
-    marks,
+    masks,
     run_optimised,
     same_bits,
     unroll,
@@ -48,7 +48,7 @@ def fill_padding(xs, lengths, value):
 def test_nothing_in_the_padding_changes_a_bit(name, driver, reverse):
     cell, driver = (CELLS | COMPOSITES)[name], DRIVERS[driver][0]
     params, state, xs = draw(cell)
-    kw = marks()
+    kw = masks()
     padding = ~(np.arange(T)[:, None] < np.asarray(kw["lengths"]))
     clean = run_optimised(cell, params, state, fill_padding(xs, kw["lengths"], 0.0), kw, driver, reverse)
     for poison in POISONS:
@@ -80,7 +80,7 @@ def test_state_at_length_n_is_the_run_on_n_steps(name, driver, reverse):
 
 @pytest.mark.parametrize(("name", "driver"), [row for row in ROWS if row[0] not in ("bidirectional", "deep")])
 def test_resets_cut_a_sequence_in_two(name, driver):
-    """A reset at k is a fresh start there, from the cell's own (nonzero, learned) initial state; backward too."""
+    """A reset at k is a reset start there, from the cell's own (nonzero, learned) initial state; backward too."""
     cell, (driver, (tolerance, _)) = (CELLS | COMPOSITES)[name], DRIVERS[driver]
     params, state, xs = draw(cell)
     k = 2
@@ -101,7 +101,7 @@ def test_200_splits_and_single_steps_equal_the_whole_bit_for_bit(cell):
     time = 12
     params, state, xs = draw(cell, time=time)
     rng = np.random.default_rng(0)
-    kw = marks(time=time)
+    kw = masks(time=time)
     go = functools.partial(jaxrnn.unroll, cell, params, driver=Scan())
     whole = go(xs, state, **kw)
     for k in rng.integers(0, time + 1, 67):
@@ -181,13 +181,13 @@ def test_arrays_of_the_host_are_taken_as_they_are_meant():
 def test_resets_may_be_numbers(kind):
     cell = CELLS["gru"]
     params, state, xs = draw(cell)
-    resets = np.asarray(marks()["resets"])
+    resets = np.asarray(masks()["resets"])
     want = jaxrnn.unroll(cell, params, xs, state, resets=resets)
     assert far(jaxrnn.unroll(cell, params, xs, state, resets=resets.astype(kind)), want) == 0
     assert far(jaxrnn.unroll(cell, params, xs, state, resets=jnp.asarray(resets, jnp.float32)), want) == 0
 
 
-@pytest.mark.parametrize("driver", [Newton(), Newton("diagonal"), Scan(remat=Remat()), BPTT(2)])
+@pytest.mark.parametrize("driver", [Newton(), Newton(DiagonalJacobian()), Scan(remat=Remat()), BPTT(2)])
 @pytest.mark.parametrize(("time", "rows"), [(0, 2), (3, 0)])
 def test_no_steps_and_no_rows(driver, time, rows):
     cell = GRU(2)
@@ -214,7 +214,7 @@ STRICT = [
 def test_cells_broadcast_in_whatever_mode_the_caller_is(name, driver):
     cell = CELLS[name]
     params, state, xs = draw(cell)
-    loss = lambda params: jaxrnn.unroll(cell, params, xs, state, driver=driver, **marks())[1].sum()
+    loss = lambda params: jaxrnn.unroll(cell, params, xs, state, driver=driver, **masks())[1].sum()
     want = quick.jit(jax.grad(loss))(params)
     with jax.numpy_rank_promotion("raise"):
         assert far(quick.jit(jax.grad(loss))(params), want) == 0

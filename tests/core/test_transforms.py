@@ -15,7 +15,7 @@ import jaxrnn
 from jaxrnn import BPTT, GRU, LSTM, Associative, Loop, MinGRU, Native, Newton, Remat, Scan, Stack
 
 from .. import quick
-from .table import CELLS, COMPOSITES, EVERY, D, H, T, draw, far, marks, run, total, unroll
+from .table import CELLS, COMPOSITES, EVERY, D, H, T, draw, far, masks, run, total, unroll
 
 SOME = [Scan(), Scan(hoist=2, remat=Remat(2)), BPTT(2)]
 
@@ -24,7 +24,7 @@ SOME = [Scan(), Scan(hoist=2, remat=Remat(2)), BPTT(2)]
 def test_vmap_gives_the_batched_result_in_value_and_gradient(driver):
     cell = CELLS["gru"]
     params, state, xs = draw(cell)
-    kw = marks()
+    kw = masks()
     (_, batched), grads = run(cell, params, state, xs, kw, driver)
 
     def rowwise(params):
@@ -70,7 +70,7 @@ def test_export_for_two_platforms(name, driver, shape):
     """Params are arguments, states come back, shapes may be symbolic; the gradient of a static one too."""
     cell = EVERY[name]
     params, state, xs = draw(cell, time=9)
-    kw = marks(time=9)
+    kw = masks(time=9)
     f = jax.jit(lambda p, s, x, n: jaxrnn.unroll(cell, p, x, s, lengths=n, driver=driver))
     dims = export.symbolic_shape(shape)
     sized = lambda tree: jax.tree.map(lambda a: jax.ShapeDtypeStruct((dims[1], *a.shape[1:]), a.dtype), tree)
@@ -98,7 +98,7 @@ def compilations():
 def test_a_second_call_compiles_nothing(name, compilations):
     make = {"lstm": lambda: LSTM(H), "deep": lambda: dataclasses.replace(COMPOSITES["deep"])}[name]
     params, state, xs = draw(make())
-    kw = marks()
+    kw = masks()
     jitted = jax.jit(jaxrnn.unroll, static_argnums=0)
     compilations.clear()
     for call in (jaxrnn.unroll, jitted):
@@ -191,14 +191,14 @@ def mesh_of_8(kind):
 
 
 STACK, AFFINE = COMPOSITES["stack"], Stack((MinGRU(H), MinGRU(H)))
-SHARDED = [(STACK, Scan()), (STACK, BPTT(2)), (CELLS["gru"], Newton(otherwise="nan")), (AFFINE, Associative(2))]
+SHARDED = [(STACK, Scan()), (STACK, BPTT(2)), (CELLS["gru"], Newton(fallback=None)), (AFFINE, Associative(2))]
 
 
 @pytest.mark.parametrize(("cell", "driver"), SHARDED, ids=["scan", "bptt", "newton", "associative"])
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 def test_a_sharded_batch_gives_the_same_numbers(kind, cell, driver):
     params, _, xs = draw(cell, batch=(16,))
-    kw = marks(batch=(16,))
+    kw = masks(batch=(16,))
     f = quick.jit(jax.value_and_grad(lambda p, x, kw: total(*jaxrnn.unroll(cell, p, x, driver=driver, **kw)), (0, 1)))
     want = f(params, xs, kw)
     with jax.set_mesh(mesh_of_8(kind)):
@@ -223,7 +223,7 @@ def test_dropout_on_an_explicit_mesh():
 @pytest.mark.parametrize(("cell", "driver"), SHARDED, ids=["scan", "bptt", "newton", "associative"])
 def test_shard_map_sums_the_gradient_over_devices(cell, driver):
     params, _, xs = draw(cell, batch=(16,))
-    kw = marks(batch=(16,))
+    kw = masks(batch=(16,))
     f = lambda p, x, kw: total(*jaxrnn.unroll(cell, p, x, driver=driver, **kw))
     want = quick.jit(jax.value_and_grad(f))(params, xs, kw)
     rows = PartitionSpec(None, "data")

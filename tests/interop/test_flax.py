@@ -7,6 +7,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import GRU, LSTM, Bidirectional, Elman, Stack, unroll
+from jaxrnn._layers.bidirectional import Both
 
 from .parity import BATCH, HIDDEN, IN, LENGTHS, TIME, agree, close, equal, inputs, noise, params_of, state_of, valid
 
@@ -101,12 +102,12 @@ def test_nnx_stack_with_both_directions():
         for layer, carry in zip(layers, carries, strict=True):
             carry, ys = layer(ys, initial_carry=carry, seq_lengths=LENGTHS, return_carry=True)
             states.append(carry)
-        states = state_of(states[0]), jaxrnn.compose.Both(*map(state_of, states[1]))
+        states = state_of(states[0]), Both(*map(state_of, states[1]))
         return states, jnp.where(valid(), jnp.swapaxes(ys, 0, 1), 0.0)
 
     def ours(params, xs, carries):
         cells, weights = zip(*map(from_nnx, merge(params)), strict=True)
-        states = state_of(carries[0]), jaxrnn.compose.Both(*map(state_of, carries[1]))
+        states = state_of(carries[0]), Both(*map(state_of, carries[1]))
         return unroll(Stack(cells), weights, xs, states, lengths=LENGTHS)
 
     agree(ours, theirs, params, inputs(), carries)
@@ -225,7 +226,7 @@ REFUSED = {
         "one dtype",
     ),
     "cast": (lambda: from_linen(nn.LSTMCell(HIDDEN, dtype=jnp.float32), half(lstm_variables())), "computes in float32"),
-    "own_both": (lambda: to_nnx(OwnBoth(LSTM(HIDDEN)), jaxrnn.compose.Both(PARAMS, PARAMS)), "OwnBoth"),
+    "own_both": (lambda: to_nnx(OwnBoth(LSTM(HIDDEN)), Both(PARAMS, PARAMS)), "OwnBoth"),
     "own_adapter": (lambda: from_nnx(OwnRNN(LSTM(HIDDEN), IN, rngs=rngs())), "OwnRNN"),
     "transposed": (lambda: to_linen(LSTM(HIDDEN), PARAMS._replace(b=PARAMS.b[:, :2])), "the shapes"),
     "local": (lambda: to_linen(GRU(HIDDEN), params_of(GRU(HIDDEN))._replace(local=jnp.zeros(()))), "the shapes"),

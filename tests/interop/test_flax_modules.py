@@ -47,8 +47,8 @@ def test_linen_module_is_unroll():
     assert cell is STACK
     needed = unroll(STACK, params, inputs(), states(), **MARKS)
     close(module.apply(variables, inputs(), states(), **MARKS), needed)
-    marks = MARKS | {"resets": RESETS.T}
-    state, ys = LinenRNN(STACK, time_major=False).apply(variables, jnp.swapaxes(inputs(), 0, 1), states(), **marks)
+    masks = MARKS | {"resets": RESETS.T}
+    state, ys = LinenRNN(STACK, time_major=False).apply(variables, jnp.swapaxes(inputs(), 0, 1), states(), **masks)
     close((state, jnp.swapaxes(ys, 0, 1)), needed)
 
 

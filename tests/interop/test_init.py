@@ -104,7 +104,7 @@ def test_haiku_features_are_none_or_a_size(features):
         HaikuInit(features)
 
 
-class Ones:
+class RowInputs:
     """An initializer of a user, without a `projection`."""
 
     def input(self, key, shape):
@@ -115,7 +115,7 @@ class Ones:
 
 @pytest.mark.parametrize(
     ("initializer", "bound"),
-    [(TorchUniform(), 1 / 8), (HaikuInit(features=3), 2 / 8), (Ones(), 1.0)],
+    [(TorchUniform(), 1 / 8), (HaikuInit(features=3), 2 / 8), (RowInputs(), 1.0)],
     ids=["torch", "haiku", "own"],
 )
 def test_the_projection_is_drawn_for_hidden_inputs(initializer, bound):

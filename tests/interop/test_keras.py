@@ -18,8 +18,8 @@ pytest.importorskip("keras", reason="keras is an optional peer: pip install jaxr
 import keras
 from keras import layers
 
+from jaxrnn.interop._keras_options import NAMED
 from jaxrnn.interop.keras import from_keras, keras_weights, state_from_keras, state_to_keras, to_keras
-from jaxrnn.interop.keras_options import NAMED
 
 ZEROS = {"kernel_initializer": "zeros", "recurrent_initializer": "zeros"}  # quick: no test wants what is drawn
 BOTH = Bidirectional(
@@ -117,9 +117,9 @@ def test_what_an_installed_keras_lacks_is_no_matter_of_the_extra(monkeypatch, tm
     (tmp_path / "keras.py").write_text(f"raise ModuleNotFoundError(\"No module named '{lacks}'\", name='{lacks}')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "keras")
-    monkeypatch.delitem(sys.modules, "jaxrnn.interop.keras_options")
+    monkeypatch.delitem(sys.modules, "jaxrnn.interop._keras_options")
     with pytest.raises(ModuleNotFoundError, match=message) as raised:
-        importlib.import_module("jaxrnn.interop.keras_options")
+        importlib.import_module("jaxrnn.interop._keras_options")
     assert "pip install" not in str(raised.value)
 
 

@@ -8,7 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn import BPTT, GRU, LSTM, Bidirectional, Elman, GatedCell, PeepholeLSTM, ResetBeforeGRU, Scan, unroll
+from jaxrnn import (
+    BPTT,
+    GRU,
+    LSTM,
+    Bidirectional,
+    Elman,
+    GatedCell,
+    PeepholeLSTM,
+    ResetBeforeGRU,
+    Reversed,
+    Scan,
+    unroll,
+)
 
 onnx = pytest.importorskip("onnx", reason="onnx is an extra")
 interop = pytest.importorskip("jaxrnn.interop.onnx", reason="it needs onnx")
@@ -187,7 +199,7 @@ def test_the_cell_is_what_one_would_write_by_hand():
     assert convert("GRU") == ResetBeforeGRU(H)
     assert convert("GRU", linear_before_reset=1) == GRU(H)
     assert convert("LSTM") == PeepholeLSTM(H)
-    assert convert("LSTM", without=["P"], direction="reverse") == interop.Backward(LSTM(H))
+    assert convert("LSTM", without=["P"], direction="reverse") == Reversed(LSTM(H))
     assert convert("LSTM", without=["P"], directions=2, direction="bidirectional") == Bidirectional(LSTM(H))
 
 

@@ -20,6 +20,7 @@ from jaxrnn import (
     PeepholeLSTM,
     ResetBeforeGRU,
     Residual,
+    Reversed,
     Scan,
     Stack,
     VariationalDropout,
@@ -50,7 +51,7 @@ LEAVES = {
     "onnx-peephole": interop.OnnxPeepholeLSTM(4, interop.Activation("Sigmoid"), SCALED, SOFTSIGN),
     "onnx-gru": GRU(4, gate_activation=HARD, activation=CLIPPED),
     "onnx-reset-before": ResetBeforeGRU(4, gate_activation=HARD, activation=CLIPPED),
-    "reverse": interop.Backward(LSTM(4)),
+    "reverse": Reversed(LSTM(4)),
     "bidirectional": Bidirectional(GRU(4)),
     "bidirectional-activations": Bidirectional(
         Elman(4, activation=CLIPPED), Elman(4, activation=dataclasses.replace(CLIPPED, alpha=0.25))
@@ -61,10 +62,10 @@ WHOLES = {
     "heads": GRU(4, recurrence=Heads(2)),
     "stack": Stack((Dropout(0.5), LSTM(4), Dropout(0.5), Bidirectional(GRU(3)), VariationalDropout(0.5))),
     "two kinds": Bidirectional(LSTM(4), ResetBeforeGRU(3)),
-    "turned twice": interop.Backward(Bidirectional(Stack((GRU(4), interop.Backward(Elman(4)))))),
+    "turned twice": Reversed(Bidirectional(Stack((GRU(4), Reversed(Elman(4)))))),
     "residual": Residual(Residual(GRU(4))),
     "learned": Stack((LearnedState(LSTM(4)), LearnedState(Bidirectional(GRU(4))))),
-    "learned stack": LearnedState(Stack((interop.Backward(PeepholeLSTM(4)), Elman(4)))),
+    "learned stack": LearnedState(Stack((Reversed(PeepholeLSTM(4)), Elman(4)))),
     "dropout alone beside": Bidirectional(GRU(4), Stack((Dropout(0.5),))),
 }
 

@@ -16,13 +16,25 @@ from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxrnn
-from jaxrnn import BPTT, GRU, LSTM, Diagonal, Elman, MinGRU, Native, PeepholeLSTM, ProjectedLSTM, Scan, select
-from jaxrnn.drivers import available
-from jaxrnn.native import library
+from jaxrnn import (
+    BPTT,
+    GRU,
+    LSTM,
+    Diagonal,
+    Elman,
+    MinGRU,
+    Native,
+    PeepholeLSTM,
+    ProjectedLSTM,
+    Scan,
+    available_drivers,
+    select,
+)
+from jaxrnn._kernels.cpu import library
 from tests import quick
-from tests.core.table import far, marks, run, run_optimised, same_bits, total, value_and_gradients
+from tests.core.table import far, masks, run, run_optimised, same_bits, total, value_and_gradients
 
-pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=str(library.why_not()))
+pytestmark = pytest.mark.skipif(library.unavailable_reason() is not None, reason=str(library.unavailable_reason()))
 
 CELLS = {
     "elman": Elman,
@@ -71,7 +83,7 @@ def test_equals_scan_in_float64(name, size, how):
     (time, batch, inputs, hidden), (marked, reverse) = size, MARKS[how]
     cell = CELLS[name](hidden)
     arguments = draw(cell, time, batch, inputs)
-    kw = marks(time=time, batch=(batch,)) if marked else {}
+    kw = masks(time=time, batch=(batch,)) if marked else {}
     (_, out), gradients = run(cell, *arguments, kw, Native(), reverse)
     (_, want), want_gradients = exact(cell, arguments, kw, reverse)
     assert error(out, want) < 2e-6
@@ -110,7 +122,7 @@ def test_every_instruction_set(isa):
     try:
         for name in CELLS:
             cell = CELLS[name](21)
-            arguments, kw = draw(cell, 4, 9, 5), marks(time=4, batch=(9,))
+            arguments, kw = draw(cell, 4, 9, 5), masks(time=4, batch=(9,))
             (_, out), gradients = run(cell, *arguments, kw, Native())
             (_, want), want_gradients = exact(cell, arguments, kw)
             assert error((out, gradients), (want, want_gradients)) < 1e-5, name
@@ -122,7 +134,7 @@ def test_every_instruction_set(isa):
 def test_splits_of_time_equal_the_whole_bit_for_bit():
     cell, time = LSTM(20), 12
     params, state, xs = draw(cell, time, 5, 7)
-    kw = marks(time=time, batch=(5,))
+    kw = masks(time=time, batch=(5,))
     whole = jaxrnn.unroll(cell, params, xs, state, driver=Native(), **kw)
     for cut in range(time + 1):
         parts, s = [], state
@@ -221,7 +233,7 @@ def test_second_order_checkpoint_and_forward_mode(make):
 def test_a_sharded_batch_stays_sharded(kind, make):
     cell = make(6)
     params, _, xs = draw(cell, 3, 16, 4)
-    kw = marks(time=3, batch=(16,))
+    kw = masks(time=3, batch=(16,))
     f = jax.jit(jax.value_and_grad(lambda p, x, kw: total(*jaxrnn.unroll(cell, p, x, driver=Native(), **kw)), (0, 1)))
     want = f(params, xs, kw)
     with jax.set_mesh(jax.make_mesh((8,), ("data",), axis_types=(kind,))):
@@ -347,7 +359,7 @@ def test_select_takes_it_where_it_can():
 
 def test_without_the_library(monkeypatch):
     monkeypatch.setattr(library, "load", lambda: "jaxrnn's native library is not there: for a test.")
-    assert "for a test" in available()["Native"]
+    assert "for a test" in available_drivers()["Native"]
     assert select(LSTM(8), (100, 32, 4), jnp.float32, "cpu") == BPTT(32, keep_gates=True)
     with pytest.raises(RuntimeError, match=r"for a test.*C\+\+ compiler"):
         jaxrnn.unroll(LSTM(5), LSTM(5).init(jax.random.key(0), 4), jnp.ones((3, 2, 4)), driver=Native())
@@ -358,7 +370,11 @@ def test_without_the_library(monkeypatch):
 def test_the_kernels_under_a_sanitizer(sanitizer, tmp_path):
     """The kernels and how their work is cut, without XLA, called from several threads: no report, the same bits."""
     flags = {"avx512": ["-mavx512f", "-mavx512dq", "-mfma"], "avx2": ["-mavx2", "-mfma"], "baseline": []}
-    native, isa, program = pathlib.Path(jaxrnn.__file__).parent / "native", library.isa(), str(tmp_path / "harness")
+    native, isa, program = (
+        pathlib.Path(jaxrnn.__file__).parent / "_kernels" / "cpu",
+        library.isa(),
+        str(tmp_path / "harness"),
+    )
     build = ["g++", "-std=c++17", "-Og", "-g1", "-Wno-psabi", f"-fsanitize={sanitizer}", f"-I{native}", "-pthread"]
     lacks = [f"-DLACKS_{letter}={other}" for letter, other in zip("AB", flags.keys() - {isa}, strict=True)]
     kernel = str(tmp_path / "kernel.o")

@@ -11,9 +11,9 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 import jaxrnn
 from jaxrnn import GRU, LSTM, Elman, Fused, Heads, Scan
-from jaxrnn.drivers import fused
-from jaxrnn.fused import tiling
-from jaxrnn.fused.hopper import Hopper
+from jaxrnn._drivers import fused
+from jaxrnn._kernels.pallas import tiling
+from jaxrnn._kernels.pallas.hopper import Hopper
 
 from ..core import test_fused
 from ..core.table import draw, run

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrnn import Elman, Scan
 from jaxrnn.model import Embedding, SequenceModel
-from jaxrnn.train import LengthGroups, epoch_batches, fit, length_groups, over
+from jaxrnn.train import LengthGroups, epoch_batches, fit, length_groups, shard_batch
 
 
 def ragged(count, longest=11, seed=0):
@@ -156,7 +156,7 @@ def test_a_batch_laid_over_a_mesh_is_split_by_rows(each_step):
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
     labels = [s % 3 for s in ragged(8)] if each_step else np.arange(8)
     (batch,) = epoch_batches(ragged(8), labels, groups=LengthGroups((11,)), batch_size=8)
-    laid = over(batch, mesh)
+    laid = shard_batch(batch, mesh)
     jax.tree.map(np.testing.assert_array_equal, laid, batch)
     assert laid.ids.sharding.spec == P(None, "batch")
     assert laid.labels.sharding.spec == (P(None, "batch") if each_step else P("batch"))

@@ -15,7 +15,8 @@ import pytest
 import tensorstore
 
 import jaxrnn
-from jaxrnn.train import CheckpointError, Checkpoints, DamagedCheckpointError, manifest
+from jaxrnn.train import CheckpointError, Checkpoints, DamagedCheckpointError
+from jaxrnn.train import _manifest as manifest
 
 KEY = jax.random.key(1)
 TREES = {

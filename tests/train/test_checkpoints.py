@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrnn.train import Checkpoints, fit, manifest
+from jaxrnn.train import Checkpoints, fit
+from jaxrnn.train import _manifest as manifest
 
 KEY = jax.random.key(3)
 TREE = {
@@ -121,7 +122,7 @@ def stop(*_):
 
 
 @pytest.mark.parametrize(
-    "where", ["jaxrnn.train.manifest.write", "pathlib.Path.rename", "orbax.checkpoint.StandardCheckpointer.save"]
+    "where", ["jaxrnn.train._manifest.write", "pathlib.Path.rename", "orbax.checkpoint.StandardCheckpointer.save"]
 )
 def test_a_save_that_is_interrupted_leaves_no_checkpoint(where, tmp_path):
     checkpoints = Checkpoints(tmp_path)
@@ -129,7 +130,7 @@ def test_a_save_that_is_interrupted_leaves_no_checkpoint(where, tmp_path):
         if where != "pathlib.Path.rename":
             patch.setattr(where, stop)
         else:
-            patch.setattr("jaxrnn.train.checkpoints.Path.rename", renamed_but_for_ours)
+            patch.setattr("jaxrnn.train._checkpoints.Path.rename", renamed_but_for_ours)
         with pytest.raises(KeyboardInterrupt):
             checkpoints.save(1, {"w": jnp.ones(2)})
     assert checkpoints.latest() is None

@@ -12,9 +12,9 @@ import optax
 import pytest
 
 from jaxrnn.train import Batch, CrossEntropy, evaluation, fit
-from jaxrnn.train.fit import means
-from jaxrnn.train.monitor import Monitor
-from jaxrnn.train.progress import line
+from jaxrnn.train._early_stopping import EarlyStopping
+from jaxrnn.train._fit import means
+from jaxrnn.train._progress import line
 
 KEY = jax.random.key(0)
 
@@ -194,8 +194,8 @@ def test_a_line_has_what_fits_in_plain_names():
 
 
 def test_monitor_of_nothing():
-    assert Monitor("loss", "min", 3).best([]) is None
-    assert not Monitor("loss", "min", 3).over([])
+    assert EarlyStopping("loss", "min", 3).best([]) is None
+    assert not EarlyStopping("loss", "min", 3).should_stop([])
 
 
 def test_importing_needs_neither_rich_nor_orbax():

@@ -14,7 +14,8 @@ import pytest
 
 from examples.intent import commands
 from examples.intent.__main__ import main
-from jaxrnn.train import CheckpointError, Checkpoints, DamagedCheckpointError, fit, manifest
+from jaxrnn.train import CheckpointError, Checkpoints, DamagedCheckpointError, fit
+from jaxrnn.train import _manifest as manifest
 
 W = {"w": jnp.ones(2)}
 

@@ -13,11 +13,11 @@ and `LSTMState(h, c)` here: `state_from_flax` and `state_to_flax` exchange them.
 `forget_bias`: a matter of `init`, not of converted weights. To begin as flax does, draw with `FlaxInit` or `NnxInit`.
 """
 
-from .carry import state_from_flax as state_from_flax
-from .carry import state_to_flax as state_to_flax
-from .linen import from_linen as from_linen
-from .linen import to_linen as to_linen
-from .modules import LinenRNN as LinenRNN
-from .modules import NnxRNN as NnxRNN
-from .nnx import from_nnx as from_nnx
-from .nnx import to_nnx as to_nnx
+from ._carry import state_from_flax as state_from_flax
+from ._carry import state_to_flax as state_to_flax
+from ._linen import from_linen as from_linen
+from ._linen import to_linen as to_linen
+from ._modules import LinenRNN as LinenRNN
+from ._modules import NnxRNN as NnxRNN
+from ._nnx import from_nnx as from_nnx
+from ._nnx import to_nnx as to_nnx

@@ -1,0 +1,147 @@
+"""The gated recurrent unit, in its two forms."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._core.activation import SIGMOID, TANH, activation, is_standard
+from .._core.broadcasting import broadcasting
+from .._core.cell import GatedCell, GatedParams, zero_state
+from .._core.checks import check_step
+from .._core.fields import Checked, check_init, convert, size
+from .._core.initializers import GlorotOrthogonal, Initializer
+from .._core.recurrence import an_initializer, gates_of, input_weights
+from .._core.trees import cast
+
+
+@dataclasses.dataclass(frozen=True)
+class GRU(GatedCell):
+    """The GRU that resets after the recurrent matmul, its gates in the order r, z, n.
+
+    r, z = σ(u + v), n = tanh(u_n + r * (v_n + b_hn)), h_t = (1 - z) * n + z * h_{t-1}.
+
+    Args:
+        hidden: H, the number of units.
+        activation: tanh of n, by name (`"tanh"`, `"relu"`, ...) or a function.
+        gate_activation: σ of the gates r and z, likewise.
+
+    The state is h (*batch, H); `params.local` is the recurrent bias b_hn (H,). The other two recurrent biases of
+    torch and cuDNN only ever add to b.
+
+    >>> cell = GRU(4)
+    >>> params = cell.init(jax.random.key(0), in_dim=3)
+    >>> state, y = cell.step(params, cell.initial_state(params), jnp.ones(3))
+    >>> y.shape
+    (4,)
+
+    Reference: Cho et al., "Learning phrase representations using RNN encoder-decoder", 2014, in the form of
+    cuDNN, torch, Keras (`reset_after=True`) and flax.
+    Note: for the reset before the matmul (the paper, haiku, ONNX's default) use `ResetBeforeGRU`; ONNX orders the
+    gates z, r, h; `flax.nnx.GRUCell` has no b_hn.
+    """
+
+    hidden: int
+    _: dataclasses.KW_ONLY
+    activation: Any = TANH
+    gate_activation: Any = SIGMOID
+    gates = 3
+
+    def __check_init__(self) -> None:
+        """Look up the activations."""
+        convert(self, activation=activation, gate_activation=activation)
+
+    def initial_state(self, params: GatedParams, batch: tuple[int, ...] = ()) -> jax.Array:
+        """h_0 = 0, (*batch, H), in the dtype of the params."""
+        return zero_state(params, (*batch, self.hidden))
+
+    def read(self, h: jax.Array) -> jax.Array:
+        """What the recurrent weights see: h."""
+        return h
+
+    def gate(self, h: jax.Array, u: tuple[jax.Array, ...], v: tuple[jax.Array, ...]) -> jax.Array:
+        """The equations above with b_hn = 0."""
+        return self.transition(jnp.zeros((), h.dtype), h, u, v)
+
+    def transition(
+        self, local: jax.Array, h: jax.Array, u: tuple[jax.Array, ...], v: tuple[jax.Array, ...]
+    ) -> jax.Array:
+        """The equations above."""
+        (u_r, u_z, u_n), (v_r, v_z, v_n) = u, v
+        r, z = self.gate_activation(u_r + v_r), self.gate_activation(u_z + v_z)
+        n = self.activation(u_n + r * (v_n + local))
+        return n + z * (h - n)
+
+    def init_local(self, key: jax.Array) -> jax.Array:
+        """b_hn, drawn as b is."""
+        return self.initializer.bias(key, (1, self.hidden))[0]
+
+    def native(self) -> str | None:
+        """Its kernel, which is for sigmoid and tanh."""
+        return "gru" if is_standard(self) else None
+
+
+@dataclasses.dataclass(frozen=True)
+class ResetBeforeGRU(metaclass=Checked):
+    """The GRU of the original paper, which resets before the recurrent matmul; gates in the order r, z, n.
+
+    r, z = σ(x W_x + h_{t-1} W_h + b), n = tanh(x W_xn + (r * h_{t-1}) W_hn + b_n), h_t = (1 - z) * n + z * h_{t-1}.
+
+    Args:
+        hidden: H, the number of units.
+        initializer: how the weights are drawn.
+        activation: tanh of n, by name (`"tanh"`, `"relu"`, ...) or a function.
+        gate_activation: σ of the gates r and z, likewise.
+
+    Two dependent matmuls a step, so a plain cell: for `Loop` and `Scan`. The state is h (*batch, H).
+
+    >>> cell = ResetBeforeGRU(4)
+    >>> params = cell.init(jax.random.key(0), in_dim=3)
+    >>> state, y = cell.step(params, cell.initial_state(params), jnp.ones(3))
+    >>> y.shape
+    (4,)
+
+    Reference: Cho et al., "Learning phrase representations using RNN encoder-decoder", 2014, eq. 5 to 8
+    (https://arxiv.org/abs/1406.1078).
+    Note: haiku's GRU is this one with z and 1 - z exchanged; ONNX's with `linear_before_reset=0`.
+    """
+
+    hidden: int
+    _: dataclasses.KW_ONLY
+    initializer: Initializer = GlorotOrthogonal()
+    activation: Any = TANH
+    gate_activation: Any = SIGMOID
+
+    def __check_init__(self) -> None:
+        """Check the fields."""
+        convert(self, hidden=size, initializer=an_initializer, activation=activation, gate_activation=activation)
+
+    def init(self, key: jax.Array, in_dim: int) -> GatedParams:
+        """Draw w_x (D, 3, H), w_h (H, 3, H) and b (3, H)."""
+        in_dim = check_init(self, key, in_dim)
+        k_x, k_h, k_b = jax.random.split(key, 3)
+        return GatedParams(
+            input_weights(self.initializer, k_x, (in_dim, 3, self.hidden)),
+            self.initializer.recurrent(k_h, (self.hidden, 3, self.hidden)),
+            self.initializer.bias(k_b, (3, self.hidden)),
+        )
+
+    def initial_state(self, params: GatedParams, batch: tuple[int, ...] = ()) -> jax.Array:
+        """h_0 = 0, (*batch, H), in the dtype of the params."""
+        return zero_state(params, (*batch, self.hidden))
+
+    @broadcasting
+    def step(self, params: GatedParams, state: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Go from h_{t-1} and x_t (*batch, D) to (h_t, h_t)."""
+        check_step(self, params, state, x)
+        u = gates_of(x, params.w_x)
+        u_r, u_z, u_n = cast(tuple(g + b for g, b in zip(u, params.b, strict=True)), state.dtype)
+        v_r, v_z = cast(gates_of(state, params.w_h[:, :2]), state.dtype)
+        r, z = self.gate_activation(u_r + v_r), self.gate_activation(u_z + v_z)
+        (v_n,) = cast(gates_of(r * state, params.w_h[:, 2:]), state.dtype)
+        n = self.activation(u_n + v_n)
+        h = n + z * (state - n)
+        return h, h.astype(params.w_x.dtype)

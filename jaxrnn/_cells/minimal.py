@@ -1,0 +1,116 @@
+"""GRU and LSTM with gates that do not hear the state: affine in it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+
+from .._core.affine_cell import AffineCell
+from .._core.cell import zero_state
+from .._core.exportable import exportable
+from .._core.fields import check_init, convert
+from .._core.initializers import GlorotOrthogonal, Initializer
+from .._core.recurrence import an_initializer, gates_of, input_weights
+
+
+@exportable
+class MinimalParams(NamedTuple):
+    """w_x (D, G, H) and b (G, H), of the gates and of the candidate, the last."""
+
+    w_x: jax.Array
+    b: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Minimal(AffineCell):
+    """What the two have in common; a subclass gives `gates` (G) and `affine`."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def gates(self) -> int:
+            """G."""
+
+    hidden: int
+    _: dataclasses.KW_ONLY
+    initializer: Initializer = GlorotOrthogonal()
+
+    def __check_init__(self) -> None:
+        """Check the initializer."""
+        convert(self, initializer=an_initializer)
+
+    def init(self, key: jax.Array, in_dim: int) -> MinimalParams:
+        """Draw the params for inputs of `in_dim` features."""
+        in_dim = check_init(self, key, in_dim)
+        k_x, k_b = jax.random.split(key)
+        shape = self.gates, self.hidden
+        return MinimalParams(input_weights(self.initializer, k_x, (in_dim, *shape)), self.initializer.bias(k_b, shape))
+
+    def initial_state(self, params: MinimalParams, batch: tuple[int, ...] = ()) -> jax.Array:
+        """h_0 = 0, (*batch, H), in the dtype of the params."""
+        return zero_state(params, (*batch, self.hidden))
+
+    def terms(self, params: MinimalParams, x: jax.Array) -> tuple[jax.Array, ...]:
+        """x W + b, G arrays (..., H)."""
+        return tuple(u + b for u, b in zip(gates_of(x, params.w_x), params.b, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class MinGRU(Minimal):
+    """h_t = (1 - z_t) * h_{t-1} + z_t * g_t, with z_t = sigmoid(x_t W_z + b_z) and g_t = x_t W_g + b_g.
+
+    Args:
+        hidden: H, the number of units.
+        initializer: how the weights are drawn.
+
+    The state is h (*batch, H).
+
+    >>> cell = MinGRU(4)
+    >>> params = cell.init(jax.random.key(0), in_dim=3)
+    >>> state, y = cell.step(params, cell.initial_state(params), jnp.ones(3))
+    >>> y.shape
+    (4,)
+
+    Reference: Feng, Tung, Ahmed, Bengio and Hajimirsadeghi, "Were RNNs all we needed?", 2024, section 3.1
+    (https://arxiv.org/abs/2410.01201).
+    """
+
+    gates = 2
+
+    def affine(self, params: MinimalParams, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """1 - z and z * g."""
+        z, g = self.terms(params, x)
+        return jax.nn.sigmoid(-z), jax.nn.sigmoid(z) * g
+
+
+@dataclasses.dataclass(frozen=True)
+class MinLSTM(Minimal):
+    """h_t = f'_t * h_{t-1} + i'_t * g_t, with f' = f / (f + i) and i' = i / (f + i).
+
+    f_t = sigmoid(x_t W_f + b_f), i_t = sigmoid(x_t W_i + b_i), g_t = x_t W_g + b_g.
+
+    Args:
+        hidden: H, the number of units.
+        initializer: how the weights are drawn.
+
+    The state is h (*batch, H).
+
+    >>> cell = MinLSTM(4)
+    >>> params = cell.init(jax.random.key(0), in_dim=3)
+    >>> state, y = cell.step(params, cell.initial_state(params), jnp.ones(3))
+    >>> y.shape
+    (4,)
+
+    Reference: Feng, Tung, Ahmed, Bengio and Hajimirsadeghi, "Were RNNs all we needed?", 2024, section 3.2
+    (https://arxiv.org/abs/2410.01201).
+    """
+
+    gates = 3
+
+    def affine(self, params: MinimalParams, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """f' and i' * g; log(f / i) decides both."""
+        f, i, g = self.terms(params, x)
+        ratio = jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i)
+        return jax.nn.sigmoid(ratio), jax.nn.sigmoid(-ratio) * g

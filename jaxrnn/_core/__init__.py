@@ -1,0 +1,1 @@
+"""What the rest of the library stands on: cells, masks, recurrences, initializers, checks."""

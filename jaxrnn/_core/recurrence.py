@@ -1,0 +1,140 @@
+"""How v_t comes from the state: the structure of the recurrent weights, one class a structure."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .checks import is_number
+from .fields import Checked, convert, instance, size
+from .initializers import Initializer
+
+
+@runtime_checkable
+class _Draws(Initializer, Protocol):
+    """An `Initializer`, as `isinstance` can check it."""
+
+
+an_initializer = instance(_Draws, "GlorotOrthogonal() or TorchUniform()")
+
+
+def input_weights(initializer: Initializer, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Return W_x (D, G, H); empty where there are no input features, for which no initializer has a scale."""
+    return initializer.input(key, shape) if shape[0] else jnp.zeros(shape)
+
+
+def gates_of(x: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
+    """`x` (..., D) through `w` (D, G, H), in the dtype of w: one GEMM, whose result leaves as G arrays (..., H)."""
+    check_features(x, w)
+    in_dim, gates, hidden = w.shape
+    packed = x.astype(w.dtype) @ w.reshape(in_dim, gates * hidden)
+    return tuple(jnp.split(packed, gates, axis=-1))
+
+
+def check_features(x: jax.Array, w: jax.Array) -> None:
+    """Raise ValueError unless x is one array (..., D) of numbers that the weights (D, ...) take without loss."""
+    if not isinstance(x, jax.Array | np.ndarray):
+        raise ValueError(
+            f"a cell takes one array (..., D); got a {type(x).__name__}. Steps in a list or a tuple become one array "
+            "by jnp.stack."
+        )
+    if not is_number(x.dtype):
+        raise ValueError(f"a cell takes an array of numbers; got {x.dtype} {x.shape}")
+    if jnp.iscomplexobj(x) and not jnp.iscomplexobj(w):
+        raise ValueError(
+            f"inputs are {x.dtype}, whose imaginary part weights in {w.dtype} would lose. Pass both parts as features: "
+            "jnp.concatenate([x.real, x.imag], axis=-1)."
+        )
+    if x.ndim == 0 or x.shape[-1] != w.shape[0]:
+        raise ValueError(
+            f"the weights {w.shape} take {w.shape[0]} features in the last axis; got an array of shape {x.shape}. "
+            f"Make the params with init(key, in_dim={x.shape[-1] if x.ndim else 1}), or mend the input."
+        )
+
+
+@runtime_checkable
+class Recurrence(Protocol):
+    """A structure of W_h: how it is drawn, and how it is applied to what is read of the state."""
+
+    def init(self, key: jax.Array, initializer: Initializer, gates: int, hidden: int) -> jax.Array:
+        """Draw the weights."""
+        ...
+
+    def __call__(self, w: jax.Array, r: jax.Array) -> tuple[jax.Array, ...]:
+        """Apply the weights to r (..., H): G arrays (..., H)."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense:
+    """v = r W with W (H, G, H): every unit hears every unit."""
+
+    def init(self, key: jax.Array, initializer: Initializer, gates: int, hidden: int) -> jax.Array:
+        """Draw W (H, G, H), gate by gate."""
+        return initializer.recurrent(key, (hidden, gates, hidden))
+
+    def __call__(self, w: jax.Array, r: jax.Array) -> tuple[jax.Array, ...]:
+        """r (..., H) to G arrays (..., H)."""
+        return gates_of(r, w)
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagonal:
+    """v = r * w with w (G, H): every unit hears itself alone.
+
+    Reference: Li et al., "Independently Recurrent Neural Network (IndRNN)", CVPR 2018, eq. 4
+    (https://arxiv.org/abs/1803.04831).
+    """
+
+    def init(self, key: jax.Array, initializer: Initializer, gates: int, hidden: int) -> jax.Array:
+        """Draw w (G, H)."""
+        return initializer.diagonal(key, (gates, hidden))
+
+    def __call__(self, w: jax.Array, r: jax.Array) -> tuple[jax.Array, ...]:
+        """r (..., H) to G arrays (..., H)."""
+        return tuple(r.astype(w.dtype) * w_g for w_g in w)
+
+
+@dataclasses.dataclass(frozen=True)
+class Heads(metaclass=Checked):
+    """v = r W with W block diagonal, (N, H/N, G, H/N): a unit hears the units of its own head.
+
+    Args:
+        heads: N, a divisor of H.
+
+    Reference: Beck et al., "xLSTM", 2024, section 2.2 (https://arxiv.org/abs/2405.04517).
+    """
+
+    heads: int
+
+    def __check_init__(self) -> None:
+        """Check the number of heads."""
+        convert(self, heads=size)
+
+    def dim(self, hidden: int) -> int:
+        """Return the number of units of a head; raise ValueError if the heads do not divide `hidden`."""
+        if hidden % self.heads:
+            raise ValueError(
+                f"Heads({self.heads}) needs a hidden size that {self.heads} divides; got hidden={hidden}. "
+                f"Use hidden={hidden - hidden % self.heads or self.heads}, or another number of heads."
+            )
+        return hidden // self.heads
+
+    def init(self, key: jax.Array, initializer: Initializer, gates: int, hidden: int) -> jax.Array:
+        """Draw W (N, H/N, G, H/N), head by head."""
+        dim = self.dim(hidden)
+        draw = lambda k: initializer.recurrent(k, (dim, gates, dim))
+        return jax.vmap(draw)(jax.random.split(key, self.heads))
+
+    def __call__(self, w: jax.Array, r: jax.Array) -> tuple[jax.Array, ...]:
+        """r (..., H) to G arrays (..., H)."""
+        heads, dim, gates, _ = w.shape
+        v = jnp.einsum("...nd,ndgk->g...nk", r.astype(w.dtype).reshape(*r.shape[:-1], heads, dim), w)
+        return tuple(v.reshape(gates, *r.shape))
+
+
+a_recurrence = instance(Recurrence, "Dense(), Diagonal() or Heads(4)")

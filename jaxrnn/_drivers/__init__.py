@@ -1,0 +1,25 @@
+"""Ways to run a cell over time, a file each."""
+
+from .._kernels.cpu import library
+from . import fused as fused
+from .associative import Associative as Associative
+from .bptt import BPTT as BPTT
+from .driver import Driver as Driver
+from .fused import Fused as Fused
+from .linearized import DiagonalJacobian as DiagonalJacobian
+from .linearized import FullJacobian as FullJacobian
+from .loop import Loop as Loop
+from .native import Native as Native
+from .newton import Newton as Newton
+from .scan import Remat as Remat
+from .scan import Scan as Scan
+
+
+def available_drivers() -> dict[str, str | None]:
+    """Return for every driver None if it can run on this machine, or the reason why it cannot.
+
+    >>> available_drivers()["Scan"] is None
+    True
+    """
+    anywhere = ("Loop", "Scan", "BPTT", "Associative", "Newton")
+    return dict.fromkeys(anywhere) | {"Native": library.unavailable_reason(), "Fused": fused.unavailable_reason()}

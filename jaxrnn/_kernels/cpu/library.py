@@ -1,0 +1,68 @@
+"""The native library: found beside this file, loaded once, its handlers registered with JAX."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+import pathlib
+
+import jax
+
+HANDLERS = ("jaxrnn_forward", "jaxrnn_backward", "jaxrnn_affine")
+INSTALL_HINT = (
+    "Install a C++ compiler (g++ or clang++) and install again from a checkout, `pip install -v .`, which shows why a "
+    "build fails; or name BPTT() or Scan()."
+)
+
+
+@functools.cache
+def load() -> ctypes.CDLL | str:
+    """Give the library, its handlers registered; or a sentence on why there is none, which is logged once."""
+    path = pathlib.Path(__file__).with_name("_kernels.so")
+    if not path.exists():
+        return _missing("it was not built, most likely for want of a C++ compiler")
+    try:
+        library = ctypes.CDLL(str(path))
+        for name in HANDLERS:
+            jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+    except (OSError, AttributeError) as failure:
+        return _missing(f"{path.name} does not load: {failure}")
+    library.jaxrnn_isa.restype = ctypes.c_char_p
+    library.jaxrnn_kept.restype = ctypes.c_int64
+    return library
+
+
+def _missing(why: str) -> str:
+    reason = f"jaxrnn's native library is not there: {why}."
+    logging.getLogger("jaxrnn").warning("%s On this CPU the drivers in JAX are used instead. %s", reason, INSTALL_HINT)
+    return reason
+
+
+def unavailable_reason() -> str | None:
+    """Say why there is no library; None where there is one."""
+    library = load()
+    return library if isinstance(library, str) else None
+
+
+def kept(kernel: str) -> int:
+    """Give the floats a unit and step that a kernel's way back needs."""
+    return int(_library().jaxrnn_kept(kernel.encode()))
+
+
+def isa() -> str:
+    """Name the instruction set that the kernels use: "avx512", "avx2" or "baseline"."""
+    return str(_library().jaxrnn_isa().decode())
+
+
+def use_isa(name: str) -> None:
+    """Use another instruction set, for tests; raises ValueError where this machine lacks it."""
+    if not _library().jaxrnn_use_isa(name.encode()):
+        raise ValueError(f"this machine has no {name!r}")
+
+
+def _library() -> ctypes.CDLL:
+    library = load()
+    if isinstance(library, str):
+        raise RuntimeError(f"{library} {INSTALL_HINT}")
+    return library

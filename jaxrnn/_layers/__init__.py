@@ -1,0 +1,1 @@
+"""Composites of cells, and layers without a recurrence."""

@@ -1,0 +1,187 @@
+"""`unroll`: the checks, the padding, and the runner that a composite is handed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ._core import checks
+from ._core.broadcasting import broadcasting
+from ._core.cell import Cell
+from ._core.composite import Composite
+from ._core.context import with_context
+from ._core.masks import StepMasks, length_mask, reset_boundaries, zero_padding
+from ._core.noise import with_noise
+from ._core.randomness import sequence_and_step_keys, split
+from ._core.sharding import lift
+from ._core.trees import cast
+from ._core.types import Context, Inputs, Key, Output, Params, State
+from ._drivers import Driver, Loop
+from ._select import select
+
+
+@broadcasting
+def unroll(
+    cell: Cell | Composite,
+    params: Params,
+    xs: Inputs,
+    state: State = None,
+    *,
+    lengths: Any = None,
+    mask: Any = None,
+    resets: Any = None,
+    reverse: bool = False,
+    context: Context = None,
+    key: Key | None = None,
+    state_dtype: Any = None,
+    driver: Driver | None = None,
+) -> tuple[State, Output]:
+    """Run a cell or a composite over time, in the order of `lax.scan`, with time as the first axis.
+
+    Args:
+        cell: a `Cell`, or a composite such as `Stack` and `Bidirectional`.
+        params: from `cell.init(key, in_dim)`. They decide the dtype of matmuls and outputs; xs are cast to it.
+        xs: inputs (T, *batch, D), any number of batch axes, none included; or a pytree of such arrays.
+        state: the state before the first step, each leaf (*batch, ...); None takes `cell.initial_state(params, batch)`.
+        lengths: integers (*batch): step t of row b is valid where t < lengths[b]. Past it the state is held, the
+            output is zero, and nothing in the padding reaches an output or a gradient (of a cell that is
+            differentiable at an input of zeros). Length 0 returns the state handed in. NumPy arrays and lists are
+            checked to lie between 0 and T; values on a device are not.
+        mask: booleans (T, *batch): a step where it is false holds the state, yields zeros, and is padding in every
+            other way: padding on the left, or gaps. With `lengths`, a step is valid where both say so.
+        resets: booleans, or numbers 0 and 1, (T, *batch): true at t is a boundary between t - 1 and t, where the
+            state becomes `cell.initial_state(params)` whatever it was, before x_t is consumed. With `reverse` the same
+            boundary holds between the same two steps. A boundary inside a gap of `mask` takes effect at the next valid
+            step. Nothing before a boundary reaches a gradient of what comes after it, NaN included. Numbers on a
+            device are not checked: all but 0 are true.
+        reverse: run from the last step to the first; the output of step t stays at t.
+        context: what is constant over time, for every cell in it that takes a context (`with_context`): an array or a
+            pytree, such as (memory, memory_mask). Its gradient is kept once, not once a step.
+        key: what noise, dropout and zoneout are drawn from; None is deterministic.
+        state_dtype: the dtype that the state is kept in, if not its own: `jnp.float32` for a bfloat16 run.
+        driver: how to run over time; None asks `select` for each innermost cell.
+
+    Returns:
+        The state after the last step, and the outputs (T, *batch, H): those of `cell.step` at every step.
+
+    Raises:
+        ValueError: if shapes, dtypes or structures do not fit; it says which, and how to mend it.
+
+    >>> cell = LSTM(8)
+    >>> params = cell.init(jax.random.key(0), in_dim=3)
+    >>> state, ys = unroll(cell, params, jnp.ones((10, 2, 3)), lengths=jnp.array([10, 4]))
+    >>> state.h.shape, ys.shape
+    ((2, 8), (10, 2, 8))
+    """
+    checks.check_cell(cell, Cell | Composite, "unroll")
+    checks.check_driver(driver)
+    checks.check_key(key)
+    checks.check_context(cell, context)
+    num_steps, batch = checks.check_inputs(xs)
+    named = {"xs": xs, "params": params, "state": state, "context": context}
+    xs, params, state, context = (checks.as_numbers(name, tree) for name, tree in named.items())
+    lengths = checks.as_lengths(lengths, num_steps, batch)
+    mask, resets = (checks.as_flags(*pair, num_steps, batch) for pair in (("mask", mask), ("resets", resets)))
+    dtype = checks.float_kind("state_dtype", state_dtype)
+    masks = (lengths, mask, resets)
+    run = _run if isinstance(driver, Loop) else _compiled
+    return run(cell, params, xs, state, masks, context, key, batch, bool(reverse), dtype, driver)
+
+
+def _run(
+    cell: Cell | Composite,
+    params: Params,
+    xs: Inputs,
+    state: State,
+    masks: tuple[Any, Any, Any],
+    context: Context,
+    key: Key | None,
+    batch: tuple[int, ...],
+    reverse: bool,
+    state_dtype: Any,
+    driver: Driver | None,
+) -> tuple[State, Output]:
+    """Return what `unroll` does, for arguments that are checked."""
+    xs, params = jax.tree.map(jnp.asarray, (xs, params))
+    num_steps = jax.tree.leaves(xs)[0].shape[0]
+    lengths, mask, resets = (None if m is None else jnp.asarray(m) for m in masks)
+    valid = None if lengths is None else length_mask(lengths, num_steps)
+    if mask is not None:
+        valid = mask if valid is None else valid & mask
+    xs = zero_padding(xs, valid)
+    checks.check_params(cell, params, jax.tree.leaves(xs)[0].shape[-1])
+    params = with_context(cell, params, context)
+    reset_state = cast(cell.initial_state(params, batch), state_dtype)
+    if state is None:
+        state = reset_state
+    else:
+        state = jax.tree.map(jnp.asarray, state)
+        checks.check_state(cell, batch, state, reset_state)
+        state = cast(state, state_dtype)
+    reset_state = jax.tree.map(lambda r, s: r.astype(s.dtype), reset_state, state)
+    runner = _Runner(valid, resets, batch, reverse, driver)
+    if key is not None:
+        key, later = sequence_and_step_keys(key)
+        runner = dataclasses.replace(runner, key=key, step_keys=jax.random.split(later, num_steps))
+    return runner(cell, params, state, reset_state, xs)
+
+
+_compiled = jax.jit(_run, static_argnames=("cell", "batch", "reverse", "state_dtype", "driver"))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Runner:
+    """What one call of `unroll` knows of its steps; it runs a part of a composite, or a cell by a driver.
+
+    Attributes:
+        valid: (T, *batch) bool, false in the padding; None where there is none.
+        resets: (T, *batch) bool; None where there are none.
+        batch: the batch axes.
+        reverse: whether to run from the last step to the first.
+        driver: how to run over time; None asks `select`.
+        key: for what is drawn once a sequence.
+        step_keys: (T,), for what is drawn at every step.
+    """
+
+    valid: jax.Array | None
+    resets: jax.Array | None
+    batch: tuple[int, ...]
+    reverse: bool
+    driver: Driver | None
+    key: Key | None = None
+    step_keys: Key | None = None
+
+    def __call__(
+        self, cell: Cell | Composite, params: Params, state: State, reset_state: State, xs: Inputs
+    ) -> tuple[State, Output]:
+        """Return the state after the last step and the outputs."""
+        if isinstance(cell, Composite):
+            return cell.unroll(self, params, state, reset_state, xs)
+        cell, xs = with_noise(cell, xs, self.step_keys, self.batch)
+        params, state, reset_state = lift((params, state, reset_state), xs, len(self.batch))
+        masks = StepMasks(self.valid)
+        if self.resets is not None:
+            masks = StepMasks(self.valid, reset_boundaries(self.resets, self.valid, self.reverse), reset_state)
+        with jax.named_scope(type(cell).__name__):
+            driver = self.driver or _selected(cell, params, state, xs)
+            state, ys = driver(cell, params, state, xs, masks, reverse=self.reverse)
+        return state, zero_padding(ys, self.valid)
+
+    def split(self, num_parts: int) -> list[_Runner]:
+        """Return a runner for each part, with its own keys."""
+        keys = zip(split(self.key, num_parts), split(self.step_keys, num_parts), strict=True)
+        return [dataclasses.replace(self, key=key, step_keys=step_keys) for key, step_keys in keys]
+
+    def reversed(self) -> _Runner:
+        """Return a runner in the other direction."""
+        return dataclasses.replace(self, reverse=not self.reverse)
+
+
+def _selected(cell: Cell, params: Params, state: State, xs: Inputs) -> Driver:
+    """Return the driver that `select` chooses."""
+    dtypes = {a.dtype for a in jax.tree.leaves((params, state))}
+    dtype = dtypes.pop() if len(dtypes) == 1 else None
+    return select(cell, jax.tree.leaves(xs)[0].shape, dtype, jax.default_backend(), state)
