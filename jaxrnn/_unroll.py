@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
 
 from ._core import checks
 from ._core.broadcasting import broadcasting
@@ -30,13 +31,13 @@ def unroll(
     xs: Inputs,
     state: State = None,
     *,
-    lengths: Any = None,
-    mask: Any = None,
-    resets: Any = None,
+    lengths: ArrayLike | Sequence[int] | None = None,
+    mask: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
     context: Context = None,
     key: Key | None = None,
-    state_dtype: Any = None,
+    state_dtype: DTypeLike | None = None,
     driver: Driver | None = None,
 ) -> tuple[State, Output]:
     """Run a cell or a composite over time, in the order of `lax.scan`, with time as the first axis.
@@ -83,10 +84,9 @@ def unroll(
     num_steps, batch = checks.check_inputs(xs)
     named = {"xs": xs, "params": params, "state": state, "context": context}
     xs, params, state, context = (checks.as_numbers(name, tree) for name, tree in named.items())
-    lengths = checks.as_lengths(lengths, num_steps, batch)
-    mask, resets = (checks.as_flags(*pair, num_steps, batch) for pair in (("mask", mask), ("resets", resets)))
+    flags = (checks.as_flags(*pair, num_steps, batch) for pair in (("mask", mask), ("resets", resets)))
+    masks = (checks.as_lengths(lengths, num_steps, batch), *flags)
     dtype = checks.float_kind("state_dtype", state_dtype)
-    masks = (lengths, mask, resets)
     run = _run if isinstance(driver, Loop) else _compiled
     return run(cell, params, xs, state, masks, context, key, batch, bool(reverse), dtype, driver)
 
@@ -96,12 +96,12 @@ def _run(
     params: Params,
     xs: Inputs,
     state: State,
-    masks: tuple[Any, Any, Any],
+    masks: tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None],
     context: Context,
     key: Key | None,
     batch: tuple[int, ...],
     reverse: bool,
-    state_dtype: Any,
+    state_dtype: DTypeLike | None,
     driver: Driver | None,
 ) -> tuple[State, Output]:
     """Return what `unroll` does, for arguments that are checked."""

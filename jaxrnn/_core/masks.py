@@ -5,11 +5,12 @@ T time, B batch (any number of leading axes).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from .trees import Tree, cast_like, where
 from .types import State
@@ -52,7 +53,7 @@ def hold_padding(new: State, old: State, masks: StepMasks) -> State:
     return where(masks.valid, new, old)
 
 
-def length_mask(lengths: Any, num_steps: int) -> jax.Array:
+def length_mask(lengths: ArrayLike, num_steps: int) -> jax.Array:
     """Return the mask (T, *batch) of valid steps for lengths (*batch): whether t < lengths[b].
 
     >>> length_mask(jnp.array([3, 1]), 3).T
