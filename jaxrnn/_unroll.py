@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,9 @@ from ._core.types import Context, Inputs, Key, Output, Params, State
 from ._drivers import Driver, Loop
 from ._select import select
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Int
+
 
 @broadcasting
 def unroll(
@@ -31,9 +35,9 @@ def unroll(
     xs: Inputs,
     state: State = None,
     *,
-    lengths: ArrayLike | Sequence[int] | None = None,
-    mask: ArrayLike | None = None,
-    resets: ArrayLike | None = None,
+    lengths: Int[ArrayLike, "*batch"] | Sequence[int] | None = None,
+    mask: Bool[ArrayLike, T * batch] | None = None,
+    resets: Bool[ArrayLike, T * batch] | None = None,
     reverse: bool = False,
     context: Context = None,
     key: Key | None = None,
@@ -146,8 +150,8 @@ class _Runner:
         step_keys: (T,), for what is drawn at every step.
     """
 
-    valid: jax.Array | None
-    resets: jax.Array | None
+    valid: Bool[Array, T * batch] | None
+    resets: Bool[Array, T * batch] | None
     batch: tuple[int, ...]
     reverse: bool
     driver: Driver | None

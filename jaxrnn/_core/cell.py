@@ -24,6 +24,9 @@ from .recurrence import Dense, Heads, Recurrence, a_recurrence, an_initializer, 
 from .trees import cast, cast_like, float_dtype
 from .types import Inputs, Key, Output, Params, Projected, State
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
 
 @runtime_checkable
 class Cell(Protocol):
@@ -56,9 +59,9 @@ class GatedParams(NamedTuple):
         local: other params of the gate (peepholes, gains), as the cell defines them; () for none.
     """
 
-    w_x: jax.Array
-    w_h: jax.Array
-    b: jax.Array
+    w_x: Float[Array, "D G H"]
+    w_h: Float[Array, ...]
+    b: Float[Array, "G H"]
     local: Params = ()
 
 
@@ -135,7 +138,7 @@ class GatedCell(metaclass=Checked):
         """Return the state before the first step, each leaf (*batch, features)."""
 
     @abc.abstractmethod
-    def read(self, s: State) -> jax.Array:
+    def read(self, s: State) -> Float[Array, "*batch H"]:
         """Return what the recurrent weights are applied to, (*batch, H)."""
 
     @abc.abstractmethod
