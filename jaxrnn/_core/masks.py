@@ -5,7 +5,7 @@ T time, B batch (any number of leading axes).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
