@@ -12,6 +12,7 @@ import numpy as np
 from .checks import is_number
 from .fields import Checked, convert, instance, size
 from .initializers import Initializer
+from .sharding import merge_rows
 
 
 @runtime_checkable
@@ -28,11 +29,11 @@ def input_weights(initializer: Initializer, key: jax.Array, shape: tuple[int, ..
 
 
 def gates_of(x: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
-    """`x` (..., D) through `w` (D, G, H), in the dtype of w: one GEMM, whose result leaves as G arrays (..., H)."""
+    """Multiply x (..., D) by w (D, G, H) in the dtype of w: one GEMM, whose result is split into G arrays (..., H)."""
     check_features(x, w)
     in_dim, gates, hidden = w.shape
-    packed = x.astype(w.dtype) @ w.reshape(in_dim, gates * hidden)
-    return tuple(jnp.split(packed, gates, axis=-1))
+    packed = merge_rows(x.astype(w.dtype)) @ w.reshape(in_dim, gates * hidden)
+    return tuple(jnp.split(packed.reshape(*x.shape[:-1], gates * hidden), gates, axis=-1))
 
 
 def check_features(x: jax.Array, w: jax.Array) -> None:
@@ -133,7 +134,8 @@ class Heads(metaclass=Checked):
     def __call__(self, w: jax.Array, r: jax.Array) -> tuple[jax.Array, ...]:
         """r (..., H) to G arrays (..., H)."""
         heads, dim, gates, _ = w.shape
-        v = jnp.einsum("...nd,ndgk->g...nk", r.astype(w.dtype).reshape(*r.shape[:-1], heads, dim), w)
+        rows = merge_rows(r.astype(w.dtype))
+        v = jnp.einsum("...nd,ndgk->g...nk", rows.reshape(*rows.shape[:-1], heads, dim), w)
         return tuple(v.reshape(gates, *r.shape))
 
 

@@ -69,10 +69,15 @@ def vary(tree: Any, axes: frozenset[str]) -> Any:
     return jax.tree.map(one, tree) if axes else tree
 
 
-def rows_of(array: jax.Array) -> jax.Array:
-    """Make one axis of all but the last, where that costs nothing: on one device.
+def merge_rows(array: jax.Array) -> jax.Array:
+    """Merge all axes but the last into one on a single device, so that a contraction over them is a plain GEMM.
 
-    XLA:CPU runs a contraction over one axis as a plain GEMM, one over two behind a transposing copy, at half the speed.
-    Over several devices the batch may be sharded, and to merge it with time would gather it.
+    XLA:CPU runs a contraction over two axes behind a transposing copy, at half the speed. Over several devices the
+    batch may be sharded, and merging it with time would gather it.
     """
-    return array.reshape(math.prod(array.shape[:-1]), array.shape[-1]) if jax.device_count() == 1 else array
+    if array.ndim <= 2 or jax.device_count() > 1:
+        return array
+    return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
+
+
+rows_of = merge_rows
