@@ -12,7 +12,7 @@ import numpy as np
 from .checks import is_number
 from .fields import Checked, convert, instance, size
 from .initializers import Initializer
-from .sharding import merge_rows
+from .sharding import contract_sharded, merge_rows, sharded
 
 
 @runtime_checkable
@@ -31,6 +31,8 @@ def input_weights(initializer: Initializer, key: jax.Array, shape: tuple[int, ..
 def gates_of(x: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
     """Multiply x (..., D) by w (D, G, H) in the dtype of w: one GEMM, whose result is split into G arrays (..., H)."""
     check_features(x, w)
+    if sharded(w):
+        return contract_sharded(x.astype(w.dtype), w)
     in_dim, gates, hidden = w.shape
     packed = merge_rows(x.astype(w.dtype)) @ w.reshape(in_dim, gates * hidden)
     return tuple(jnp.split(packed.reshape(*x.shape[:-1], gates * hidden), gates, axis=-1))
