@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +69,9 @@ class Activation:
     def __repr__(self) -> str:
         return repr(self.name)
 
+
+ActivationLike: TypeAlias = Any
+"""A name of an activation, or a function of an array that applies elementwise; once a cell is made, a function."""
 
 TANH, SIGMOID, RELU = Activation("tanh"), Activation("sigmoid"), Activation("relu")
 
