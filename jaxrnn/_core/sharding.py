@@ -1,4 +1,4 @@
-"""Meshes: a scan's carry must be laid out as what it becomes, so states and params are lifted to the layout of xs."""
+"""Layouts on meshes: the carry of a scan has the same layout before and after a step, so states are laid out first."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def on_each_device(run: Any, params: Params, state: State, xs: Inputs, masks: An
 
 
 def laid_as(array: jax.Array, like: jax.Array) -> jax.Array:
-    """Shard the trailing axes of `array` as those of `like` are; nothing is to be done without explicit axes."""
+    """Shard the trailing axes of `array` as those of `like`; without explicit axes, return it unchanged."""
     spec = jax.typeof(like).sharding.spec
     if all(part is None for part in spec):
         return array
@@ -79,17 +79,17 @@ def laid_as(array: jax.Array, like: jax.Array) -> jax.Array:
 
 
 def zeros_like(array: Any, dtype: Any = None) -> jax.Array:
-    """Zeros laid out as `array` is: sharded, and varying over the same axes."""
+    """Return zeros with the layout of `array`: sharded, and varying over the same axes."""
     return vary(jnp.zeros_like(array, dtype), varying(array))
 
 
 def varying(tree: Any) -> frozenset[str]:
-    """Give the axes of a `shard_map` that any leaf varies over."""
+    """Return the axes of a `shard_map` that any leaf varies over."""
     return frozenset().union(*(jax.typeof(a).manual_axis_type.varying for a in jax.tree.leaves(tree)))
 
 
 def vary(tree: Any, axes: frozenset[str]) -> Any:
-    """Mark every leaf as varying over these axes."""
+    """Cast every leaf to vary over these axes."""
 
     def one(array: Any) -> Any:
         missing = tuple(axes - jax.typeof(array).manual_axis_type.varying)
@@ -120,8 +120,8 @@ def sharded(array: jax.Array) -> bool:
 def contract_sharded(x: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
     """Multiply x (..., D) by sharded weights w (D, G, H): G arrays (..., H), sharded as H is.
 
-    The features of x are laid out as D is: gathered, where the weights are sharded over H alone. Axes of the mesh that
-    shard the batch too are gathered in the weights.
+    The features of x are sharded as D is: an all-gather, where only H is sharded. Weights are gathered over the axes of
+    the mesh that shard the batch.
     """
     batch = jax.typeof(x).sharding.spec[:-1]
     features, _, units = (_unless_in(batch, part) for part in jax.typeof(w).sharding.spec)

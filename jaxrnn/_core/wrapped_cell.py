@@ -1,4 +1,4 @@
-"""A gated cell that passes everything on to another."""
+"""A gated cell that delegates to another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .types import Inputs, Key, Output, Params, State
 
 @dataclasses.dataclass(frozen=True)
 class WrappedGatedCell(GatedCell):
-    """A gated cell that computes what `cell` computes; a subclass changes one method.
+    """A gated cell with the methods of `cell`; a subclass overrides some of them.
 
     >>> class CellState(WrappedGatedCell):
     ...     def output(self, params, s, x): return s.c
@@ -44,7 +44,7 @@ class WrappedGatedCell(GatedCell):
         return self.cell.initial_state(params, batch)
 
     def read(self, s: State) -> jax.Array:
-        """Return what the cell reads of its state."""
+        """Return read(s) of the cell."""
         return self.cell.read(s)
 
     def gate(self, s: State, u: Any, v: tuple[jax.Array, ...]) -> State:
@@ -60,11 +60,11 @@ class WrappedGatedCell(GatedCell):
         return self.cell.transition(local, s, u, v)
 
     def project(self, params: Params, x: Inputs) -> Any:
-        """Return the cell's input terms."""
+        """Return u of the cell."""
         return self.cell.project(params, x)
 
     def recur(self, params: Params, s: State) -> tuple[jax.Array, ...]:
-        """Return the cell's recurrent terms."""
+        """Return v of the cell."""
         return self.cell.recur(params, s)
 
     def noise(self, key: Key, batch: tuple[int, ...]) -> Any:
