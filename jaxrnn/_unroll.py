@@ -52,7 +52,7 @@ def unroll(
             checked to lie between 0 and T; values on a device are not.
         mask: booleans (T, *batch): a step where it is false holds the state, yields zeros, and is padding in every
             other way: padding on the left, or gaps. With `lengths`, a step is valid where both say so.
-        resets: booleans, or numbers 0 and 1, (T, *batch): true at t marks a boundary between t - 1 and t, where the
+        resets: booleans, or numbers 0 and 1, (T, *batch): true at t is a boundary between t - 1 and t, where the
             state becomes `cell.initial_state(params)` whatever it was, before x_t is consumed. With `reverse` the same
             boundary holds between the same two steps. A boundary inside a gap of `mask` takes effect at the next valid
             step. Nothing before a boundary reaches a gradient of what comes after it, NaN included. Numbers on a

@@ -5,14 +5,14 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
-from .cell import Cell
+from .cell import Cell, GatedCell
 from .checks import check_takes_in_dim
-from .context import with_context
+from .context import takes_context, with_context
 from .fields import Checked, convert, show
 from .hooks import forbid_alone
 from .randomness import step
@@ -75,14 +75,35 @@ class Composite(metaclass=Checked):
         """Run over time: `runner(part, params, state, reset_state, xs)` does it for one part."""
 
 
-def out_dim(cell: Any, in_dim: int) -> int:
-    """Return the number of output features of a cell or a composite for inputs of `in_dim` features."""
-    if isinstance(cell, Composite):
-        return cell.out_dim(in_dim)
+@runtime_checkable
+class HasOutDim(Protocol):
+    """A cell or a composite that knows the number of its output features."""
 
-    def one_step(key: jax.Array, x: jax.Array) -> Output:
+    def out_dim(self, in_dim: int) -> int:
+        """Return the number of output features for inputs of `in_dim` features."""
+        ...
+
+
+def out_dim(cell: Cell | Composite, in_dim: int) -> int:
+    """Return the number of output features of a cell or a composite for inputs of `in_dim` features.
+
+    It is read off the shapes of one step, unless the cell has a method `out_dim(in_dim)`.
+
+    Raises:
+        ValueError: for outputs that are no single array, and for a plain cell with a context and no such method.
+    """
+    if isinstance(cell, HasOutDim):
+        return cell.out_dim(in_dim)
+    if takes_context(cell) and not isinstance(cell, GatedCell):
+        raise ValueError(
+            f"{type(cell).__name__} takes a context, so the number of its output features does not follow from a step. "
+            "Give it a method out_dim(in_dim)."
+        )
+
+    def one_step(key: Key, x: jax.Array) -> Output:
         params = cell.init(key, in_dim)
-        return cell.step(params, cell.initial_state(params), x)[1]
+        state = cell.initial_state(params)
+        return cell.output(params, state, x) if isinstance(cell, GatedCell) else cell.step(params, state, x)[1]
 
     y = jax.eval_shape(one_step, jax.random.key(0), jax.ShapeDtypeStruct((in_dim,), jnp.zeros(()).dtype))
     if not isinstance(y, jax.ShapeDtypeStruct):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Literal, Var
+from jax.extend.core import Literal
 
 from .cell import GatedCell
 from .trees import cast, float_dtype
@@ -30,7 +31,7 @@ class Preactivations:
     """
 
     u: Inputs
-    v: tuple[jax.Array | None, ...]
+    v: tuple[Any, ...]
     pairs: tuple[int | None, ...]
 
     def recurrent_inputs(self) -> tuple[jax.Array, ...]:
@@ -74,7 +75,7 @@ def _pairs(cell: GatedCell, local: Params, s: State, u: Inputs, v: tuple[jax.Arr
         if not isinstance(var, Literal):
             uses[var].append(None)
 
-    def partner(var: Var) -> int | None:
+    def partner(var: Any) -> int | None:
         if len(uses[var]) != 1 or uses[var][0] is None or uses[var][0].primitive.name != "add":
             return None
         (other,) = [a for a in uses[var][0].invars if a is not var]

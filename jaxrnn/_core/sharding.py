@@ -30,7 +30,7 @@ def lift(trees: tuple[Params, State, State], xs: Inputs, batch_axes: int) -> tup
     if features or any(part is not None for part in batch):
 
         def lay_out(s: jax.Array) -> jax.Array:
-            inner = [None] * (s.ndim - batch_axes)
+            inner: list[Part] = [None] * (s.ndim - batch_axes)
             if inner:
                 inner[-1] = features.get(s.shape[-1])
             return jax.sharding.reshard(s, PartitionSpec(*batch, *inner))
@@ -107,9 +107,6 @@ def merge_rows(array: jax.Array) -> jax.Array:
     if array.ndim <= 2 or jax.device_count() > 1:
         return array
     return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
-
-
-rows_of = merge_rows
 
 
 def sharded(array: jax.Array) -> bool:

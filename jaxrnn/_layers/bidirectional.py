@@ -29,7 +29,7 @@ class Bidirectional(Composite):
 
     Args:
         forward: the cell that runs forward in time.
-        backward: the cell that runs backward; None takes an equal one (with params of its own).
+        backward: the cell that runs backward; None takes an equal one, with separate params.
 
     It has no causal step and so is no cell; `unroll` takes it all the same, within a `Stack` too.
 

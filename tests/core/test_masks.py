@@ -27,7 +27,7 @@ DRIVERS = [
     ("lru", Associative()),
     ("sru", Associative(2)),
     ("peephole", Fused(interpret=True)),
-    ("elman", Newton(otherwise="nan")),
+    ("elman", Newton(fallback=None)),
 ]
 EACH = [(*pair, i % 2 == 0) for i, pair in enumerate(DRIVERS)]  # with a direction
 TIME = 8
