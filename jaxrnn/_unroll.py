@@ -105,7 +105,7 @@ def _run(
     key: Key | None,
     batch: tuple[int, ...],
     reverse: bool,
-    state_dtype: DTypeLike | None,
+    state_dtype: jnp.dtype | None,
     driver: Driver | None,
 ) -> tuple[State, Output]:
     """Return what `unroll` does, for arguments that are checked."""
