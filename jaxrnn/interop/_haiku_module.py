@@ -27,7 +27,7 @@ class HaikuRNN(hk.Module):
         in_dim: D; None takes it from the shape of xs, which must then be one array.
         name: the module's name.
 
-    Each leaf of the cell's params is a param of the module, in the dtype that `cell.init` gives it: `w_x`, `b`, in a
+    Each leaf of the cell's params is a param of the module, in the dtype of `cell.init`: `w_x`, `b`, in a
     `Stack` `0.w_x`. `from_haiku` returns them as the tree of the cell.
 
     >>> network = hk.transform(lambda xs: HaikuRNN(LSTM(8))(xs, lengths=jnp.array([10, 4])))

@@ -106,12 +106,12 @@ def to_array(tensor: TensorProto, folder: str | None) -> np.ndarray:
     if tensor.data_location == TensorProto.EXTERNAL:
         tensor = _fetch(tensor, folder, needed, title)
     data = tensor.raw_data
-    found = len(data)
+    size = len(data)
     if not tensor.HasField("raw_data"):
         data = getattr(tensor, _FIELDS[tensor.data_type])
-        found = len(data) * _itemsize(tensor)
-    if found != needed or tensor.HasField("segment"):
-        raise ValueError(f"{title} has the shape {list(tensor.dims)}, which needs {needed} bytes; it holds {found}")
+        size = len(data) * _itemsize(tensor)
+    if size != needed or tensor.HasField("segment"):
+        raise ValueError(f"{title} has the shape {list(tensor.dims)}, which needs {needed} bytes; it holds {size}")
     return np.asarray(onnx.numpy_helper.to_array(tensor))
 
 

@@ -43,13 +43,13 @@ _short = reprlib.Repr()
 _short.maxstring, _short.maxlist, _short.maxtuple, _short.maxother = 24, 3, 6, 24
 
 
-def brief(found: object) -> str:
+def brief(value: object) -> str:
     """Return the `repr` of a value from a file, cut to a few words for an error message.
 
     >>> len(brief("x" * 1000))
     24
     """
-    return _short.repr(found)
+    return _short.repr(value)
 
 
 class Node(NamedTuple):
@@ -138,15 +138,15 @@ def _find_inputs(
     most = len(_INPUTS[node.op_type])
     if not {"X", "W", "R"} <= set(names) or len(node.input) > most:
         raise ValueError(f"{title} has 3 to {most} inputs, X, W and R among them; got {brief(list(node.input))}")
-    found = {role: values[name] for role, name in names.items() if name in values}
-    missing = [role for role in names if role not in found]
+    given = {role: values[name] for role, name in names.items() if name in values}
+    missing = [role for role in names if role not in given]
     for role in missing:
         if role in ("W", "R", "B", "P"):
             raise ValueError(
                 f"{title} takes {role} from {brief(names[role])}, which is not among the weights given "
                 f"({brief(sorted(values, key=str))}). If the graph computes it, fold the graph's constants first."
             )
-    arrays = {role: a if isinstance(a, jax.Array) else np.asarray(a) for role, a in found.items()}
+    arrays = {role: a if isinstance(a, jax.Array) else np.asarray(a) for role, a in given.items()}
     dtypes = {role: a.dtype.name for role, a in arrays.items() if role != "sequence_lens"}
     odd = [role for role, name in dtypes.items() if name not in _DTYPES or (role != "X" and name != dtypes["W"])]
     if odd:

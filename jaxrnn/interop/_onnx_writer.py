@@ -140,8 +140,8 @@ def _check_cell(cell: Cell | Composite) -> None:
             if not is_leaf(cell) and type(cell) not in (Dropout, VariationalDropout):
                 raise ValueError(
                     f"ONNX has no operator for {str(cell)[:90]}. to_onnx takes Elman, LSTM, PeepholeLSTM, GRU and "
-                    "ResetBeforeGRU with activations of ONNX, in Stack, Bidirectional, Residual and LearnedState; "
-                    "export others with jax.export."
+                    "ResetBeforeGRU with activations of ONNX, in Stack, Bidirectional, Reversed, Residual and "
+                    "LearnedState; export others with jax.export."
                 )
     for part in parts:
         _check_cell(part)
@@ -149,13 +149,13 @@ def _check_cell(cell: Cell | Composite) -> None:
 
 def _in_dim(params: Params) -> int:
     """Return D, from the params of the first layer."""
-    found = jax.tree.leaves(params, is_leaf=lambda p: isinstance(p, GatedParams))
-    if not found or not isinstance(found[0], GatedParams):
+    layers = jax.tree.leaves(params, is_leaf=lambda p: isinstance(p, GatedParams))
+    if not layers or not isinstance(layers[0], GatedParams):
         raise ValueError(f"to_onnx takes params of cell.init(key, in_dim) with weights; got {brief(params)}")
-    return int(found[0].w_x.shape[0])
+    return int(layers[0].w_x.shape[0])
 
 
-def _outputs(cell: Any, params: Params) -> jax.ShapeDtypeStruct:
+def _outputs(cell: Cell | Composite, params: Params) -> jax.ShapeDtypeStruct:
     """Return the shape and the dtype of the outputs for T = B = 1; raise ValueError unless the params fit the cell."""
     xs = np.zeros((1, 1, _in_dim(params)), np.float32)
     ys: jax.ShapeDtypeStruct = jax.eval_shape(lambda p, x: unroll(cell, p, x, driver=Scan())[1], params, xs)

@@ -223,7 +223,7 @@ def _make(cell: Cell | Composite, dtype: str) -> keras.Layer:
         case Bidirectional():
             forward, backward = cell.cells
             if any(type(c) not in _KINDS or c.hidden != forward.hidden for c in (forward, backward)):
-                raise ValueError(f"Keras' Bidirectional holds two single layers of one width; got {cell}")
+                raise ValueError(f"Keras's Bidirectional holds two single layers of one width; got {cell}")
             layers = _make_leaf(forward, dtype), _make_leaf(backward, dtype, go_backwards=True)
             return keras.layers.Bidirectional(layers[0], backward_layer=layers[1], dtype=dtype)
     assert isinstance(cell, Leaf)

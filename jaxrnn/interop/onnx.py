@@ -132,7 +132,7 @@ def run_node(node: onnx.NodeProto, inputs: Mapping[str, ArrayLike]) -> Outputs:
     Raises:
         ValueError: as `from_node`, except that numbers need not be finite; and for inputs that are missing.
 
-    Note: for a sequence of length 0, Y_h and Y_c are the initial states; onnxruntime gives zeros.
+    Note: for a sequence of length 0, Y_h and Y_c are the initial states; onnxruntime returns zeros.
 
     >>> node = onnx.helper.make_node("RNN", ["X", "W", "R"], ["Y"])
     >>> shapes = {"X": (7, 2, 3), "W": (1, 4, 3), "R": (1, 4, 4)}
