@@ -1,4 +1,4 @@
-"""Nodes of ONNX with every input, and the equations of the specification in NumPy."""
+"""Nodes of ONNX with every input, a model of two layers, and the equations of the specification in NumPy."""
 
 import numpy as np
 import pytest
@@ -24,6 +24,21 @@ def a_node(op, *, directions=1, layout=0, without=(), **attributes):
     names = ["" if name in without else name for name in names]
     node = onnx.helper.make_node(op, names, ["Y", "Y_h", "Y_c"], hidden_size=H, **attributes)
     return node, {name: inputs[name] for name in names if name}
+
+
+def a_model():
+    """Return a model of two layers: a GRU with a name, and an LSTM without, whose initial state is a weight."""
+    gru, gru_inputs = a_node("GRU", without=["sequence_lens", "initial_h"])
+    lstm, lstm_inputs = a_node("LSTM", without=["sequence_lens", "P"])
+    gru.name = "encoder"
+    tensors = []
+    for prefix, node, inputs in (("gru_", gru, gru_inputs), ("lstm_", lstm, lstm_inputs)):
+        node.input[:] = [name and prefix + name for name in node.input]
+        node.output[:] = [prefix + name for name in node.output]
+        tensors += [onnx.numpy_helper.from_array(a, prefix + name) for name, a in inputs.items() if name != "X"]
+    constant = onnx.helper.make_node("Constant", [], ["lstm_R"], value=next(t for t in tensors if t.name == "lstm_R"))
+    tensors = [tensor for tensor in tensors if tensor.name != "lstm_R"]
+    return onnx.helper.make_model(onnx.helper.make_graph([gru, constant, lstm], "graph", [], [], tensors))
 
 
 def sigmoid(x):
