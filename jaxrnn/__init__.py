@@ -32,7 +32,9 @@ from ._core.recurrence import Diagonal as Diagonal
 from ._core.recurrence import Heads as Heads
 from ._drivers import BPTT as BPTT
 from ._drivers import Associative as Associative
+from ._drivers import DiagonalJacobian as DiagonalJacobian
 from ._drivers import Driver as Driver
+from ._drivers import FullJacobian as FullJacobian
 from ._drivers import Fused as Fused
 from ._drivers import Loop as Loop
 from ._drivers import Native as Native

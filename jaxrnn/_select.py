@@ -1,4 +1,4 @@
-"""Which driver to take where the user names none: one table, each row citing what was measured."""
+"""The default driver: one table, each row of which cites what was measured."""
 
 from __future__ import annotations
 
@@ -19,34 +19,33 @@ from ._drivers.native import unsupported_reason
 from ._kernels.cpu import library
 
 MIN_BPTT_STEPS = {"cpu": 8, "gpu": 32, "tpu": 32}
-"""The steps from which on `BPTT` is taken. On a CPU it is as fast from 8 on; elsewhere it is for memory, unmeasured."""
+"""The least number of steps for `BPTT`. Untuned; on a GPU and a TPU it is taken for its memory."""
 
 MIN_NATIVE_ROWS = 8
-"""The T * B from which on `Native` is taken on a CPU: with fewer, packing weights costs more than it gains."""
+"""The least T * B for `Native` on a CPU: with fewer, packing weights costs more than it gains. Untuned."""
 
 
 def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str, state: Any = None) -> Driver:
-    """Choose the driver that `unroll(driver=None)` takes for one leaf cell.
+    """Return the driver that `unroll(driver=None)` takes for a cell.
 
-    On a CPU that is read off `peers.json` and `long.json` of `benchmarks/results/cpu-2-cores` (docs/benchmarks.md);
-    MIN_NATIVE_ROWS and the 8 steps of MIN_BPTT_STEPS are of trials that left no file, since the shortest T there is 16.
+    For a CPU it follows the results in `benchmarks/results` (docs/benchmarks.md); `MIN_NATIVE_ROWS` and
+    `MIN_BPTT_STEPS` are untuned.
 
     Args:
-        cell: the cell, no composite: `unroll` asks for each leaf of a composite by itself.
+        cell: a cell, not a composite: `unroll` asks for each innermost cell of a composite.
         xs_shape: (T, *batch, D).
-        dtype: of params and state; None where they differ.
+        dtype: the dtype of params and state; None if they differ.
         platform: "cpu", "gpu" or "tpu", or another that `jax.default_backend()` names.
-        state: the state before the first step, or its shapes and dtypes; None for one of floating leaves.
+        state: the state before the first step, or its shapes and dtypes; None for a state of floating leaves.
 
     Returns:
-        On a CPU `Native()` wherever it takes the cell, in float32, and its library is there, and `Associative()` for
-        any other `AffineCell` (an `LRU` then takes two thirds of the time or much less). Else `Scan()` for a plain
-        cell, a state with leaves that are not floating (counters, say), a symbolic T (`jax.export`) and a few steps,
-        and `BPTT` for the rest: on a CPU it keeps the gates, the
-        faster way (an LSTM's gradient then takes 7.7 arrays of (T, B, H), where `Scan()` takes 14 and `BPTT()` 4.2),
-        and projects inputs ahead where that pays; elsewhere it is `BPTT()`. `Native`, `Associative` and `BPTT` end
-        forward mode: for `jax.jvp` and `jax.jacfwd` name `Scan()`.
-        `Fused()` is to be named: it is faster on a Hopper GPU (docs/gpu.md), but takes fewer cells and sizes.
+        On a CPU `Native()` for the cells that it takes, in float32, if its library was built, and `Associative()` for
+        any other `AffineCell`. Otherwise `Scan()` for a plain cell, a state with leaves that are not floating (such as
+        counters), a symbolic T (`jax.export`) and few steps, and `BPTT` for the rest: on a CPU it keeps the gates,
+        which is faster (an LSTM's gradient then keeps 7.7 arrays of (T, B, H), that of `Scan()` 14, of `BPTT()` 4.2),
+        and projects inputs ahead where that pays; elsewhere it is `BPTT()`. `Native`, `Associative` and `BPTT` have no
+        forward mode: for `jax.jvp` and `jax.jacfwd` name `Scan()`. `Fused()` is never chosen: name it on a Hopper GPU
+        (docs/gpu.md); it takes fewer cells and sizes.
 
     >>> select(LSTM(8), (100, 32, 4), jnp.bfloat16, "cpu")
     BPTT(chunk=32, keep_gates=True, hoist=0)
@@ -57,7 +56,9 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str, stat
     """
     check_cell(cell, Cell, "select")
     if isinstance(cell, Composite):
-        raise ValueError(f"select chooses for one cell, and `unroll` asks it for each of a composite; got {show(cell)}")
+        raise ValueError(
+            f"select chooses for one cell, and `unroll` asks it for each cell of a composite; got {show(cell)}"
+        )
     length, *batch, features = xs_shape = _shape(xs_shape)
     _check(dtype, platform, state)
     if not all(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(state)):
@@ -101,16 +102,16 @@ def _check(dtype: Any, platform: Any, state: Any) -> None:
 
 
 def _native(cell: Any, xs_shape: tuple[Any, ...], dtype: Any) -> bool:
-    """Whether the kernel takes it, and there is enough for it to do."""
+    """Return whether the kernel takes the cell, and there is enough work for it."""
     if dtype is None or not all(isinstance(n, int) for n in xs_shape) or math.prod(xs_shape[:-1]) < MIN_NATIVE_ROWS:
         return False
     return unsupported_reason(cell, {jnp.dtype(dtype)}) is None and library.unavailable_reason() is None
 
 
 def _hoists(cell: GatedCell, rows: Any, features: int) -> bool:
-    """Whether projecting a chunk of inputs at once pays on a CPU: for one row, a large projection, or one feature.
+    """Return whether projecting a chunk of inputs at once pays on a CPU: for one row, a large projection, or one feature.
 
-    (128, 1, 64, 64), (150, 16, 256, 256) and, with more gates than one, (784, 100, 1, 128) gain; (128, 32, 64, 128)
-    gains in one run and loses as much in the next.
+    At (T, B, D, H) = (128, 1, 64, 64), (150, 16, 256, 256) and, with more than one gate, (784, 100, 1, 128) it is
+    faster; at (128, 32, 64, 128) the difference is within the noise.
     """
     return rows == 1 or features >= cell.hidden or (features == 1 and cell.gates > 1)

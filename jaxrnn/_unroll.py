@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
 
 from ._core import checks
 from ._core.broadcasting import broadcasting
@@ -22,6 +24,9 @@ from ._core.types import Context, Inputs, Key, Output, Params, State
 from ._drivers import Driver, Loop
 from ._select import select
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Int
+
 
 @broadcasting
 def unroll(
@@ -30,13 +35,13 @@ def unroll(
     xs: Inputs,
     state: State = None,
     *,
-    lengths: Any = None,
-    mask: Any = None,
-    resets: Any = None,
+    lengths: Int[ArrayLike, "*batch"] | Sequence[int] | None = None,
+    mask: Bool[ArrayLike, T * batch] | None = None,
+    resets: Bool[ArrayLike, T * batch] | None = None,
     reverse: bool = False,
     context: Context = None,
     key: Key | None = None,
-    state_dtype: Any = None,
+    state_dtype: DTypeLike | None = None,
     driver: Driver | None = None,
 ) -> tuple[State, Output]:
     """Run a cell or a composite over time, in the order of `lax.scan`, with time as the first axis.
@@ -52,7 +57,7 @@ def unroll(
             checked to lie between 0 and T; values on a device are not.
         mask: booleans (T, *batch): a step where it is false holds the state, yields zeros, and is padding in every
             other way: padding on the left, or gaps. With `lengths`, a step is valid where both say so.
-        resets: booleans, or numbers 0 and 1, (T, *batch): true at t marks a boundary between t - 1 and t, where the
+        resets: booleans, or numbers 0 and 1, (T, *batch): true at t is a boundary between t - 1 and t, where the
             state becomes `cell.initial_state(params)` whatever it was, before x_t is consumed. With `reverse` the same
             boundary holds between the same two steps. A boundary inside a gap of `mask` takes effect at the next valid
             step. Nothing before a boundary reaches a gradient of what comes after it, NaN included. Numbers on a
@@ -83,10 +88,9 @@ def unroll(
     num_steps, batch = checks.check_inputs(xs)
     named = {"xs": xs, "params": params, "state": state, "context": context}
     xs, params, state, context = (checks.as_numbers(name, tree) for name, tree in named.items())
-    lengths = checks.as_lengths(lengths, num_steps, batch)
-    mask, resets = (checks.as_flags(*pair, num_steps, batch) for pair in (("mask", mask), ("resets", resets)))
+    flags = (checks.as_flags(*pair, num_steps, batch) for pair in (("mask", mask), ("resets", resets)))
+    masks = (checks.as_lengths(lengths, num_steps, batch), *flags)
     dtype = checks.float_kind("state_dtype", state_dtype)
-    masks = (lengths, mask, resets)
     run = _run if isinstance(driver, Loop) else _compiled
     return run(cell, params, xs, state, masks, context, key, batch, bool(reverse), dtype, driver)
 
@@ -96,12 +100,12 @@ def _run(
     params: Params,
     xs: Inputs,
     state: State,
-    masks: tuple[Any, Any, Any],
+    masks: tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None],
     context: Context,
     key: Key | None,
     batch: tuple[int, ...],
     reverse: bool,
-    state_dtype: Any,
+    state_dtype: jnp.dtype | None,
     driver: Driver | None,
 ) -> tuple[State, Output]:
     """Return what `unroll` does, for arguments that are checked."""
@@ -146,8 +150,8 @@ class _Runner:
         step_keys: (T,), for what is drawn at every step.
     """
 
-    valid: jax.Array | None
-    resets: jax.Array | None
+    valid: Bool[Array, T * batch] | None
+    resets: Bool[Array, T * batch] | None
     batch: tuple[int, ...]
     reverse: bool
     driver: Driver | None

@@ -1,15 +1,18 @@
 """What authors of cells, layers and drivers build on.
 
-| to write | use |
-|---|---|
-| a cell | `GatedCell`, `AffineCell` or a plain class with `init`, `initial_state` and `step`; `gates_of` and `input_weights` for the matmul and its weights; `Checked`, `convert` and `check_init` for fields that are checked |
-| a cell with one method changed | `WrappedGatedCell` |
-| a layer | `Composite` or `WrappedCell`, whose `unroll` is handed a `Runner`; `out_dim`, `need_step`, `step` for its parts |
-| randomness | `noise` of a cell, `step_keys` for streaming |
-| context | `with_context` of a cell; `TakesContext` |
-| a driver | `Driver`, `StepMasks` with its two rules `apply_reset` and `hold_padding`, `masked_step`, which applies both; `scan_chunks` |
-| a solver for affine cells | `Solver`, `linear_recurrence`, `run_affine` |
-"""  # fmt: skip
+A cell: `GatedCell`, `AffineCell`, or a plain class with `init`, `initial_state` and `step`. `gates_of` is the matmul
+of a gated cell and `input_weights` draws its weights; `Checked`, `convert` and `check_init` check fields and arguments;
+`WrappedGatedCell` is another gated cell with one method changed.
+
+Randomness and context: `noise` of a cell, with `step_keys` for streaming; `with_context` of a cell, `TakesContext`.
+
+A layer: `Composite`, or `WrappedCell` around one cell. Its `unroll` gets a `Runner`, which runs its parts over time;
+`step`, `out_dim`, `need_step` and `split` are for the parts in its other methods.
+
+A driver: `Driver` is the protocol. `masked_step` puts the rule on padding and resets around a step; `StepMasks`,
+`apply_reset`, `hold_padding` and `zero_padding` are that rule by parts, `length_mask` and `where` go with it.
+`scan_chunks` runs over chunks of time. `Solver`, `linear_recurrence` and `run_affine` are for affine cells.
+"""
 
 from ._core.activation import Activation as Activation
 from ._core.affine_cell import Solver as Solver

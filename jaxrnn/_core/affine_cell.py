@@ -1,4 +1,4 @@
-"""Cells whose step is affine in the state, elementwise: what follows from the inputs is one matmul for all of time.
+"""Cells whose step is affine in the state, elementwise, so that time can run in parallel.
 
 T time, B batch (any number of leading axes), D input features, H hidden units.
 """
@@ -32,10 +32,10 @@ INSTEAD = (
 
 @dataclasses.dataclass(frozen=True)
 class AffineCell(metaclass=Checked):
-    """s_t = a_t * s_{t-1} + b_t, elementwise, where a_t and b_t follow from x_t alone.
+    """s_t = a_t * s_{t-1} + b_t, elementwise, where a_t and b_t depend on x_t alone.
 
-    A subclass is a frozen dataclass that gives `init`, `initial_state` and `affine`, and `output` where that is not the
-    state itself; `step` and every driver come with it:
+    A subclass is a frozen dataclass that defines `init`, `initial_state` and `affine`, and `output` if that is not the
+    state itself; it inherits `step` and every driver:
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Decay(AffineCell):
@@ -60,12 +60,12 @@ class AffineCell(metaclass=Checked):
             convert(self, hidden=size)
 
     @abc.abstractmethod
-    def init(self, key: jax.Array, in_dim: int) -> Params:
+    def init(self, key: Key, in_dim: int) -> Params:
         """Draw the params for inputs of `in_dim` features."""
 
     @abc.abstractmethod
     def initial_state(self, params: Params, batch: tuple[int, ...] = ()) -> State:
-        """Give the state before the first step, each leaf (*batch, features)."""
+        """Return the state before the first step, each leaf (*batch, features)."""
 
     @abc.abstractmethod
     def affine(self, params: Params, x: Inputs) -> tuple[State, State]:
@@ -75,14 +75,14 @@ class AffineCell(metaclass=Checked):
         """
 
     def noise(self, key: Key, batch: tuple[int, ...]) -> jax.Array | Noise:
-        """Draw what is random at one step: an array (*batch, H) of mean zero, or a tuple of them. None here.
+        """Draw the noise of one step, an array (*batch, H) of mean zero or a tuple of them. Empty here.
 
         It is drawn from the key of the step, and zero without a key.
         """
         return ()
 
-    def output(self, params: Params, s: State, x: Any) -> Output:
-        """Put out y_t from s_t, here s_t; any leading axes. In the dtype of the params."""
+    def output(self, params: Params, s: State, x: Inputs) -> Output:
+        """Return y_t from s_t, here s_t, in the dtype of the params. Any leading axes."""
         return cast(s, float_dtype(params))
 
     @broadcasting
@@ -100,35 +100,35 @@ SOLVER = "The recurrence of an affine cell under Associative() and Native()"
 
 
 def shifted(rows: jax.Array, first: jax.Array, reverse: bool) -> jax.Array:
-    """Put `first` (...) before the rows (T, ...) as they are crossed, and leave the last one out."""
+    """Return rows (T, ...) one step later in running order: `first` (...) in front, the last row left out."""
     parts = [rows[1:], first[None]] if reverse else [first[None], rows[:-1]]
     return jnp.concatenate(parts)[: rows.shape[0]]
 
 
 class Solver(abc.ABC):
-    """A way to solve s_t = a_t s_{t-1} + b_t, a frozen value."""
+    """A way to solve s_t = a_t s_{t-1} + b_t: a frozen value."""
 
     @abc.abstractmethod
     def __call__(self, a: jax.Array, b: jax.Array, state: jax.Array, reverse: bool) -> jax.Array:
-        """Give s_t for every t, (T, ...), from a and b (T, ...) and the state (...) before the first step.
+        """Return s_t for every t, (T, ...), from a and b (T, ...) and the state (...) before the first step.
 
-        Where a_t is zero, s_t is b_t, even if s_{t-1} is not finite. It needs no gradient.
+        Where a_t is zero, s_t is b_t, even if s_{t-1} is not finite. It need not be differentiable.
         """
 
     def shift(self, rows: jax.Array, first: jax.Array, reverse: bool) -> jax.Array:
-        """Do as `shifted` does; over devices, across them."""
+        """Return rows one step later, across devices if time is split over them."""
         return shifted(rows, first, reverse)
 
     def initial_state_grad(self, dstate: jax.Array, reverse: bool) -> jax.Array:
-        """Give what of a gradient (...) for the state before the first step is this device's."""
+        """Return the part of the gradient (...) for the state before the first step that belongs to this device."""
         return dstate
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 4))
 def linear_recurrence(solver: Solver, a: jax.Array, b: jax.Array, state: jax.Array, reverse: bool) -> jax.Array:
-    """Do as the solver does, with a gradient: the same recurrence the other way, so that it has one of its own.
+    """Solve a linear recurrence, with a gradient: the same recurrence in the other direction, by the same solver.
 
-    It keeps a and s, two arrays of (T, ...). Reverse mode only.
+    It keeps a and s, two arrays of (T, ...). Reverse mode of any order; no forward mode.
     """
     return solver(a, b, state, reverse)
 
@@ -152,7 +152,7 @@ linear_recurrence.defvjp(_forward, _backward)
 
 
 def run_affine(
-    solver: Solver, cell: AffineCell, params: Params, state: State, xs: Any, masks: StepMasks, *, reverse: bool
+    solver: Solver, cell: AffineCell, params: Params, state: State, xs: Inputs, masks: StepMasks, *, reverse: bool
 ) -> tuple[State, Output]:
     """Run over time with a solver of the recurrence: a_t and b_t of all steps are computed at once, masks included."""
     a, b = cell.affine(params, xs)
@@ -166,4 +166,4 @@ def run_affine(
     a, b, state = reverse_only((a, b, state), SOLVER)
     states = jax.tree.map(lambda a, b, s: linear_recurrence(solver, a, b, s, reverse), a, b, state)
     final = jax.tree.map(lambda s, states: states[0 if reverse else -1] if states.shape[0] else s, state, states)
-    return final, cell.output(params, zero_padding(states, masks.valid), xs)  # a NaN that padding holds has no gradient
+    return final, cell.output(params, zero_padding(states, masks.valid), xs)  # NaN in the padding gets no gradient

@@ -1,4 +1,4 @@
-"""What a cell is. An equation is written here once, as a pure function; how time is crossed is a driver's business.
+"""What a cell is: one equation, written once as pure functions. How it runs over time is up to a driver.
 
 T time, B batch (any number of leading axes), D input features, H hidden units, G gates.
 """
@@ -22,23 +22,29 @@ from .initializers import GlorotOrthogonal, Initializer
 from .randomness import Noise, draw
 from .recurrence import Dense, Heads, Recurrence, a_recurrence, an_initializer, gates_of, input_weights
 from .trees import cast, cast_like, float_dtype
-from .types import Inputs, Key, Output, Params, State
+from .types import Inputs, Key, Output, Params, Projected, State
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
 
 
 @runtime_checkable
 class Cell(Protocol):
     """An equation of one step in time: a frozen value that holds no array, with three pure methods."""
 
-    def init(self, key: jax.Array, in_dim: int) -> Params:
+    def init(self, key: Key, in_dim: int) -> Params:
         """Draw the params for inputs of `in_dim` features."""
         ...
 
     def initial_state(self, params: Params, batch: tuple[int, ...] = ()) -> State:
-        """Give the state before the first step, each leaf (*batch, features)."""
+        """Return the state before the first step, each leaf (*batch, features)."""
         ...
 
-    def step(self, params: Params, state: State, x: Any) -> tuple[State, Output]:
-        """Go from s_{t-1} and x_t (*batch, D) to (s_t, y_t): one step, for streaming."""
+    def step(self, params: Params, state: State, x: Inputs) -> tuple[State, Output]:
+        """Return (s_t, y_t) from s_{t-1} and x_t (*batch, D): one step, for streaming.
+
+        A cell that needs randomness takes the key of the step as one more argument, `key=None`.
+        """
         ...
 
 
@@ -48,15 +54,15 @@ class GatedParams(NamedTuple):
 
     Attributes:
         w_x: input weights (D, G, H); the reshape to (D, G * H) is free.
-        w_h: recurrent weights, in the shape that the cell's `recurrence` gives them: dense (H, G, H).
+        w_h: recurrent weights, whose shape depends on the cell's `recurrence`: (H, G, H) for `Dense()`.
         b: bias (G, H).
-        local: what the gate has of its own (peepholes, gains), as the cell defines it; () where it has nothing.
+        local: other params of the gate (peepholes, gains), as the cell defines them; () for none.
     """
 
-    w_x: jax.Array
-    w_h: jax.Array
-    b: jax.Array
-    local: Any = ()
+    w_x: Float[Array, "D G H"]
+    w_h: Float[Array, ...]
+    b: Float[Array, "G H"]
+    local: Params = ()
 
 
 INSTEAD = (
@@ -69,8 +75,8 @@ INSTEAD = (
 class GatedCell(metaclass=Checked):
     """s_t = gate(s_{t-1}, u_t, v_t) with u_t = x_t W_x + b and v_t = read(s_{t-1}) W_h.
 
-    A subclass is a frozen dataclass that gives `hidden` (H), `gates` (G), `initial_state`, `read` and `gate`;
-    `init`, `step` and every driver with its gradient come with it:
+    u and v are the preactivations of the G gates. A subclass is a frozen dataclass that defines `hidden` (H), `gates`
+    (G), `initial_state`, `read` and `gate`; it inherits `init`, `step` and every driver with its gradient:
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Leaky(GatedCell):
@@ -87,16 +93,17 @@ class GatedCell(metaclass=Checked):
 
     Args:
         recurrence: how v comes from read(s): `Dense()`, `Diagonal()` or `Heads(n)`.
-        initializer: how the weights are drawn: `GlorotOrthogonal()`, `TorchUniform()` or another of `jaxrnn.init`.
+        initializer: how the weights are drawn: `GlorotOrthogonal()`, `TorchUniform()` or another `Initializer`.
 
-    More methods have a default and may be given: `local` and `init_local` with `transition` (a gate with params of
-    its own), `output` (what is put out), `bias_offset` (where b begins) and `project` (another u_t).
+    More methods have a default and may be overridden: `init_local` with `transition` (a gate with params other than
+    weights and bias), `output` (another y_t), `bias_offset` (another initial b), `project` (another u_t) and `noise`
+    (randomness at every step). A method `with_context(params, context)` makes it a cell with a context.
 
     Fields are static: Python numbers, strings, tuples, frozen dataclasses, functions; arrays belong in the params. They
     are checked when a cell is made. A subclass checks its own in `__check_init__(self)`, without calling the base's.
     """
 
-    if TYPE_CHECKING:  # a subclass gives these two, as fields or as class attributes
+    if TYPE_CHECKING:  # a subclass defines these two, as fields or as class attributes
 
         @property
         def hidden(self) -> int:
@@ -128,66 +135,66 @@ class GatedCell(metaclass=Checked):
 
     @abc.abstractmethod
     def initial_state(self, params: Params, batch: tuple[int, ...] = ()) -> State:
-        """Give the state before the first step, each leaf (*batch, features)."""
+        """Return the state before the first step, each leaf (*batch, features)."""
 
     @abc.abstractmethod
-    def read(self, s: State) -> jax.Array:
-        """Take from the state what the recurrent weights see, (*batch, H)."""
+    def read(self, s: State) -> Float[Array, "*batch H"]:
+        """Return what the recurrent weights are applied to, (*batch, H)."""
 
     @abc.abstractmethod
     def gate(self, s: State, u: tuple[jax.Array, ...], v: tuple[jax.Array, ...]) -> State:
-        """Give s_t from s_{t-1} and G arrays (*batch, H) each of input terms u and recurrent terms v."""
+        """Return s_t from s_{t-1} and the preactivations: u from the input and v from the state, G arrays (*batch, H) each."""
 
-    # What a cell may say besides.
+    # Methods with a default.
 
-    def init_local(self, key: jax.Array) -> Any:
-        """Draw the params that the gate has of its own, stored as `params.local`."""
+    def init_local(self, key: Key) -> Params:
+        """Draw the other params of the gate, stored as `params.local`. Empty here."""
         return ()
 
-    def local(self, params: Params) -> Any:
-        """Say which params `transition` uses."""
+    def local(self, params: Params) -> Params:
+        """Return the params that `transition` uses."""
         return params.local
 
-    def transition(self, local: Any, s: State, u: Any, v: tuple[jax.Array, ...]) -> State:
-        """Be the gate, with its own params at hand."""
+    def transition(self, local: Params, s: State, u: Projected, v: tuple[jax.Array, ...]) -> State:
+        """Return s_t as `gate` does, with the params that `local` returns."""
         return self.gate(s, u, v)
 
-    def output(self, params: Params, s: State, x: Any) -> Output:
-        """Put out y_t from s_t, here read(s_t); any leading axes. In the dtype of the params."""
+    def output(self, params: Params, s: State, x: Inputs) -> Output:
+        """Return y_t from s_t, here read(s_t), in the dtype of the params. Any leading axes."""
         return self.read(s).astype(params.w_x.dtype)
 
     def bias_offset(self) -> jax.Array | float:
-        """Say what is added to the initializer's b (G, H): a forget bias, say."""
+        """Return what is added to the initial b (G, H), such as a forget bias."""
         return 0.0
 
     def noise(self, key: Key, batch: tuple[int, ...]) -> jax.Array | Noise:
-        """Draw what is random at one step: an array (*batch, H) of mean zero, or a tuple of them. None here.
+        """Draw the noise of one step, an array (*batch, H) of mean zero or a tuple of them. Empty here.
 
-        The gate finds it after the G input terms, `u = (u_1, ..., u_G, noise)`: drawn from the key of the step, and
+        The gate gets it at the end of u, `u = (u_1, ..., u_G, noise)`. It is drawn from the key of the step, and it is
         zero without a key.
         """
         return ()
 
-    def project(self, params: Params, x: Any) -> Any:
-        """Give u = x W_x + b: x (..., D) to G arrays (..., H). It never sees the state, so time may be an axis."""
+    def project(self, params: Params, x: Inputs) -> Projected:
+        """Return u = x W_x + b from x (..., D), G arrays (..., H). It does not depend on the state: time may be an axis."""
         return tuple(g + b for g, b in zip(gates_of(x, params.w_x), params.b, strict=True))
 
     def native(self) -> str | None:
-        """Name the kernel in `jaxrnn/_kernels/cpu` that computes this very equation; None where there is none."""
+        """Return the name of the C++ kernel that computes this very equation; None if there is none."""
         return None
 
-    # Written once for every gated cell.
+    # Methods that are the same for every gated cell.
 
-    def init(self, key: jax.Array, in_dim: int) -> Any:
-        """Draw the params for inputs of `in_dim` features: `GatedParams`, unless a cell has its own."""
+    def init(self, key: Key, in_dim: int) -> Params:
+        """Draw the params for inputs of `in_dim` features: `GatedParams`, unless a cell overrides it."""
         return _draw(self, key, check_init(self, key, in_dim))
 
     def recur(self, params: Params, s: State) -> tuple[jax.Array, ...]:
-        """Give v = read(s) W_h: G arrays (..., H); any leading axes."""
+        """Return v = read(s) W_h, G arrays (..., H). Any leading axes."""
         return self.recurrence(params.w_h, self.read(s))
 
-    def advance(self, local: Any, s: State, u: Any, v: tuple[jax.Array, ...]) -> State:
-        """Be `transition` in the dtype of the state, in which everything elementwise is reckoned and which it keeps."""
+    def advance(self, local: Params, s: State, u: Projected, v: tuple[jax.Array, ...]) -> State:
+        """Return s_t as `transition` does, computed elementwise in the dtype of the state."""
         dtype = float_dtype(s)
         new = self.transition(cast(local, dtype), s, cast(u, dtype), cast(v, dtype))
         return cast_like(new, s)

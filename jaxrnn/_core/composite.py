@@ -5,14 +5,14 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
-from .cell import Cell
+from .cell import Cell, GatedCell
 from .checks import check_takes_in_dim
-from .context import with_context
+from .context import takes_context, with_context
 from .fields import Checked, convert, show
 from .hooks import forbid_alone
 from .randomness import step
@@ -35,7 +35,9 @@ class Runner(Protocol):
         """
         ...
 
-    def __call__(self, cell: Any, params: Params, state: State, reset_state: State, xs: Inputs) -> tuple[State, Output]:
+    def __call__(
+        self, cell: Cell | Composite, params: Params, state: State, reset_state: State, xs: Inputs
+    ) -> tuple[State, Output]:
         """Return the state after the last step and the outputs (T, *batch, ...); resets go to `reset_state`."""
         ...
 
@@ -75,14 +77,39 @@ class Composite(metaclass=Checked):
         """Run over time: `runner(part, params, state, reset_state, xs)` does it for one part."""
 
 
-def out_dim(cell: Any, in_dim: int) -> int:
-    """Return the number of output features of a cell or a composite for inputs of `in_dim` features."""
-    if isinstance(cell, Composite):
-        return cell.out_dim(in_dim)
+Part: TypeAlias = Cell | Composite
+"""A part of a composite."""
 
-    def one_step(key: jax.Array, x: jax.Array) -> Output:
+
+@runtime_checkable
+class HasOutDim(Protocol):
+    """A cell or a composite that knows the number of its output features."""
+
+    def out_dim(self, in_dim: int) -> int:
+        """Return the number of output features for inputs of `in_dim` features."""
+        ...
+
+
+def out_dim(cell: Part, in_dim: int) -> int:
+    """Return the number of output features of a cell or a composite for inputs of `in_dim` features.
+
+    It is read off the shapes of one step, unless the cell has a method `out_dim(in_dim)`.
+
+    Raises:
+        ValueError: for outputs that are no single array, and for a plain cell with a context and no such method.
+    """
+    if isinstance(cell, HasOutDim):
+        return cell.out_dim(in_dim)
+    if takes_context(cell) and not isinstance(cell, GatedCell):
+        raise ValueError(
+            f"{type(cell).__name__} takes a context, so the number of its output features does not follow from a step. "
+            "Give it a method out_dim(in_dim)."
+        )
+
+    def one_step(key: Key, x: jax.Array) -> Output:
         params = cell.init(key, in_dim)
-        return cell.step(params, cell.initial_state(params), x)[1]
+        state = cell.initial_state(params)
+        return cell.output(params, state, x) if isinstance(cell, GatedCell) else cell.step(params, state, x)[1]
 
     y = jax.eval_shape(one_step, jax.random.key(0), jax.ShapeDtypeStruct((in_dim,), jnp.zeros(()).dtype))
     if not isinstance(y, jax.ShapeDtypeStruct):
@@ -90,7 +117,7 @@ def out_dim(cell: Any, in_dim: int) -> int:
     return y.shape[-1]
 
 
-def part(given: Any, what: str) -> Any:
+def part(given: object, what: str) -> Part:
     """Return a part of a composite; raise ValueError unless it is a cell or a composite."""
     if isinstance(given, type) or not isinstance(given, Cell | Composite):
         raise ValueError(
@@ -100,7 +127,7 @@ def part(given: Any, what: str) -> Any:
     return given
 
 
-def need_step(layer: Any, whole: Any) -> Cell:
+def need_step(layer: object, whole: object) -> Cell:
     """Return `layer`; raise ValueError if it has no causal step."""
     if not isinstance(layer, Cell):
         raise ValueError(
@@ -124,7 +151,7 @@ class WrappedCell(Composite):
     ...         return runner(self.cell, params, state, reset_state, 2 * xs)
     """
 
-    cell: Any
+    cell: Part
 
     def __check_init__(self) -> None:
         """Check the cell."""

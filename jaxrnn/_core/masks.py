@@ -1,23 +1,26 @@
-"""Which steps count and where the state is reset: one rule, as functions that every driver calls around its step.
+"""Which steps are valid and where the state is reset: one rule, as functions that drivers call around each step.
 
 T time, B batch (any number of leading axes).
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from .trees import Tree, cast_like, where
+from .types import State
 
-State = Any  # a pytree of arrays, each (*batch, features)
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Int
 
 
 class StepMasks(NamedTuple):
-    """Which steps count and before which the state is reset; a driver hands each step its row.
+    """The masks of all steps, or of one: which are valid, and before which the state is reset.
 
     Attributes:
         valid: (T, *batch) bool, false in the padding; None where there is none.
@@ -25,41 +28,50 @@ class StepMasks(NamedTuple):
         initial: the state that a reset puts in its place; None where there is none.
     """
 
-    valid: jax.Array | None = None
-    reset: jax.Array | None = None
+    valid: Bool[Array, T * batch] | None = None
+    reset: Bool[Array, T * batch] | None = None
     reset_state: State = None
 
 
 def apply_reset(state: State, masks: StepMasks) -> State:
-    """Return the state that a step starts from: the initial state where it is reset."""
+    """Return the state that a step starts from: `masks.reset_state` where it is reset."""
     if masks.reset is None:
         return state
     return where(masks.reset, masks.reset_state, state)
 
 
 def zero_padding(tree: Tree, valid: jax.Array | None) -> Tree:
-    """Return a tree of arrays (*valid.shape, ...) with zeros where `valid` is false, whatever stood there."""
-    return tree if valid is None else where(valid, tree, jax.tree.map(jnp.zeros_like, tree))
+    """Return a tree of arrays (*valid.shape, ...) with zeros where `valid` is false. Keys of `jax.random` stay."""
+    if valid is None:
+        return tree
+    one = lambda a: a if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else where(valid, a, jnp.zeros_like(a))
+    return jax.tree.map(one, tree)
 
 
 def hold_padding(new: State, old: State, masks: StepMasks) -> State:
-    """Return the state that a step ends with: the old one where the step is padding. It keeps its dtype."""
+    """Return the state after a step: the old one where the step is padding. It keeps its dtype."""
     new = cast_like(new, old)
     if masks.valid is None:
         return new
     return where(masks.valid, new, old)
 
 
-def length_mask(lengths: Any, time: int) -> jax.Array:
-    """Return (T, *batch) for lengths (*batch): whether t < lengths[b]. Narrow integers are widened, lest t overflow."""
-    lengths = jnp.asarray(lengths).astype(jnp.int32)
-    return jnp.arange(time, dtype=jnp.int32).reshape(time, *[1] * lengths.ndim) < lengths
+def length_mask(lengths: Int[ArrayLike, "*batch"], num_steps: int) -> Bool[Array, T * batch]:
+    """Return the mask (T, *batch) of valid steps for lengths (*batch): whether t < lengths[b].
+
+    >>> length_mask(jnp.array([3, 1]), 3).T
+    Array([[ True,  True,  True],
+           [ True, False, False]], dtype=bool)
+    """
+    lengths = jnp.asarray(lengths).astype(jnp.int32)  # wide enough for t
+    return jnp.arange(num_steps, dtype=jnp.int32).reshape(num_steps, *[1] * lengths.ndim) < lengths
 
 
 def reset_boundaries(resets: jax.Array, valid: jax.Array | None, reverse: bool) -> jax.Array:
-    """Return (T, *batch): whether a reset lies between a step and the valid step that comes before it as time runs.
+    """Return (T, *batch): whether the state is reset before a step, in running order.
 
-    A reset where steps are masked counts at the next valid step; one that no valid step follows does not count.
+    That is where a reset lies between a step and the valid step before it. A reset in the padding takes effect at the
+    next valid step, if there is one.
 
     Args:
         resets: (T, *batch) bool, true at t for a boundary between t - 1 and t.

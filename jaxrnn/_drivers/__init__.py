@@ -1,4 +1,4 @@
-"""How time is crossed, a file each."""
+"""Ways to run a cell over time, a file each."""
 
 from .._kernels.cpu import library
 from . import fused as fused
@@ -6,6 +6,8 @@ from .associative import Associative as Associative
 from .bptt import BPTT as BPTT
 from .driver import Driver as Driver
 from .fused import Fused as Fused
+from .linearized import DiagonalJacobian as DiagonalJacobian
+from .linearized import FullJacobian as FullJacobian
 from .loop import Loop as Loop
 from .native import Native as Native
 from .newton import Newton as Newton
@@ -14,7 +16,7 @@ from .scan import Scan as Scan
 
 
 def available_drivers() -> dict[str, str | None]:
-    """Say of every driver whether it can run here: None, or the reason why it cannot.
+    """Return for every driver None if it can run on this machine, or the reason why it cannot.
 
     >>> available_drivers()["Scan"] is None
     True

@@ -23,7 +23,7 @@ from .._core.types import Output, Params, State
 from .._kernels.pallas.calls import Call, RowInputs, SequenceInputs, Weights, with_vmap_rule
 from .._kernels.pallas.equation import Equation, blocks, equation, recurrence_of
 from . import bptt
-from .driver import drop_symbolic_zeros, gated, steps
+from .driver import drop_symbolic_zeros, need_gated, num_steps
 from .live import live, outputs
 
 
@@ -62,9 +62,9 @@ class Fused(metaclass=Checked):
         self, cell: Cell, params: Params, state: State, xs: Any, masks: StepMasks, *, reverse: bool = False
     ) -> tuple[State, Output]:
         """Cross time in the kernel."""
-        cell = gated(cell, self)
-        if steps(xs) == 0 or any(s.size == 0 for s in jax.tree.leaves(state)):
-            nothing = jax.tree.map(lambda s: jnp.zeros((steps(xs), *s.shape), s.dtype), state)
+        cell = need_gated(cell, self)
+        if num_steps(xs) == 0 or any(s.size == 0 for s in jax.tree.leaves(state)):
+            nothing = jax.tree.map(lambda s: jnp.zeros((num_steps(xs), *s.shape), s.dtype), state)
             return state, cell.output(params, nothing, xs)
 
         def cross(params: Params, state: State, xs: Any, masks: StepMasks) -> tuple[State, Output]:

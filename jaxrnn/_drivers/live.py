@@ -1,8 +1,8 @@
 """Which steps a gradient reaches: what a reset cuts off is padding to the backward pass, if it is not finite.
 
-The state before a reset gets a cotangent of zero, and zero times NaN is NaN. So a step that has numbers which are not
-finite, and that no cotangent reaches, is not differentiated. A step whose numbers are finite always is: so the backward
-pass stays linear in the cotangents, as derivatives of second order need it.
+The state before a reset gets a cotangent of zero, and zero times NaN is NaN. So a step that has non-finite numbers and
+that no cotangent reaches is not differentiated. A step whose numbers are finite always is: so the backward pass stays
+linear in the cotangents, as derivatives of second order require.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ def live(masks: StepMasks, dfinal: Any, dys: Any, reverse: bool, state: State, o
     """Return the masks with `valid` false at the steps that are not to be differentiated.
 
     Args:
-        masks: the masks of the sequence; without resets they come back as they are.
+        masks: the masks of the sequence; without resets they are returned as they are.
         dfinal: cotangents of the final state, a tree of (*batch, ...); None stands for zero.
         dys: cotangents of the outputs or states of all steps, a tree of (T, *batch, ...); None stands for zero.
         reverse: whether time runs from the last step to the first.
         state: the state before the first step, a tree of (*batch, ...).
-        over_time: what each step takes and makes, a tree of (T, *batch, ...).
+        over_time: the inputs and results of each step, a tree of (T, *batch, ...).
     """
     if masks.reset is None:
         return masks
-    start = zeros_like(masks.reset.any(axis=0))  # laid out as a row, of which there may be none
+    start = zeros_like(masks.reset.any(axis=0))  # sharded as a row is, even if there is none
     bad = _any(_not_finite, over_time, jnp.zeros_like(masks.reset))
     entered = shifted(bad, _any(_not_finite, state, start), reverse) & ~masks.reset
     of_step, at_end = _any(_not_zero, dys, jnp.zeros_like(masks.reset)), _any(_not_zero, dfinal, start)
@@ -90,7 +90,7 @@ def outputs(cell: GatedCell, params: Params, states: State, xs: Any, masks: Step
 def cut(
     unroll: Unroll, params: Params, state: State, xs: Any, masks: StepMasks, *, reverse: bool
 ) -> tuple[State, Output]:
-    """Return `unroll(params, state, xs, masks)`, in whose reverse-mode gradient only live steps take part.
+    """Return `unroll(params, state, xs, masks)`, whose reverse-mode gradient is that of the live steps alone.
 
     With resets, the backward pass runs `unroll` again, with the steps that are not live as padding. Forward mode is
     that of `unroll`.

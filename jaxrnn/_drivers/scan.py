@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any
 
 import jax
 from jax import lax
@@ -13,8 +12,8 @@ from jax import lax
 from .._core.cell import Cell, GatedCell
 from .._core.fields import Checked, convert, count, instance, size, size_or_none
 from .._core.masks import StepMasks
-from .._core.types import Output, Params, State
-from .driver import Step, gated, masked_step, scan_chunks, steps
+from .._core.types import Inputs, Output, Params, State
+from .driver import Step, masked_step, need_gated, num_steps, scan_chunks
 from .live import cut
 
 
@@ -43,9 +42,9 @@ class Scan(metaclass=Checked):
     It takes any cell and forward mode (`jax.jvp`, `jax.jacfwd`). With resets a gradient costs one more forward pass.
 
     Args:
-        unroll: steps in one round of the loop. More costs compile time, and on a CPU often speed.
-        hoist: steps whose inputs are projected by one GEMM before they are crossed (needs a `GatedCell`); 0 lets every
-            step project its own. On a CPU it pays for small batches.
+        unroll: steps in one iteration of the loop. More costs compile time, and on a CPU often speed.
+        hoist: steps whose inputs are projected by one GEMM before the loop over them (needs a `GatedCell`); 0 projects
+            the inputs of every step inside the loop. On a CPU it pays for small batches.
         remat: what the backward pass recomputes: None (keep everything), `Remat(1)` or `Remat()`.
     """
 
@@ -60,42 +59,42 @@ class Scan(metaclass=Checked):
         )
 
     def __call__(
-        self, cell: Cell, params: Params, state: State, xs: Any, masks: StepMasks, *, reverse: bool = False
+        self, cell: Cell, params: Params, state: State, xs: Inputs, masks: StepMasks, *, reverse: bool = False
     ) -> tuple[State, Output]:
-        """Cross time with `lax.scan`."""
+        """Run `lax.scan` over all steps."""
         return cut(functools.partial(self._scan, cell, reverse), params, state, xs, masks, reverse=reverse)
 
     def _scan(
-        self, cell: Cell, reverse: bool, params: Params, state: State, xs: Any, masks: StepMasks
+        self, cell: Cell, reverse: bool, params: Params, state: State, xs: Inputs, masks: StepMasks
     ) -> tuple[State, Output]:
         """Return what `__call__` does; its gradient is JAX's own."""
         if self.hoist:
-            cross = self._hoisting(gated(cell, self), params, masks.reset_state, reverse)
+            run = self._hoisting(need_gated(cell, self), params, masks.reset_state, reverse)
         else:
-            cross = self._over(functools.partial(cell.step, params), masks.reset_state, reverse)
+            run = self._over(functools.partial(cell.step, params), masks.reset_state, reverse)
         inputs = (xs, masks.valid, masks.reset)
         if self.remat is None:
-            return cross(state, inputs)
-        chunk = self.remat.chunk or max(1, _near_root(steps(inputs)))
-        return scan_chunks(jax.checkpoint(cross), state, inputs, chunk, reverse)
+            return run(state, inputs)
+        chunk = self.remat.chunk or max(1, _near_root(num_steps(inputs)))
+        return scan_chunks(jax.checkpoint(run), state, inputs, chunk, reverse)
 
-    def _over(self, step: Step, initial: State, reverse: bool) -> Step:
-        """The scan of `step` over rows of inputs."""
-        masked = masked_step(step, initial)
+    def _over(self, step: Step, reset_state: State, reverse: bool) -> Step:
+        """Return the scan of `step` over rows of inputs."""
+        masked = masked_step(step, reset_state)
         return lambda state, rows: lax.scan(masked, state, rows, reverse=reverse, unroll=self.unroll)
 
-    def _hoisting(self, cell: GatedCell, params: Params, initial: State, reverse: bool) -> Step:
-        """The same, the inputs of `hoist` steps projected at once."""
+    def _hoisting(self, cell: GatedCell, params: Params, reset_state: State, reverse: bool) -> Step:
+        """Return the scan over rows of inputs, those of `hoist` steps projected at once."""
         local = cell.local(params)
 
-        def step(state: State, inputs: tuple[Any, Any]) -> tuple[State, Output]:
+        def step(state: State, inputs: tuple[Inputs, Inputs]) -> tuple[State, Output]:
             u, x = inputs
             state = cell.advance(local, state, u, cell.recur(params, state))
             return state, cell.output(params, state, x)
 
-        over = self._over(step, initial, reverse)
+        over = self._over(step, reset_state, reverse)
 
-        def project(state: State, rows: Any) -> tuple[State, Output]:
+        def project(state: State, rows: tuple[Inputs, jax.Array | None, jax.Array | None]) -> tuple[State, Output]:
             xs, *masks = rows
             return over(state, ((cell.project(params, xs), xs), *masks))
 
@@ -103,7 +102,7 @@ class Scan(metaclass=Checked):
 
 
 def _near_root(length: int) -> int:
-    """The divisor of `length` within a factor 2 of its root, and nearest to it, or else the root."""
+    """Return the divisor of `length` nearest to its root, if one lies within a factor 2 of it, else the root."""
     root = math.isqrt(length)
     divisors = [c for c in range(max(1, root // 2), 2 * root + 1) if length % c == 0]
     return min(divisors, key=lambda c: abs(math.log(c / root)), default=root)

@@ -19,6 +19,7 @@ from jaxrnn import (
     Associative,
     Bidirectional,
     Diagonal,
+    DiagonalJacobian,
     Elman,
     GatedCell,
     Heads,
@@ -107,8 +108,8 @@ DRIVERS = {
     "bptt_gates": (BPTT(2, keep_gates=True, hoist=2), (2e-5, 1e-12)),
     "associative": (Associative(), (2e-5, 1e-12)),
     "associative_chunks": (Associative(2), (2e-5, 1e-12)),
-    "newton": (Newton(otherwise="nan"), (2e-5, 1e-11)),
-    "newton_diagonal": (Newton("diagonal", otherwise="nan"), (2e-5, 1e-11)),
+    "newton": (Newton(fallback=None), (2e-5, 1e-11)),
+    "newton_diagonal": (Newton(DiagonalJacobian(), fallback=None), (2e-5, 1e-11)),
 }
 NEEDS_GATED = ("scan_hoist", "bptt", "bptt_chunks", "bptt_gates")
 PAIRS = [

@@ -115,7 +115,10 @@ BAD |= {
     "batch-major": (lambda: go(jnp.ones((B, T, D)), lengths=[T] * B), r"jnp.swapaxes\(xs, 0, 1\)"),
     "ragged lengths": (lambda: go(xs, lengths=[[1], [2, 3], [4]]), "lengths must be arrays"),
     "select: a class": (lambda: jaxrnn.select(LSTM, (T, B, D), jnp.float32, "cpu"), "An instance"),
-    "select: a composite": (lambda: jaxrnn.select(Stack((cell,)), (T, B, D), jnp.float32, "cpu"), "each of a comp"),
+    "select: a composite": (
+        lambda: jaxrnn.select(Stack((cell,)), (T, B, D), jnp.float32, "cpu"),
+        "each cell of a comp",
+    ),
     "select: an array": (lambda: jaxrnn.select(cell, xs, jnp.float32, "cpu"), r"as xs.shape"),
     "model: unrolled": (lambda: jaxrnn.unroll(model, weights, xs), "unroll needs a cell.*model.layers"),
     "model: generating": (lambda: jaxrnn.generate(model, weights, xs[0], steps=2), "without a state.*model.layers"),

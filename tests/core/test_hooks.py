@@ -8,13 +8,28 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import BPTT, GRU, LSTM, Associative, Dense, Dropout, Fused, MinGRU, Native, Newton, Scan, Stack, Zoneout
+from jaxrnn import (
+    BPTT,
+    GRU,
+    LSTM,
+    Associative,
+    Dense,
+    DiagonalJacobian,
+    Dropout,
+    Fused,
+    MinGRU,
+    Native,
+    Newton,
+    Scan,
+    Stack,
+    Zoneout,
+)
 
 from .. import quick
 from .table import D, draw, far, initial_state, unroll
 
 QUICK = (None, Scan(), Scan(hoist=2), BPTT(2, keep_gates=True, hoist=2), Native(), Associative(2))
-SLOW = (Fused(interpret=True), Newton(otherwise="nan"), Newton("diagonal", otherwise="nan"))
+SLOW = (Fused(interpret=True), Newton(fallback=None), Newton(DiagonalJacobian(), fallback=None))
 
 
 def override(base, **methods):
@@ -112,7 +127,7 @@ def test_a_recurrence_of_another_kind_is_no_dense_one():
     cell = LSTM(3, recurrence=Halved())
     params, _, xs = draw(cell, time=9, batch=(2,))
     want = unroll(cell, params, xs, driver=Scan())
-    for driver in (None, BPTT(2), Newton("diagonal", otherwise="nan")):
+    for driver in (None, BPTT(2), Newton(DiagonalJacobian(), fallback=None)):
         assert far(unroll(cell, params, xs, driver=driver), want) < 2e-5
     for driver in (Native(), Fused(interpret=True)):
         with pytest.raises(ValueError, match=r"Dense|dense"):

@@ -27,7 +27,7 @@ DRIVERS = [
     ("lru", Associative()),
     ("sru", Associative(2)),
     ("peephole", Fused(interpret=True)),
-    ("elman", Newton(otherwise="nan")),
+    ("elman", Newton(fallback=None)),
 ]
 EACH = [(*pair, i % 2 == 0) for i, pair in enumerate(DRIVERS)]  # with a direction
 TIME = 8
@@ -70,7 +70,7 @@ def test_a_mask_beside_lengths_under_both_directions():
 
 @dataclasses.dataclass(frozen=True)
 class WithReadout(type(CELLS["elman"])):
-    """An output with params of its own, which see states before a reset."""
+    """An output with separate params, applied to states before a reset."""
 
     def output(self, params, s, x):
         return s * params.b[0] + x[..., :1]

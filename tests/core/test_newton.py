@@ -1,4 +1,4 @@
-"""Newton's method over time: how it converges, and what is given where it does not."""
+"""Newton's method over time: how it converges, and its fallback."""
 
 import functools
 
@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import GRU, LRU, LSTM, Diagonal, Elman, IndRNN, Newton, ProjectedLSTM, Scan
+from jaxrnn import GRU, LRU, LSTM, Diagonal, DiagonalJacobian, Elman, FullJacobian, IndRNN, Newton, ProjectedLSTM, Scan
 from jaxrnn.extend import StepMasks
 
 from .. import quick
 from .table import D, Mine, draw, far, masks, run, unroll
 
 CELLS = {
-    "elman": (Elman(6), "full"),
-    "lstm": (LSTM(6), "full"),
-    "gru_quasi": (GRU(6), "diagonal"),
-    "lstm_diagonal": (LSTM(6, recurrence=Diagonal()), "diagonal"),
-    "ind_rnn": (IndRNN(6), "diagonal"),
+    "elman": (Elman(6), FullJacobian()),
+    "lstm": (LSTM(6), FullJacobian()),
+    "gru_quasi": (GRU(6), DiagonalJacobian()),
+    "lstm_diagonal": (LSTM(6, recurrence=Diagonal()), DiagonalJacobian()),
+    "ind_rnn": (IndRNN(6), DiagonalJacobian()),
 }
 LONG = 300
 
@@ -50,7 +50,7 @@ def test_long_sequences_in_float32_equal_scan_with_trained_weights(name):
     params, state, xs = draw(cell, time=LONG)
     one_by_one = functools.partial(run, cell, kw=kw, driver=Scan())
     arguments = trained(one_by_one, params, state, xs), state, xs
-    (value, (state, ys)), grads = run(cell, *arguments, kw, Newton(jacobian, otherwise="nan"))
+    (value, (state, ys)), grads = run(cell, *arguments, kw, Newton(jacobian, fallback=None))
     (want, (want_state, want_ys)), want_grads = one_by_one(*arguments)
     assert far((state, ys), (want_state, want_ys)) <= 1e-5
     scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(want_grads))
@@ -76,7 +76,7 @@ def test_convergence_is_visible_and_a_guess_saves_iterations(name):
     assert few.iterations == 2
 
 
-@pytest.mark.parametrize("jacobian", ["full", "diagonal"])
+@pytest.mark.parametrize("jacobian", [FullJacobian(), DiagonalJacobian()])
 def test_a_chaotic_cell_ends_in_the_scan_or_in_nan(x64, jacobian):
     """In float64: chaos makes 0.1 of the 1e-7 by which two programs of a GPU differ in float32."""
     cell, params, xs = chaotic()
@@ -86,7 +86,7 @@ def test_a_chaotic_cell_ends_in_the_scan_or_in_nan(x64, jacobian):
     grad = lambda driver: quick.jit(jax.value_and_grad(functools.partial(loss, driver)))(params)
     want = grad(Scan())
     assert far(grad(newton()), want) <= 1e-3 * float(jnp.abs(want[1].w_h).max())
-    value, slope = grad(newton(otherwise="nan"))
+    value, slope = grad(newton(fallback=None))
     assert np.isnan(value)
     assert np.isnan(slope.w_h).all()
 
@@ -94,13 +94,13 @@ def test_a_chaotic_cell_ends_in_the_scan_or_in_nan(x64, jacobian):
 def test_damping_keeps_the_solution():
     cell, params, xs = chaotic(1.0)
     want = unroll(cell, params, xs, driver=Scan())
-    got = unroll(cell, params, xs, driver=Newton(damping=0.2, otherwise="nan"))
+    got = unroll(cell, params, xs, driver=Newton(damping=0.2, fallback=None))
     assert far(got, want) <= 1e-5
 
 
 def test_under_vmap_each_has_its_own_trajectory():
     cell, params, xs = chaotic(1.0)
-    one = lambda xs: jaxrnn.unroll(cell, params, xs, driver=Newton(otherwise="nan"))[1]
+    one = lambda xs: jaxrnn.unroll(cell, params, xs, driver=Newton(fallback=None))[1]
     want = unroll(cell, params, xs, driver=Scan())[1]
     assert far(quick.jit(jax.vmap(one, 1, 1))(xs), want) <= 1e-5
 
@@ -108,12 +108,12 @@ def test_under_vmap_each_has_its_own_trajectory():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Newton("half"), "'full' or 'diagonal'"),
-        (lambda: Newton(otherwise="guess"), "'scan' or 'nan'"),
+        (lambda: Newton("half"), r"FullJacobian\(\) or DiagonalJacobian\(\)"),
+        (lambda: Newton(fallback="guess"), r"Scan\(\) or None"),
         (lambda: Newton(iterations=0), "iterations >= 1"),
-        (lambda: cross(LRU(6), Newton()), "one floating dtype"),
-        (lambda: cross(Mine(6), Newton("diagonal")), "as many units"),
-        (lambda: cross(ProjectedLSTM(6, 4), Newton("diagonal")), "as many units"),
+        (lambda: run_new(LRU(6), Newton()), "one floating dtype"),
+        (lambda: run_new(Mine(6), Newton(DiagonalJacobian())), "as many units"),
+        (lambda: run_new(ProjectedLSTM(6, 4), Newton(DiagonalJacobian())), "as many units"),
     ],
 )
 def test_what_it_cannot_take_is_refused(make, message):
@@ -121,6 +121,6 @@ def test_what_it_cannot_take_is_refused(make, message):
         make()
 
 
-def cross(cell, driver):
+def run_new(cell, driver):
     params, _, xs = draw(cell)
     return jaxrnn.unroll(cell, params, xs, driver=driver)

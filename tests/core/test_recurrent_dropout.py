@@ -5,7 +5,20 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import BPTT, GRU, LSTM, Diagonal, Heads, Loop, Newton, RecurrentDropout, Remat, Scan, WeightDrop
+from jaxrnn import (
+    BPTT,
+    GRU,
+    LSTM,
+    Diagonal,
+    DiagonalJacobian,
+    Heads,
+    Loop,
+    Newton,
+    RecurrentDropout,
+    Remat,
+    Scan,
+    WeightDrop,
+)
 from jaxrnn._core.randomness import sequence_and_step_keys
 
 from .table import B, H, draw, far, masks, run, unroll
@@ -52,7 +65,10 @@ def test_weight_drop_drops_recurrent_weights():
 
 CASES = [
     (RecurrentDropout(GRU(H, recurrence=Heads(2)), RATE), [BPTT(2), Scan(hoist=2), Newton()]),
-    (RecurrentDropout(LSTM(H, recurrence=Diagonal()), RATE), [BPTT(2, keep_gates=True), Loop(), Newton("diagonal")]),
+    (
+        RecurrentDropout(LSTM(H, recurrence=Diagonal()), RATE),
+        [BPTT(2, keep_gates=True), Loop(), Newton(DiagonalJacobian())],
+    ),
     (WeightDrop(GRU(H), RATE), [BPTT(2), Scan(remat=Remat())]),
 ]
 

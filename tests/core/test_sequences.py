@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import BPTT, GRU, LSTM, Associative, Elman, Loop, Newton, Remat, Scan
+from jaxrnn import BPTT, GRU, LSTM, Associative, DiagonalJacobian, Elman, Loop, Newton, Remat, Scan
 
 from .. import quick
 from .table import (
@@ -187,7 +187,7 @@ def test_resets_may_be_numbers(kind):
     assert far(jaxrnn.unroll(cell, params, xs, state, resets=jnp.asarray(resets, jnp.float32)), want) == 0
 
 
-@pytest.mark.parametrize("driver", [Newton(), Newton("diagonal"), Scan(remat=Remat()), BPTT(2)])
+@pytest.mark.parametrize("driver", [Newton(), Newton(DiagonalJacobian()), Scan(remat=Remat()), BPTT(2)])
 @pytest.mark.parametrize(("time", "rows"), [(0, 2), (3, 0)])
 def test_no_steps_and_no_rows(driver, time, rows):
     cell = GRU(2)

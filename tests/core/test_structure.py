@@ -1,48 +1,89 @@
-"""The design in one line: cells and drivers never import each other; the core imports jax alone."""
+"""The rooms of the library and its doors, read from the imports."""
 
 import ast
+import graphlib
+import importlib
 import pathlib
+import re
 import subprocess
 import sys
+import types
 
 import pytest
 
 import jaxrnn
 
 ROOT = pathlib.Path(jaxrnn.__file__).parent
-LATE = {
-    "optax",
-    "flax",
-    "orbax",
-    "matplotlib",
-    "torch",
-    "rich",
-    "onnx",
-    "safetensors",
-    "tyro",
-    "keras",
-    "haiku",
-    "equinox",
+REPOSITORY = pathlib.Path(__file__).parents[2]
+FLOORS = (
+    ("_core",),
+    ("_cells", "_layers", "_kernels"),
+    ("_drivers",),
+    ("_select", "_pad"),
+    ("_unroll", "_generate"),
+    ("__init__", "extend"),
+    ("model",),
+    ("train", "interop"),
+)
+"""A room imports from itself and from the floors below it. So cells, layers and drivers never import each other, but
+for drivers that import kernels."""
+
+PUBLIC = ("jaxrnn", "jaxrnn.extend", "jaxrnn.model", "jaxrnn.train")
+PUBLIC += tuple(f"jaxrnn.interop.{name}" for name in ("torch", "flax", "keras", "haiku", "equinox", "onnx"))
+LATE = {"optax", "flax", "orbax", "matplotlib", "torch", "rich", "onnx", "safetensors", "tyro", "keras", "haiku"}
+LATE |= {"equinox", "jaxtyping"}
+
+MODULES = {
+    ".".join(p.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): p for p in ROOT.rglob("*.py")
 }
 
 
-def imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+def imported(module, path):
+    """Yield the modules that a module of the package imports, its own package's included, types alone left out."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(n)
+        for t in ast.walk(tree)
+        if isinstance(t, ast.If) and "TYPE_CHECKING" in ast.unparse(t.test)
+        for n in ast.walk(t)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield "." * node.level + (node.module or "")
+            base = package.rsplit(".", node.level - 1)[0] + "." * bool(node.module) if node.level else ""
+            source = base + (node.module or "")
+            for name in node.names:
+                yield f"{source}.{name.name}" if f"{source}.{name.name}" in MODULES else source
 
 
-def test_cells_and_drivers_never_import_each_other():
-    for folder, other in (("cells", "drivers"), ("drivers", "cells")):
-        for path in (ROOT / folder).glob("*.py"):
-            assert not [name for name in imports(path) if other in name.split(".")], path
+def room(module):
+    return [*module.split("."), "__init__"][1]
+
+
+IMPORTS = {module: set(imported(module, path)) for module, path in MODULES.items()}
+
+
+def test_no_import_goes_up_or_across():
+    floor = {name: height for height, names in enumerate(FLOORS) for name in names}
+    for module, sources in IMPORTS.items():
+        for source in sources & MODULES.keys():
+            here, there = room(module), room(source)
+            assert here == there or floor[there] < floor[here], f"{module} imports {source}"
+
+
+def test_no_import_is_circular():
+    inside = {module: {s for s in sources & MODULES.keys() if s != module} for module, sources in IMPORTS.items()}
+    list(graphlib.TopologicalSorter(inside).static_order())
 
 
 def test_the_core_imports_jax_alone():
-    for path in [*ROOT.glob("*.py"), *(ROOT / "cells").glob("*.py"), *(ROOT / "drivers").glob("*.py")]:
-        assert not LATE & {name.split(".")[0] for name in imports(path)}, path
+    for module, sources in IMPORTS.items():
+        if room(module) not in ("model", "train", "interop"):
+            assert not LATE & {name.split(".")[0] for name in sources}, module
 
 
 def test_import_brings_in_nothing_late():
@@ -51,15 +92,37 @@ def test_import_brings_in_nothing_late():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in dir(jaxrnn) if n[0].isupper() or n in ("unroll", "select", "pad", "generate")]
-)
-def test_every_public_name_is_documented(name):
-    value = getattr(jaxrnn, name)
-    assert (value.__doc__ or "").strip()
-    assert not value.__doc__.startswith(f"{name}("), "a dataclass's own signature is no docstring"
-
-
 def test_no_private_jax():
     for path in ROOT.rglob("*.py"):
         assert "jax._src" not in path.read_text(), path
+
+
+def test_dir_shows_public_names_alone():
+    names = {name: value for name, value in vars(jaxrnn).items() if not name.startswith("_")}
+    modules = {name for name, value in names.items() if isinstance(value, types.ModuleType)}
+    assert modules <= {"extend", "model", "train", "interop"}
+    assert {"unroll", "select", "generate", "pad", "LSTM", "Scan"} <= names.keys()
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_every_public_name_is_documented(module):
+    package = pytest.importorskip(module) if "interop" in module else importlib.import_module(module)
+    assert package.__doc__
+    for name, value in vars(package).items():
+        if not name.startswith("_") and getattr(value, "__module__", "").startswith("jaxrnn"):
+            assert (value.__doc__ or "").strip(), name
+            assert not value.__doc__.startswith(f"{name}("), f"{name}: a dataclass's own signature is no docstring"
+
+
+OUTSIDE = [*REPOSITORY.glob("benchmarks/**/*.py"), *REPOSITORY.glob("examples/**/*.py"), *REPOSITORY.glob("*.md")]
+OUTSIDE += REPOSITORY.glob("docs/**/*.md")
+
+
+def test_what_is_outside_imports_public_names_alone():
+    for path in OUTSIDE:
+        text = path.read_text()
+        lines = re.findall(r"^\s*(?:from (jaxrnn[\w.]*) import (.*)|import (jaxrnn[\w.]*))", text, flags=re.M)
+        for source, names, module in lines:
+            assert (source or module) in (*PUBLIC, "jaxrnn.interop"), (path, source or module)
+            assert not re.search(r"\b_\w", names), (path, names)
+        assert not re.search(r"\bjaxrnn\._(?!_)\w", text), f"{path} uses a private name"
