@@ -221,10 +221,10 @@ def _make(cell: Cell | Composite, dtype: str) -> keras.Layer:
         case VariationalDropout():
             return keras.layers.SpatialDropout1D(cell.rate, dtype=dtype)
         case Bidirectional():
-            forward, backward = cell.cells
-            if any(type(c) not in _KINDS or c.hidden != forward.hidden for c in (forward, backward)):
+            cells = [leaf for leaf in cell.cells if isinstance(leaf, Leaf) and type(leaf) in _KINDS]
+            if len(cells) != 2 or cells[0].hidden != cells[1].hidden:
                 raise ValueError(f"Keras's Bidirectional holds two single layers of one width; got {cell}")
-            layers = _make_leaf(forward, dtype), _make_leaf(backward, dtype, go_backwards=True)
+            layers = _make_leaf(cells[0], dtype), _make_leaf(cells[1], dtype, go_backwards=True)
             return keras.layers.Bidirectional(layers[0], backward_layer=layers[1], dtype=dtype)
     assert isinstance(cell, Leaf)
     return _make_leaf(cell, dtype)

@@ -189,9 +189,9 @@ def _torch_options(cell: Cell | Composite) -> tuple[Leaf, int, bool, float]:
     recurrent = [layer for layer in layers if not isinstance(layer, Dropout)]
     dropout = next((layer.rate for layer in layers if isinstance(layer, Dropout)), 0.0)
     if recurrent:
-        bidirectional = isinstance(recurrent[0], Bidirectional)
-        leaf = recurrent[0].forward if bidirectional else recurrent[0]
-        if plain == _composite(leaf, len(recurrent), bidirectional, dropout):
+        first, bidirectional = recurrent[0], isinstance(recurrent[0], Bidirectional)
+        leaf = first.forward if isinstance(first, Bidirectional) else first
+        if isinstance(leaf, Leaf) and plain == _composite(leaf, len(recurrent), bidirectional, dropout):
             return leaf, len(recurrent), bidirectional, dropout
     raise ValueError(
         f"torch's layers are all equal, with equal dropout between each two and nowhere else; got {cell}. Convert "
