@@ -73,8 +73,8 @@ def check_cell(cell: Any, kinds: Any, caller: str) -> None:
     """Raise ValueError unless `cell` is an instance of one of `kinds`."""
     if isinstance(cell, type) or not isinstance(cell, kinds):
         raise ValueError(
-            f"{caller} needs a cell (init, initial_state, step) or a composite; got {show(cell)}. Pass an instance, "
-            "not a class: LSTM(128), not LSTM."
+            f"{caller} needs a cell (init, initial_state, step) or a composite; got {show(cell)}. Pass an instance: "
+            "LSTM(128), not LSTM."
         )
     check_takes_in_dim(cell, caller)
     if dataclasses.is_dataclass(cell):

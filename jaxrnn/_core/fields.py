@@ -97,9 +97,7 @@ def count(given: object, what: str) -> int:
 def number(given: object, what: str) -> float:
     """Return a number or a NumPy or JAX scalar as a float; raise ValueError unless it is finite."""
     simple = _scalar(given)
-    if (
-        not isinstance(simple, int | float) or isinstance(simple, bool) or not abs(simple) <= sys.float_info.max
-    ):  # also for an int of any length
+    if not isinstance(simple, int | float) or isinstance(simple, bool) or not abs(simple) <= sys.float_info.max:
         raise ValueError(f"{what} must be one finite number; got {show(given)}")
     return float(simple)
 
@@ -137,7 +135,7 @@ def is_key(given: object) -> bool:
 def check_init_key(key: object, call: str = "init(jax.random.key(0))") -> None:
     """Raise ValueError unless `key` is one key; the message shows `call`."""
     if not is_key(key):
-        raise ValueError(f"the first argument of init is one key: {call}; got {show(key)}")
+        raise ValueError(f"the first argument of init must be one key: {call}; got {show(key)}")
 
 
 def check_init(cell: Any, key: object, in_dim: object) -> int:

@@ -58,7 +58,7 @@ class Narrowing:
 
 
 BAD = {
-    "a class": (lambda: jaxrnn.unroll(LSTM, params, xs), r"Pass an instance, not a class: LSTM\(128\)"),
+    "a class": (lambda: jaxrnn.unroll(LSTM, params, xs), r"Pass an instance: LSTM\(128\)"),
     "no cell": (lambda: jaxrnn.unroll("lstm", params, xs), "needs a cell"),
     "no features": (lambda: go(jnp.ones(T)), r"xs\[:, None\]"),
     "empty tree": (lambda: go(()), r"xs must be \(T, \*batch, D\)"),
@@ -114,7 +114,7 @@ BAD |= {
     "two keys": (lambda: go(xs, key=jax.random.split(KEY)), r"\(2,\)"),
     "batch-major": (lambda: go(jnp.ones((B, T, D)), lengths=[T] * B), r"jnp.swapaxes\(xs, 0, 1\)"),
     "ragged lengths": (lambda: go(xs, lengths=[[1], [2, 3], [4]]), "lengths must be arrays"),
-    "select: a class": (lambda: jaxrnn.select(LSTM, (T, B, D), jnp.float32, "cpu"), "An instance"),
+    "select: a class": (lambda: jaxrnn.select(LSTM, (T, B, D), jnp.float32, "cpu"), "Pass an instance"),
     "select: a composite": (
         lambda: jaxrnn.select(Stack((cell,)), (T, B, D), jnp.float32, "cpu"),
         "each cell of a comp",
@@ -164,14 +164,14 @@ BAD |= {
         lambda: jaxrnn.generate(cell, params, xs[0], steps=2, feed=lambda y, key: y[:, :D].astype(int)),
         "float32, and what is fed back is int32",
     ),
-    "model: a class": (lambda: SequenceModel(Embedding(9, 4), LSTM, 2), "An instance"),
+    "model: a class": (lambda: SequenceModel(Embedding(9, 4), LSTM, 2), "Pass an instance"),
     "model: an embedding class": (lambda: SequenceModel(Embedding, cell, 2), r"Embedding\(100, 16\)"),
     "model: outputs": (lambda: SequenceModel(Embedding(9, 4), cell, 2.5), "1 or more; got 2.5"),
     "model: pooling": (lambda: SequenceModel(Embedding(9, 4), cell, 2, "last"), "got 'last'"),
-    "model: params": (lambda: model(params, jnp.zeros((T, B), int)), "not those of SequenceModel"),
+    "model: params": (lambda: model(params, jnp.zeros((T, B), int)), "do not match SequenceModel"),
     "model: params of its step": (
         lambda: model.step(None, zero, jnp.zeros(B, int)),
-        "not those of SequenceModel",
+        "do not match SequenceModel",
     ),
     "model: strings": (lambda: model(weights, [["a", "b"]]), "ids must be arrays of numbers"),
     "model: ragged": (lambda: model(weights, [[1], [1, 2]]), "ids must be arrays"),

@@ -64,9 +64,6 @@ EVERY = override(  # for slow drivers, all at once: each changes the numbers dif
 )
 CASES = [(name, hook, QUICK) for name, hook in HOOKS.items()]
 CASES += [("every", EVERY, SLOW), ("recur", HOOKS["recur"], SLOW)]
-    ("every", EVERY, SLOW),
-    ("recur", HOOKS["recur"], SLOW),
-]
 
 
 @pytest.mark.parametrize(("name", "hook", "drivers"), CASES, ids=[f"{name}-{len(d)}" for name, _, d in CASES])
