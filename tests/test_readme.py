@@ -1,4 +1,4 @@
-"""The README's program runs as it stands, and learns; the commands that install name extras that exist."""
+"""The programs of the README run; the install commands name existing extras."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.mark.optimised
-def test_the_program_runs_and_learns():
+def test_the_programs_run_and_the_loss_decreases():
     text = (ROOT / "README.md").read_text()
     program, own_cell, _, long = re.findall(r"```python\n(.*?)```", text, re.S)
     printed = io.StringIO()
@@ -33,7 +33,7 @@ def test_the_program_runs_and_learns():
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "examples/intent/README.md", ".ci/run"])
-def test_the_install_commands_name_extras_that_exist(name):
+def test_install_commands_name_existing_extras(name):
     listed = re.findall(r"pip install [^\n`]*?(?:\.|jaxrnn)\[([\w,]+)\]", (ROOT / name).read_text())
     assert listed
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
