@@ -1,4 +1,4 @@
-"""The Python blocks of the pages run, in order, in one namespace a page; the install commands name extras that exist."""
+"""The Python blocks of each page run, in order, in one namespace; the install commands name extras that exist."""
 
 import pathlib
 import re
