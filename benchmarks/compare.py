@@ -76,7 +76,7 @@ class Peers:
                     console.print(f"{peer.name} {workload} failed: {failure}"[:300], markup=False)
 
     def _chosen(self) -> tuple[tuple[Workload, ...], list[Peer]]:
-        """Give what is measured."""
+        """Return what is measured."""
         peers = [peer for peer in PEERS if not self.names or peer.name in self.names]
         if missing := set(self.names) - {peer.name for peer in peers}:
             raise SystemExit(f"no such implementation: {sorted(missing)}. There are {[peer.name for peer in PEERS]}")
@@ -93,14 +93,14 @@ CACHED = " Programs may come from JAX's cache, compiled by other processes: comp
 
 
 def _suite(name: str) -> tuple[Workload, ...]:
-    """Give the workloads of a suite."""
+    """Return the workloads of a suite."""
     if name not in SUITES:
         raise SystemExit(f"no suite {name!r}; there are {', '.join(SUITES)}")
     return tuple(SUITES[name]())
 
 
 def compare(workload: Workload, peers: list[Peer], budget: float, rounds: int) -> list[dict[str, Any]]:
-    """Give a row for every implementation: what it measured, or why it is absent."""
+    """Return a row for every implementation: what it measured, or why it is absent."""
     platform, data = jax.default_backend(), draw(workload)
     rows, programs = [], {}
     for peer in peers:
@@ -128,7 +128,7 @@ def compare(workload: Workload, peers: list[Peer], budget: float, rounds: int) -
 
 
 def _checked(peer: Peer, workload: Workload, data: Data, about: dict[str, Any]) -> Program:
-    """Make a program and check it; what is known of it goes into `about`."""
+    """Compile a program and check it; what is known of it goes into `about`."""
     program = peer.make(workload, data)
     equation = peer.equation(workload)
     about |= {"equation": equation, "compile_seconds": program.compile_seconds}
@@ -140,7 +140,7 @@ def _checked(peer: Peer, workload: Workload, data: Data, about: dict[str, Any]) 
 
 
 def _driver(workload: Workload) -> str:
-    """Say what `select` takes."""
+    """Return the driver that `select` chooses."""
     shape = (workload.time, workload.batch, workload.inputs)
     return str(select(workload.own_cell(), shape, workload.dtype, jax.default_backend()))
 

@@ -35,7 +35,7 @@ def both(cell: str, shape: tuple[int, int, int, int], dtype: str = "float32", he
 
 
 def workloads() -> tuple[Workload, ...]:
-    """Give what is measured, the most telling first: time may run out."""
+    """Return what is measured, the most telling first: time may run out."""
     first = [w for cell in ("lstm", "gru") for dtype in ("float32", "bfloat16") for w in both(cell, FLASHRNN, dtype)]
     return (*first, *(w for shape in SHAPES[1:] for cell in ("lstm", "gru") for w in both(cell, shape)))
 
@@ -112,7 +112,7 @@ PARTS: dict[str, Callable[[], Command]] = {
 
 
 def tiny(command: Command) -> Command:
-    """Give the same at sizes for a CPU, where it means nothing."""
+    """Return the same at sizes for a CPU, where it means nothing."""
     few = tuple(both("lstm", (4, 2, 3, 5)))
     match command:
         case Peers() | Limit():

@@ -87,12 +87,12 @@ def projection_flops(workload: Workload) -> float:
 
 
 def weight_bytes(workload: Workload) -> float:
-    """Give the recurrent weights, read at every step: G H² s / n."""
+    """Return the recurrent weights, read at every step: G H² s / n."""
     return workload.gates * workload.hidden**2 / workload.heads * _item(workload)
 
 
 def activation_bytes(workload: Workload) -> float:
-    """Give gates and state of a step: (G + k) B H s; k is 2 for an LSTM, else 1."""
+    """Return gates and state of a step: (G + k) B H s; k is 2 for an LSTM, else 1."""
     states = 2 if workload.cell == "lstm" else 1
     return (workload.gates + states) * workload.batch * workload.hidden * _item(workload)
 
@@ -102,7 +102,7 @@ def _item(workload: Workload) -> int:
 
 
 def step_seconds(workload: Workload, able: Machine) -> dict[str, float]:
-    """Give what a step takes at the least, by what limits it; the largest counts."""
+    """Return what a step takes at the least, by what limits it; the largest counts."""
     return {
         "matmul": recurrent_flops(workload) / able.peak(workload.dtype),
         "weights": able.move(weight_bytes(workload)),
@@ -111,7 +111,7 @@ def step_seconds(workload: Workload, able: Machine) -> dict[str, float]:
 
 
 def bound_seconds(workload: Workload, able: Machine) -> float:
-    """Give what a call takes at the least: the formula in `Limit`."""
+    """Return what a call takes at the least: the formula in `Limit`."""
     peak = able.peak(workload.dtype)
     projection = projection_flops(workload) / peak
     chain = workload.time * max(step_seconds(workload, able).values())
@@ -121,7 +121,7 @@ def bound_seconds(workload: Workload, able: Machine) -> float:
 
 
 def choose(names: Sequence[str]) -> list[Peer]:
-    """Give the implementations of these names, all where there are none."""
+    """Return the implementations of these names, all where there are none."""
     known = {peer.name: peer for peer in PEERS}
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"names are of {', '.join(map(repr, known))}; got {', '.join(map(repr, unknown))}")
@@ -158,7 +158,7 @@ def rows(able: Machine, found: Sequence[tuple[Workload, dict[str, Any]]]) -> lis
 
 
 def sentences(able: Machine) -> list[str]:
-    """Say what the machine can do."""
+    """Return the measured figures of the machine as sentences."""
     lines = [
         f"matmul, {dtype}: " + ", ".join(f"{rate / 1e9:,.0f} GFLOP/s through {name}" for name, rate in rates.items())
         for dtype, rates in able.gemm.items()
@@ -169,7 +169,7 @@ def sentences(able: Machine) -> list[str]:
 
 
 def table(found: Sequence[Row]) -> Table:
-    """Give a line for each workload, a column for each implementation: ms, and the bound as a percentage of it."""
+    """Return a line for each workload, a column for each implementation: ms, and the bound as a percentage of it."""
     names = list(dict.fromkeys(row["name"] for row in found))
     shown = Table("", "bound, ms", "step limited by", *names, box=None, header_style="bold")
     for at in range(0, len(found), len(names)):

@@ -154,12 +154,12 @@ def errors(name: str, times: tuple[int, ...], hidden: int = 8) -> list[Row]:
 
 
 def answer(run: Any, cell: Any, driver: Driver, given: Any) -> Any:
-    """Give what `run` gives, as numpy arrays, which outlive `enable_x64`."""
+    """Return what `run` gives, as numpy arrays, which outlive `enable_x64`."""
     return jax.tree.map(np.asarray, jax.jit(functools.partial(run, cell, driver))(*given))
 
 
 def farthest(got: Any, want: Any) -> float:
-    """Give the largest difference of two trees, each array's as a share of its largest entry."""
+    """Return the largest difference of two trees, each array's as a share of its largest entry."""
     far = jax.tree.map(lambda a, b: np.abs(a - b).max() / np.abs(b).max(), got, want)
     return float(max(jax.tree.leaves(far)))
 

@@ -50,7 +50,7 @@ SUBJECTS: tuple[Peer, ...] = (
 
 
 def measure(peer: Peer, workload: Workload, budget: float) -> dict[str, Any]:
-    """Give a row's figures: the compiler's plan, the growth of the peak in a call, its seconds; or what it lacks."""
+    """Return a row's figures: the compiler's plan, the growth of the peak in a call, its seconds; or what it lacks."""
     if reason := peer.lacks(workload, jax.default_backend()):
         return {"absent": reason}
     program = peer.make(workload, draw(workload))
@@ -69,7 +69,7 @@ def measure(peer: Peer, workload: Workload, budget: float) -> dict[str, Any]:
 
 
 def growth(peer: Peer, program: Program) -> int:
-    """Give the bytes by which a call raises the peak: the median of a few, each watched by itself."""
+    """Return the bytes by which a call raises the peak: the median of a few, each watched by itself."""
     _give_back_from(AT_ONCE)
     program.call()
     sizes = []

@@ -13,7 +13,7 @@ Kind = tuple[str, str]
 
 
 def kind(row: Row) -> Kind:
-    """Give the table that a row belongs to."""
+    """Return the table that a row belongs to."""
     return row["workload"].cell, row["workload"].kind
 
 
@@ -45,7 +45,7 @@ def summary(result: Result, kinds: Sequence[Kind]) -> str:
 
 
 def count(rows: Sequence[Row], which: Kind) -> int:
-    """Give how many workloads a table has."""
+    """Return how many workloads a table has."""
     return len({row["workload"] for row in rows if kind(row) == which})
 
 
@@ -80,7 +80,7 @@ def mark(rows: Sequence[Row]) -> str:
 
 
 def footnotes(rows: Sequence[Row]) -> str:
-    """Say which equation is another, and what is absent, and why."""
+    """Describe which equation is another, and what is absent, and why."""
     other = distinct(f"{row['name']}: {row['workload'].cell}, {row['equation']}" for row in rows if row.get("equation"))
     absent = distinct(f"{row['name']}: {why_absent(row)}" for row in rows if why_absent(row))
     notes = [rf"\* Another equation, and checked against it ({'; '.join(other)})."] if other else []
@@ -116,7 +116,7 @@ def cell(row: Row | None, fastest: float) -> str:
 
 
 def choices(result: Result) -> list[Row]:
-    """Give the rows that say what `select` chose."""
+    """Return the rows that say what `select` chose."""
     return [row for row in result.timed if row["name"] == SELECT and row.get("driver")]
 
 

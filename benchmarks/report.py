@@ -10,7 +10,7 @@ from .result import SELECT, Result, distinct, figure, median, read, read_all, wh
 from .workload import Workload
 
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
-README_RESULT = "cpu-2-cores/peers.json"
+README_RESULT = "amd-epyc-2-cores/peers.json"
 README_SHAPES = ((128, 32, 64, 128), (256, 32, 128, 256))
 TITLES = {
     "peers": ("Implementations side by side", peer_tables.peers),
@@ -58,7 +58,7 @@ class Report:
 
 
 def markdown(results: pathlib.Path) -> str:
-    """Give the text of docs/benchmarks.md."""
+    """Return the text of docs/benchmarks.md."""
     parts = [INTRODUCTION]
     for hardware, found in read_all(results).items():
         parts.append(f"## {hardware}\n\n{machine(found[0])}\n")
@@ -68,7 +68,7 @@ def markdown(results: pathlib.Path) -> str:
 
 
 def all_pictures(results: pathlib.Path) -> dict[str, plots.Draw]:
-    """Give every picture that docs/benchmarks.md shows."""
+    """Return every picture that docs/benchmarks.md shows."""
     found = [result for folder in read_all(results).values() for result in folder]
     return {name: draw for result in found for name, draw in plots.pictures(result).items()}
 
@@ -104,7 +104,7 @@ def versions(result: Result) -> str:
 
 
 def readme_table(results: pathlib.Path) -> str:
-    """Give the README's table: each implementation's time over jaxrnn's, and where it is from."""
+    """Return the README's table: each implementation's time over jaxrnn's, and where it is from."""
     result = read(results / README_RESULT)
     rows = {(row["workload"], row["name"]): row for row in result.timed}
     columns = [
@@ -135,7 +135,7 @@ def readme_cell(row: dict | None) -> str:
 
 
 def readme_origin(result: Result, columns: list[Workload]) -> str:
-    """Say in one line what was measured, on what, with what, by which command, and where the rest is."""
+    """Describe in one line what was measured, on what, with what, by which command, and where the rest is."""
     path = f"benchmarks/results/{README_RESULT}"
     equations = distinct(row["equation"] for row in result.timed if row.get("equation") and row["workload"] in columns)
     other = rf" \* Another equation: {', '.join(equations)}." if equations else ""

@@ -63,22 +63,22 @@ def read_all(results: pathlib.Path) -> dict[str, list[Result]]:
 
 
 def why_absent(row: Row) -> str | None:
-    """Say why a row holds no figures; None where it does."""
+    """Return why a row holds no figures; None where it does."""
     return next((row[key] for key in WHY_ABSENT if row.get(key)), None)
 
 
 def distinct(items: Iterable[Any]) -> list[Any]:
-    """Give every item once, in the order they came."""
+    """Return every item once, in the order they came."""
     return list(dict.fromkeys(items))
 
 
 def median(value: Any) -> Any:
-    """Give the median of a spread; a number is its own, and so is None."""
+    """Return the median of a spread; a number is its own, and so is None."""
     return value["median"] if isinstance(value, dict) else value
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    """Give exp of the mean logarithm."""
+    """Return exp of the mean logarithm."""
     return math.exp(sum(map(math.log, values)) / len(values))
 
 

@@ -94,7 +94,7 @@ class Scaling:
 
 
 def choose(names: Sequence[str]) -> list[Peer]:
-    """Give the implementations of these names."""
+    """Return the implementations of these names."""
     known = {peer.name: peer for peer in (*BASELINES, *OWN)}
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"names are of {', '.join(map(repr, known))}; got {', '.join(map(repr, unknown))}")
@@ -136,23 +136,23 @@ def measure(axis: str, workload: Workload, peers: Sequence[Peer], last: Calls, h
 
 
 def number(axis: str, workload: Workload) -> int:
-    """Give what grows along an axis."""
+    """Return what grows along an axis."""
     return {"T": workload.time, "B": workload.batch, "H": workload.hidden}[axis]
 
 
 def compile_operations(loop: PythonLoop, workload: Workload) -> None:
-    """Take two steps, so that the operations of a step are compiled before the loop's first call."""
+    """Run two steps, so that the operations of a step are compiled before the loop's first call."""
     short = dataclasses.replace(workload, time=2)
     loop.make(short, draw(short)).call()
 
 
 def expect(last: tuple[int, float] | None, time: int) -> float:
-    """Give the seconds of a loop over `time` steps, in proportion to the last one; 0 where there was none."""
+    """Return the seconds of a loop over `time` steps, in proportion to the last one; 0 where there was none."""
     return 0.0 if last is None else last[1] * time / last[0]
 
 
 def figures(workload: Workload, program: Program, samples: Sequence[float]) -> Row:
-    """Give what a row says about one program."""
+    """Return what a row says about one program."""
     return {
         "seconds": timing.spread(samples),
         "seconds_per_step": statistics.median(samples) / workload.time,

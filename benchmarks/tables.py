@@ -13,7 +13,7 @@ AXES = {"T": "time", "B": "batch", "H": "hidden"}
 
 
 def notes(rows: Sequence[Row]) -> str:
-    """Say what is absent, and why."""
+    """Describe what is absent, and why."""
     absent = distinct(f"{row['name']}: {why_absent(row)}" for row in rows if why_absent(row))
     return f"\n\nAbsent ({'; '.join(absent)})." if absent else ""
 
@@ -33,7 +33,7 @@ def scaling(result: Result) -> str:
 
 
 def beside(rows: Sequence[Row], axis: str) -> str:
-    """Say what stays as it is along an axis."""
+    """Describe what stays as it is along an axis."""
     fields = {"T": "time", "B": "batch", "I": "inputs", "H": "hidden"}
     kept = {name: {getattr(row["workload"], field) for row in rows} for name, field in fields.items() if name != axis}
     return ", ".join(
@@ -146,12 +146,12 @@ def limit(result: Result) -> str:
 
 
 def rates(able: Row) -> list[tuple[str, str, float]]:
-    """Give (dtype, library, FLOP/s)."""
+    """Return (dtype, library, FLOP/s)."""
     return [(dtype, name, rate) for dtype, found in able["gemm"].items() for name, rate in found.items()]
 
 
 def measured(able: Row) -> list[Row]:
-    """Give the levels whose bandwidth was measured."""
+    """Return the levels whose bandwidth was measured."""
     return [level for level in able["levels"] if level["bandwidth"] is not None]
 
 

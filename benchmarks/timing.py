@@ -40,14 +40,14 @@ def keep_memory() -> None:
 
 
 def seconds(call: Call) -> float:
-    """Give what one call takes."""
+    """Return what one call takes."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def turn(call: Call, guess: float, settle: float) -> float:
-    """Give the mean seconds a call, of one turn, after `settle` seconds of calls that do not count."""
+    """Return the mean seconds a call, of one turn, after `settle` seconds of calls that do not count."""
     for _ in range(math.ceil(settle / guess)):
         call()
     count = max(1, math.ceil(TURN / guess))
@@ -57,7 +57,7 @@ def turn(call: Call, guess: float, settle: float) -> float:
 def interleave(
     calls: Mapping[str, Call], budget: float = 10.0, rounds: int = ROUNDS, spinning: Collection[str] = ()
 ) -> dict[str, list[float]]:
-    """Give seconds a call, a sample a round: `rounds` of them, or as many as `budget` seconds allow, at least 3.
+    """Return seconds a call, a sample a round: `rounds` of them, or as many as `budget` seconds allow, at least 3.
 
     Each call has been made once before, so that nothing is left to load or compile. One so slow that three of it
     outlast the budget is timed once, in the first round, and left out of the others. The threads of those that are
@@ -90,7 +90,7 @@ def interleave(
 
 
 def spread(samples: Sequence[float]) -> dict[str, float]:
-    """Give the median, the quartiles and how many samples they stand on."""
+    """Return the median, the quartiles and how many samples they stand on."""
     if len(samples) < 2:
         return {"median": samples[0], "low": samples[0], "high": samples[0], "samples": len(samples)}
     low, median, high = statistics.quantiles(samples, n=4, method="inclusive")
@@ -98,7 +98,7 @@ def spread(samples: Sequence[float]) -> dict[str, float]:
 
 
 def ratio(samples: Sequence[float], base: Sequence[float]) -> dict[str, float]:
-    """Give samples over base, taken round by round (over the base's median where the two were not in turn)."""
+    """Return samples over base, taken round by round (over the base's median where the two were not in turn)."""
     if len(samples) != len(base):
         base = [statistics.median(base)] * len(samples)
     return spread([s / b for s, b in zip(samples, base, strict=True)])

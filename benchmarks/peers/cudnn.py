@@ -49,6 +49,6 @@ class CuDNN:
 
 
 def packed(params: Any) -> jax.Array:
-    """Give one vector: W_ih, W_hh, b_ih and b_hh, the gates in our order."""
+    """Return one vector: W_ih, W_hh, b_ih and b_hh, the gates in our order."""
     b = params.b.ravel()
     return jnp.concatenate([join_gates(params.w_x).ravel(), join_gates(params.w_h).ravel(), b, jnp.zeros_like(b)])

@@ -42,7 +42,7 @@ class Peer(Protocol):
     package: str
 
     def lacks(self, workload: Workload, platform: str) -> str | None:
-        """Say why it cannot compute this workload on "cpu", "gpu" or "tpu"; None where it can."""
+        """Return why it cannot compute this workload on "cpu", "gpu" or "tpu"; None where it can."""
         ...
 
     def equation(self, workload: Workload) -> str | None:
@@ -50,7 +50,7 @@ class Peer(Protocol):
         ...
 
     def make(self, workload: Workload, data: Data) -> Program:
-        """Make a workload ready: move weights and inputs, compile."""
+        """Prepare a workload: move weights and inputs, compile."""
         ...
 
 
@@ -64,7 +64,7 @@ Convert = Callable[[Any], Any]  # jaxrnn's params to a library's weights, tracea
 
 
 def compiled(workload: Workload, data: Data, convert: Convert, forward: Forward, *, device: Any = None) -> Program:
-    """Make a program of a traceable forward pass: compiled ahead of time, its gradients by JAX.
+    """Compile a program of a traceable forward pass: compiled ahead of time, its gradients by JAX.
 
     The gradients for a library's weights are brought to jaxrnn's layout through the transpose of `convert`.
     """
@@ -95,6 +95,6 @@ def gradients(convert: Convert, params: Any, dweights: Any, dxs: Any) -> Answer:
 
 
 def numpy(array: Any) -> np.ndarray:
-    """Give a float32 (or wider) numpy array."""
+    """Return a float32 (or wider) numpy array."""
     array = np.asarray(array)
     return array if array.dtype.itemsize >= 4 else array.astype(np.float32)

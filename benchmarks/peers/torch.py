@@ -80,13 +80,13 @@ class Torch:
 
 
 def convert(params: Any) -> dict[str, jax.Array]:
-    """Give the weights under torch's names; the gates are in our order."""
+    """Return the weights under torch's names; the gates are in our order."""
     biases = {"bias_ih_l0": params.b.ravel(), "bias_hh_l0": recurrent_bias(params).ravel()}
     return {"weight_ih_l0": join_gates(params.w_x), "weight_hh_l0": join_gates(params.w_h), **biases}
 
 
 def forward(module: Any, xs: Any) -> Any:
-    """Give the outputs."""
+    """Return the outputs."""
     import torch
 
     with torch.no_grad():
@@ -94,7 +94,7 @@ def forward(module: Any, xs: Any) -> Any:
 
 
 def backward(module: Any, xs: Any) -> Any:
-    """Give the gradients for the weights, by name, and for the inputs."""
+    """Return the gradients for the weights, by name, and for the inputs."""
     module.zero_grad(set_to_none=True)
     xs.grad = None
     module(xs)[0].square().sum().backward()
@@ -102,7 +102,7 @@ def backward(module: Any, xs: Any) -> Any:
 
 
 def to_array(tensor: Any) -> Any:
-    """Give a tensor as numpy in float32."""
+    """Return a tensor as numpy in float32."""
     return tensor.detach().float().cpu().numpy()
 
 

@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from benchmarks import record
 from examples.intent import data
 from examples.intent.serve import MAX_BODY_BYTES
-
-from . import record
 
 console = Console(highlight=False, soft_wrap=True)
 METHOD = (
@@ -68,7 +67,7 @@ class Load:
         console.print(f"results  {path}", markup=False)
 
     async def _measure(self, port: int, server: int) -> dict[str, Any]:
-        """Give what is put down."""
+        """Return what is put down."""
         await _until_there(port)
         texts = [example.text for example in data.load().test]
         draw = random.Random(0)
@@ -110,7 +109,7 @@ class Load:
         }
 
     async def _ask(self, reader: Any, writer: Any, kind: str, text: str) -> tuple[int, bool]:
-        """Send one request, and give its status, and whether the connection was closed."""
+        """Send one request, and return its status, and whether the connection was closed."""
         body = json.dumps({"text": text}).encode()
         if kind == "malformed":
             body = body[: len(body) // 2]
@@ -155,6 +154,6 @@ def _free_port() -> int:
 
 
 def _resident(process: int) -> int:
-    """Give the bytes of memory that a process holds."""
+    """Return the bytes of memory that a process holds."""
     lines = pathlib.Path(f"/proc/{process}/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))

@@ -30,7 +30,7 @@ class Packed(nn.Module):
         self.gru = to_torch(task.layer, task.layer_params)
 
     def forward(self, xs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Give (T, B, 2 H); torch packs no row of length 0, so such a row counts as one of length 1."""
+        """Return (T, B, 2 H); torch packs no row of length 0, so such a row counts as one of length 1."""
         packed = pack_padded_sequence(xs, lengths.clamp(min=1).cpu(), enforce_sorted=False)
         return pad_packed_sequence(self.gru(packed)[0], total_length=len(xs))[0]
 
@@ -44,7 +44,7 @@ class Padded(nn.Module):
         self.back = to_torch(task.layer.backward, task.layer_params.backward)
 
     def forward(self, xs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Give (T, B, 2 H)."""
+        """Return (T, B, 2 H)."""
         steps = torch.arange(len(xs), device=xs.device)[:, None]
         mirrored = torch.where(steps < lengths, lengths - 1 - steps, steps)
         rows = torch.arange(xs.shape[1], device=xs.device)
@@ -60,7 +60,7 @@ class Whole(nn.Module):
         self.gru = to_torch(task.layer, task.layer_params)
 
     def forward(self, xs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Give (T, B, 2 H)."""
+        """Return (T, B, 2 H)."""
         return self.gru(xs)[0]
 
 
@@ -77,7 +77,7 @@ class Model(nn.Module):
         self.readout.load_state_dict({"weight": to_tensor(params.readout.v.T), "bias": to_tensor(params.readout.c)})
 
     def forward(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Give the logits (B, K)."""
+        """Return the logits (B, K)."""
         flat = ids.flatten(0, 1)
         xs = (self.embed(flat[:, :1]) + self.embed(flat[:, 1:])).unflatten(0, ids.shape[:2])
         ys = self.layer(self.input_dropout(xs), lengths)
@@ -117,13 +117,13 @@ class Learner:
         )
 
     def logits(self, batch: Batch) -> np.ndarray:
-        """Give (B, K), without noise."""
+        """Return (B, K), without noise."""
         self._model.eval()
         with torch.inference_mode():
             return self._model(*tensors(batch.ids, batch.lengths)).cpu().numpy()
 
     def step(self, batch: Batch) -> torch.Tensor:
-        """Train on a batch, and give the loss."""
+        """Train on a batch, and return the loss."""
         self._model.train()
         torch.set_num_threads(self._threads)
         ids, lengths, labels, weights = tensors(batch.ids, batch.lengths, batch.labels, batch.weights)
