@@ -1,4 +1,4 @@
-"""How near to what the machine allows: time beside a lower bound, from figures measured in the same run."""
+"""Time next to a lower bound, which is computed from figures of the machine measured in the same run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMES = ("jaxrnn select", "torch", "naive lax.scan")
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-    """Time workloads beside a lower bound: what the matmuls and the memory of this machine take at the least.
+    """Time workloads next to a lower bound: the least time that matmuls and memory of this machine need.
 
     Forward, with G gates, k arrays of state, s bytes an element, P the FLOP/s of a large matmul:
 
@@ -34,7 +34,7 @@ class Limit:
 
     where a bandwidth is that of the smallest level (L2, L3, memory; on an accelerator: on chip, memory) which holds
     what is moved: the recurrent weights, the activations of a step. With n heads H² is H² / n. A gradient has three
-    times the FLOPs: the input projection three times, the chain of steps twice (forward and back), and the gradient
+    times the FLOPs: the input projection three times, the chain of steps twice (forward and backward), and the gradient
     for the recurrent weights, 2 G B T H² / P, which need not wait for the chain. The activation functions, the latency
     of a step and the reading of inputs are left out: no implementation reaches the bound where they count.
 
@@ -42,7 +42,7 @@ class Limit:
         suite: of quick, standard, deepbench and flashrnn.
         workloads: what is measured, in place of a suite.
         names: the implementations; () is all of them.
-        budget: seconds of timing a workload, beside compilation.
+        budget: seconds of timing a workload, without compilation.
         json: the result file; by default `limit.json` in the folder of this hardware.
     """
 
@@ -102,7 +102,7 @@ def _item(workload: Workload) -> int:
 
 
 def step_seconds(workload: Workload, able: Machine) -> dict[str, float]:
-    """Return what a step takes at the least, by what limits it; the largest counts."""
+    """Return the least time of a step by each limit; the largest counts."""
     return {
         "matmul": recurrent_flops(workload) / able.peak(workload.dtype),
         "weights": able.move(weight_bytes(workload)),
@@ -111,7 +111,7 @@ def step_seconds(workload: Workload, able: Machine) -> dict[str, float]:
 
 
 def bound_seconds(workload: Workload, able: Machine) -> float:
-    """Return what a call takes at the least: the formula in `Limit`."""
+    """Return the least time of a call, by the formula in `Limit`."""
     peak = able.peak(workload.dtype)
     projection = projection_flops(workload) / peak
     chain = workload.time * max(step_seconds(workload, able).values())
@@ -141,7 +141,7 @@ def take(workload: Workload, peers: Sequence[Peer], budget: float) -> dict[str, 
 
 
 def rows(able: Machine, found: Sequence[tuple[Workload, dict[str, Any]]]) -> list[Row]:
-    """Put the bound beside each time."""
+    """Return a row for each time, with its bound."""
     out = []
     for workload, samples in found:
         bound, steps = bound_seconds(workload, able), step_seconds(workload, able)

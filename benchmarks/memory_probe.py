@@ -1,4 +1,4 @@
-"""One gradient in a process of its own, for `memory`: the memory it takes and its time, printed as a line of JSON.
+"""One gradient in a separate process, for `memory`: its memory and its time, printed as a line of JSON.
 
 python -m benchmarks.memory_probe '{"name": "BPTT()", "budget": 1.0, "workload": {"cell": "lstm", ...}}'
 """

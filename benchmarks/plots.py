@@ -7,12 +7,12 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .peer_tables import kind
-from .result import SELECT, Result, Row, distinct, geometric_mean, median
-from .tables import AXES
+from .result import SELECT, Result, Row, distinct, geometric_mean, kind, median
 
 Draw = Callable[[Any], None]
 """Draws on a matplotlib figure."""
+AXES = {"T": "time", "B": "batch", "H": "hidden"}
+"""The field of a workload that grows along an axis."""
 SIZE = (4.6, 3.6)  # inches of a panel
 DPI = 120
 MARKERS = "osv^D<>Pp*Xdh"

@@ -1,4 +1,4 @@
-"""A result file: what was measured, on what, with what, by which command and commit."""
+"""Result files: rows, hardware, versions, flags, command and commit."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def versions() -> dict[str, str | None]:
 
 
 def commit() -> str:
-    """Return the commit, with a mark where files differ from it; 'unknown' outside a checkout."""
+    """Return the commit, with a note where files differ from it; 'unknown' outside a checkout."""
     git = ["git", "-C", str(ROOT)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()

@@ -1,9 +1,9 @@
-"""How time is taken: implementations in turn, A B A B, so that a noisy moment meets them all.
+"""Time implementations in turn, A B A B, so that a noisy moment affects them all.
 
-A turn calls an implementation once without looking (what ran before leaves caches and spinning threads behind), then
-times calls until a turn is long enough to be read off the clock; its sample is their mean. Ratios are taken round by
-round. Memory that is freed is kept (`keep_memory`): else glibc gives it back to the system at moments of its own, and
-who allocates next pays for new pages, up to half of its time.
+A turn first makes calls that are not timed (the previous one leaves caches and spinning threads behind), then
+times calls until the clock resolves the turn; its sample is their mean. Ratios are taken round by
+round. Memory that is freed is kept (`keep_memory`): otherwise glibc returns it to the system at
+unpredictable moments, and the next allocation pays for new pages, up to half of the time of a call.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Call = Callable[[], object]
 WARM_UP = 2  # calls of a short one before it is timed
 ROUNDS = 20  # that are enough
 LEAST = 3  # rounds of the slowest
-SHORT, SETTLE = 0.02, 0.002  # seconds: a call below SHORT is settled in first
+SETTLED_BELOW, SETTLE = 0.02, 0.002  # seconds: a call below SETTLED_BELOW is settled in first
 AFTER_SPINNING = 0.02  # seconds that torch's threads spin on, about: whoever came next took 1.6 times as long
 TURN = 0.006  # seconds that a turn lasts at least
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
@@ -70,11 +70,11 @@ def interleave(
     end = time.perf_counter() + budget
 
     def settle(name: str) -> float:
-        return AFTER_SPINNING if name in after else SETTLE if guesses[name] < SHORT else 0.0
+        return AFTER_SPINNING if name in after else SETTLE if guesses[name] < SETTLED_BELOW else 0.0
 
     for name, call in calls.items():
         first = seconds(call)
-        if first < SHORT:
+        if first < SETTLED_BELOW:
             guesses[name] = max(min(seconds(call) for _ in range(WARM_UP)), 1e-7)
             samples[name] = [turn(call, guesses[name], settle(name))]
         else:

@@ -1,4 +1,4 @@
-"""What is measured: one definition of each workload, used by every command.
+"""Workloads: one definition, used by every command.
 
 T time, B batch, I input features, H hidden units, G gates. The input projection is always part of it.
 """
@@ -146,7 +146,7 @@ def reference(workload: Workload, equation: str | None = None, seed: int = 0) ->
 
 
 def error(answer: Answer, truth: Answer) -> float:
-    """Return the largest difference from the truth, relative to the largest entry of each array; NaN if there is one."""
+    """Return the largest difference from the truth, relative to the largest entry of each array; NaN stays NaN."""
     worst = np.float64(0.0)
     for got, true in zip(answer, truth, strict=True):
         if true is None:

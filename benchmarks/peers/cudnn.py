@@ -8,10 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.interop._arrays import join_gates
-
 from ..workload import Data, Workload
-from .layout import batch_major, dense_only
+from .layout import batch_major, dense_only, join_gates
 from .peer import Program
 
 

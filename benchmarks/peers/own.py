@@ -11,7 +11,6 @@ import numpy as np
 
 import jaxrnn
 from jaxrnn import BPTT, Driver, Fused, Native, Scan, available_drivers
-from jaxrnn._drivers.native import unsupported_reason
 
 from ..workload import Answer, Data, Workload
 from .layout import dense_only
@@ -30,14 +29,16 @@ class Own:
     package: str = "jaxrnn"
 
     def lacks(self, workload: Workload, platform: str) -> str | None:
-        """What the driver refuses: `Native` needs its library, a CPU, dense weights, float32; `Fused` no CPU."""
+        """Return the reason: `Native` needs its library, a CPU, dense weights, float32; `Fused` needs a GPU or a TPU."""
         if isinstance(self.driver, Fused):
             return "for a GPU or a TPU" if platform == "cpu" else None
         if not isinstance(self.driver, Native):
             return None
         if platform != "cpu":
             return "for a CPU"
-        return available_drivers()["Native"] or unsupported_reason(workload.own_cell(), {jnp.dtype(workload.dtype)})
+        if workload.heads > 1 or workload.dtype != "float32":
+            return "dense recurrent weights in float32 only"
+        return available_drivers()["Native"]
 
     def equation(self, workload: Workload) -> str | None:
         """The workload's."""

@@ -15,13 +15,13 @@ from ..workload import Answer, Data, Workload
 
 
 class Program(NamedTuple):
-    """A workload made ready by one peer.
+    """A workload prepared by one peer.
 
     Attributes:
-        call: computes it once and returns when the answer is there; what it returns goes to `answer`.
+        call: computes it once and waits for the result, which goes to `answer`.
         answer: turns that into an `Answer` in jaxrnn's layout.
         compile_seconds: tracing and compiling; None where nothing is compiled.
-        temporary_bytes: what the compiler plans beside inputs and outputs; None where it is not known.
+        temporary_bytes: memory that the compiler plans, without inputs and outputs; None where it is unknown.
     """
 
     call: Callable[[], Any]

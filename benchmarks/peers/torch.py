@@ -7,11 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-
-from jaxrnn.interop._arrays import join_gates
+import numpy as np
 
 from ..workload import Answer, Data, Workload
-from .layout import dense_only, recurrent_bias
+from .layout import dense_only, join_gates, recurrent_bias
 from .peer import Program, gradients
 
 MODULES = {"elman": "RNN", "gru": "GRU", "lstm": "LSTM"}
@@ -44,15 +43,13 @@ class Torch:
         """Move weights and inputs; nothing is compiled."""
         import torch
 
-        from jaxrnn.interop._torch_weights import to_tensor
-
         params = jax.tree.map(jnp.asarray, data.params)
         dtype = getattr(torch, {None: workload.dtype, "tf32": "float32"}.get(self.precision, self.precision))
         place = {"device": "cpu" if self.precision is None else "cuda", "dtype": dtype}
         module = getattr(torch.nn, MODULES[workload.cell])(workload.inputs, workload.hidden)
-        module.load_state_dict({name: to_tensor(array) for name, array in convert(params).items()})
+        module.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in convert(params).items()})
         module.to(**place)
-        xs = to_tensor(data.xs).to(**place).requires_grad_(workload.gradient)
+        xs = torch.from_numpy(np.array(data.xs)).to(**place).requires_grad_(workload.gradient)
 
         def call() -> Any:
             self.set_precision()

@@ -144,9 +144,9 @@ def test_the_command_writes_page_pictures_and_readme(results, tmp_path):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == drawn
 
 
-def test_a_readme_without_marks():
+def test_a_readme_without_the_two_comments():
     with pytest.raises(ValueError, match=r"README.md must have one line <!-- benchmarks -->.*<!-- /benchmarks -->"):
-        report.with_block("no marks", "table")
+        report.with_block("no comments", "table")
 
 
 def test_a_file_that_is_no_result(tmp_path):

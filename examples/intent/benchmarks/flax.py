@@ -34,8 +34,8 @@ class Model(nnx.Module):
     def __call__(self, ids: jax.Array, lengths: jax.Array, noise: bool) -> jax.Array:
         """Return the logits (B, K)."""
         if noise:
-            heard = jax.random.bernoulli(self.rngs.words(), 1 - self.word_dropout, ids.shape[:-1])
-            ids = ids.at[..., 0].multiply(heard)
+            kept = jax.random.bernoulli(self.rngs.words(), 1 - self.word_dropout, ids.shape[:-1])
+            ids = ids.at[..., 0].multiply(kept)
         xs = self._mean(ids[..., :1]) + self._mean(ids[..., 1:])
         ys = self.layer(self.input_dropout(xs, deterministic=not noise), seq_lengths=lengths, time_major=True)
         valid = (jnp.arange(len(ids))[:, None] < lengths)[..., None]
@@ -46,9 +46,9 @@ class Model(nnx.Module):
 
     def _mean(self, ids: jax.Array) -> jax.Array:
         """Return the mean of the vectors of a bag; id 0 is nothing."""
-        there = (ids != 0)[..., None]
-        total = jnp.where(there, self.embed(ids), 0.0).sum(axis=-2)
-        return total / jnp.maximum(there.sum(axis=-2), 1).astype(total.dtype)
+        present = (ids != 0)[..., None]
+        total = jnp.where(present, self.embed(ids), 0.0).sum(axis=-2)
+        return total / jnp.maximum(present.sum(axis=-2), 1).astype(total.dtype)
 
 
 class Learner:

@@ -1,4 +1,4 @@
-"""The command `train`: the intent model of `examples/intent`, trained and answering, beside other libraries."""
+"""The command `train`: the intent model of `examples/intent`, training and latency next to other libraries."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Train:
 
     Args:
         data: the corpus, as the example's --data takes it; by default the bundled one.
-        budget: seconds of timing the training, beside compilation and warm-up.
+        budget: seconds of timing the training, without compilation and warm-up.
         batches: of an epoch that a pass goes through at most.
         utterances: of the test that are answered at most, one at a time.
         json: the result file; by default `train.json` in the folder of this hardware.
