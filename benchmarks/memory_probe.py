@@ -29,7 +29,7 @@ CALLS = 5  # that are watched, after one that loads code and takes scratch
 MMAP_THRESHOLD = -3  # glibc's M_MMAP_THRESHOLD
 AT_ONCE, AS_USUAL = 2**18, 2**25  # bytes from which freed memory goes back at once: while watched; glibc's own most
 Grown = Callable[[], int]
-"""Gives the bytes by which the peak has passed what was in use at the start."""
+"""Returns the bytes by which the peak has passed what was in use at the start."""
 
 SUBJECTS: tuple[Peer, ...] = (
     Own("Scan()", Scan()),

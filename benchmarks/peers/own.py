@@ -29,7 +29,7 @@ class Own:
     package: str = "jaxrnn"
 
     def lacks(self, workload: Workload, platform: str) -> str | None:
-        """Return the reason: `Native` needs its library, a CPU, dense weights, float32; `Fused` needs a GPU or a TPU."""
+        """Return the reason: `Native` needs its library, a CPU, dense float32 weights; `Fused` a GPU or a TPU."""
         if isinstance(self.driver, Fused):
             return "for a GPU or a TPU" if platform == "cpu" else None
         if not isinstance(self.driver, Native):
