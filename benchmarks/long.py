@@ -123,8 +123,9 @@ def newton(shape: tuple[int, ...], gradient: bool, budget: float) -> list[Row]:
     cell = GRU(hidden)
     params, xs = drawn(cell, shape)
     drivers: dict[str, Driver | None] = {BASE: Scan()}
-    room = {"full": steps * batch * hidden**2 <= MOST, "diagonal": True}
-    drivers |= {f"Newton('{kind}')": Newton(kind) for kind, fits in room.items() if fits}
+    if steps * batch * hidden**2 <= MOST:
+        drivers["Newton('full')"] = Newton(jaxrnn.FullJacobian())
+    drivers["Newton('diagonal')"] = Newton(jaxrnn.DiagonalJacobian())
     about = {"part": "newton", "cell": "gru", "time": steps, "batch": batch, "hidden": hidden, "gradient": gradient}
     rows = timed(cell, params, xs, drivers, gradient, budget)
     for row in rows:
