@@ -29,7 +29,7 @@ def load() -> ctypes.CDLL | str:
     except (OSError, AttributeError) as failure:
         return _missing(f"{path.name} does not load: {failure}")
     library.jaxrnn_isa.restype = ctypes.c_char_p
-    library.jaxrnn_kept.restype = ctypes.c_int64
+    library.jaxrnn_residuals.restype = ctypes.c_int64
     return library
 
 
@@ -47,7 +47,7 @@ def unavailable_reason() -> str | None:
 
 def kept(kernel: str) -> int:
     """Give the floats a unit and step that a kernel's way back needs."""
-    return int(_library().jaxrnn_kept(kernel.encode()))
+    return int(_library().jaxrnn_residuals(kernel.encode()))
 
 
 def isa() -> str:
