@@ -171,7 +171,7 @@ def test_another_platform_or_dtype_is_refused(x64):
     with pytest.raises(ValueError, match=r"reckons in float32 or narrower; got float64"):
         jaxrnn.unroll(cell, *draw(cell)[::2], driver=FUSED)
     with pytest.raises(ValueError, match=r"multiplies bfloat16, float16, float32 on a GPU, not float8"):
-        Hopper(None, reverse=False).check((1, 40, 3, 40), jnp.float8_e4m3fn, 3, back=False)
+        Hopper(None, reverse=False).check((1, 40, 3, 40), jnp.float8_e4m3fn, 3, backward=False)
     if not GPU:
         narrow = jax.tree.map(lambda a: a.astype(jnp.float32), draw(cell)[::2])
         with pytest.raises(ValueError, match=r"runs on a GPU or a TPU, and this is a cpu"):
@@ -228,19 +228,19 @@ def test_fragments_lie_as_mma_has_them(dtype, times):
     draw = np.random.default_rng(0).integers
     w = draw(-3, 4, (2, 50, 3, 50)).astype(np.float32)
     r = draw(-3, 4, (times, 8, 2, tiling.width)).astype(np.float32)
-    slabs = np.asarray(tiling.slabs(jnp.asarray(w, dtype))).view(dtype).astype(np.float32)
-    slabs = slabs.reshape(2, tiling.members, tiling.fragments, 4, 8, 4, 2, 2, -1)  # ..., warp, g, c, part, high, its k
+    words = np.asarray(tiling.fragments_of(jnp.asarray(w, dtype))).view(dtype).astype(np.float32)
+    words = words.reshape(2, tiling.members, tiling.fragments, 4, 8, 4, 2, 2, -1)  # ..., warp, g, c, part, high, its k
     padded = np.pad(w, [(0, 0), (0, tiling.width - 50), (0, 0), (0, tiling.width - 50)], mode="edge")
     padded[:, 50:] = 0
     got = np.zeros((2, tiling.members, tiling.height // 16, 2, 8, 8), np.float32)  # ..., tile, high, g, row
-    for vector in (v for section in tiling.sections() for group in section.asked for v in group):
+    for vector in (v for section in tiling.sections() for group in section.loads for v in group):
         for warp in range(4):
             span = warp + 4 * vector.turn
             if span < tiling.spans:
                 loaded = r[vector.time, :, :, span * tiling.span : (span + 1) * tiling.span]
                 loaded = loaded.reshape(8, 2, 4, 2, 2, -1)  # row, block, c, half, part, its k
                 for tile, half in np.ndindex(tiling.height // 16, 2):
-                    a = slabs[:, :, tiling.fragment(vector, tile, half), warp]
+                    a = words[:, :, tiling.fragment(vector, tile, half), warp]
                     got[:, :, tile] += np.einsum("nmgcphk,rncpk->nmhgr", a, loaded[:, :, :, half])
     owned = padded.reshape(2, tiling.width, 3, tiling.members, tiling.units)
     summed = "trnk,nktmu->nmur" if times > 1 else "trnk,nkgmu->nmgur"
