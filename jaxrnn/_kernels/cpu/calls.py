@@ -166,12 +166,11 @@ class Backward:
         weights = Weights(*(_floats(self.groups * len(w), *w.shape[1:]) for w in operands.weights))
         xs = like(operands.xs) if self.inputs else None
         results = Gradients(xs, weights, like(operands.state), like(operands.reset_state))
-        attributes = {
+        attributes: dict[str, Any] = {
             "cell": self.equivalent.kernel,
             "reverse": self.equivalent.reverse,
             "groups": np.int64(self.groups),
         }
-        attributes["groups"] = np.int64(self.groups)
         gradients: Gradients = _call(
             "jaxrnn_backward", results, operands, outputs.ys, outputs.residuals, cotangents, **attributes
         )
