@@ -2,7 +2,7 @@
 
 CUDA is a folder with jax's plugin for CUDA and ptxas, MODULE the lowered kernel, BUFFERS the number of its buffers.
 The PTX is printed, and the launch: grid, threads, shared memory, and for each param which buffer it is (from 1, << 40).
-It runs in a separate process, since the plugin belongs to no program that runs on a CPU; LD_LIBRARY_PATH has `driver.c`.
+It runs in a separate process, since the plugin does not fit a program on a CPU; LD_LIBRARY_PATH has `driver.c`.
 """
 
 import ctypes
