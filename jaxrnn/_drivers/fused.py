@@ -75,7 +75,8 @@ class Fused(metaclass=Checked):
             final, states, _ = _trajectory(cell, self, reverse, *operands)
             return final, cell_outputs(cell, params, states, xs, masks)
 
-        return on_each_device(run, params, state, xs, masks)
+        out: tuple[State, Output] = on_each_device(run, params, state, xs, masks)
+        return out
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,11 +71,13 @@ class Native(metaclass=Checked):
         if isinstance(cell, AffineCell):
             unroll = functools.partial(run_affine, AffineKernel(self.exported is not None), cell, reverse=reverse)
             unroll = functools.partial(cut, unroll, reverse=reverse)
-            return on_each_device(unroll, params, state, xs, masks)
+            out: tuple[State, Output] = on_each_device(unroll, params, state, xs, masks)
+            return out
         assert isinstance(cell, GatedCell)
         check_features(xs, params.w_x)
         adapter = CellAdapter(cell, reverse, self.exported, jax.tree.structure(params.local), jax.tree.structure(state))
-        return on_each_device(adapter.unroll, *reverse_only((params, state, xs, masks), self))
+        out = on_each_device(adapter.unroll, *reverse_only((params, state, xs, masks), self))
+        return out
 
 
 def unsupported_reason(cell: Cell, dtypes: set[Any]) -> str | None:
@@ -130,7 +132,8 @@ class CellAdapter:
         reset_state = None if masks.reset_state is None else stack(masks.reset_state)
         valid, reset = (m if m is None else rows(m) for m in (masks.valid, masks.reset))
         operands = Operands(wide(xs.astype(jnp.float32)), weights, stack(state), reset_state, valid, reset)
-        return vary(operands, varying(operands))
+        varied: Operands = vary(operands, varying(operands))
+        return varied
 
     def forward(self, operands: Operands) -> tuple[Any, Any]:
         """Return ys and the final state, as the kernel does, in JAX."""

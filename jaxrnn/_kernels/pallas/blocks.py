@@ -52,7 +52,9 @@ class Blocks:
         shape = sequences.preactivations[0].shape
         states = [jax.ShapeDtypeStruct(shape, s.dtype) for s in rows.state]
         out = ForwardOutputs(states, jax.ShapeDtypeStruct(shape, weights.w.dtype))
-        return self._run(self._forward_chunk, self.reverse, sequences, rows, weights, (out, _sums(rows.state)))[0]
+        outputs: ForwardOutputs
+        outputs, _ = self._run(self._forward_chunk, self.reverse, sequences, rows, weights, (out, _sums(rows.state)))
+        return outputs
 
     def backward(self, sequences: SequenceInputs, rows: RowInputs, weights: Weights) -> BackwardOutputs:
         """Run the backward pass."""
@@ -61,7 +63,8 @@ class Blocks:
         out = BackwardOutputs(preactivations, _sums(rows.state), _sums(rows.reset_state), local)
         previous = lambda after, state: shifted(after, state.astype(after.dtype), self.reverse)
         sequences = sequences._replace(states=list(map(previous, sequences.states, rows.state)))
-        return self._run(self._backward_chunk, not self.reverse, sequences, rows, weights, out)
+        gradients: BackwardOutputs = self._run(self._backward_chunk, not self.reverse, sequences, rows, weights, out)
+        return gradients
 
     def _run(self, body: Callable[..., None], last_first: bool, sequences: SequenceInputs, *more: Any) -> Any:
         """Run `body` for every chunk. In `out` it writes the sequences of the chunk and accumulates the sums (B, H)."""

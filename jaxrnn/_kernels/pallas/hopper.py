@@ -58,7 +58,9 @@ class Hopper:
         array = lambda dtype: jax.ShapeDtypeStruct((len(first), *tiling.shape), dtype)
         out = ForwardOutputs([array(s.dtype) for s in rows.state], array(tiling.dtype))
         fragments = tiling.fragments_of(weights.w)
-        return tiling.unpad(self._run(BlockLoop.forward, tiling, sequences, rows, weights.local, fragments, out), first)
+        padded = self._run(BlockLoop.forward, tiling, sequences, rows, weights.local, fragments, out)
+        outputs: ForwardOutputs = tiling.unpad(padded, first)
+        return outputs
 
     def backward(self, sequences: SequenceInputs, rows: RowInputs, weights: Weights) -> BackwardOutputs:
         """Run the backward pass."""
@@ -70,9 +72,9 @@ class Hopper:
         sums = lambda tiles: [jax.ShapeDtypeStruct(tiling.shape, jnp.float32) for _ in tiles]
         out = BackwardOutputs(preactivations, *map(sums, (rows.state, rows.reset_state, weights.local)))
         fragments = tiling.fragments_of(weights.w.transpose(0, 3, 2, 1))
-        return tiling.unpad(
-            self._run(BlockLoop.backward, tiling, sequences, rows, weights.local, fragments, out), first
-        )
+        padded = self._run(BlockLoop.backward, tiling, sequences, rows, weights.local, fragments, out)
+        gradients: BackwardOutputs = tiling.unpad(padded, first)
+        return gradients
 
     def _exchanged(self, out: Any) -> list[Any]:
         """Return the outputs that thread blocks exchange: what the weights read, or the gradients of v."""
