@@ -1,19 +1,18 @@
-"""A gated cell that delegates to another."""
+"""A gated cell that passes everything on to another."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 
 from .cell import GatedCell
-from .types import Inputs, Key, Output, Params, State
+from .types import Inputs, Key, Output, Params, Projected, State
 
 
 @dataclasses.dataclass(frozen=True)
 class WrappedGatedCell(GatedCell):
-    """A gated cell with the methods of `cell`; a subclass overrides some of them.
+    """A gated cell that computes what `cell` computes; a subclass changes one method.
 
     >>> class CellState(WrappedGatedCell):
     ...     def output(self, params, s, x): return s.c
@@ -44,30 +43,30 @@ class WrappedGatedCell(GatedCell):
         return self.cell.initial_state(params, batch)
 
     def read(self, s: State) -> jax.Array:
-        """Return read(s) of the cell."""
+        """Return what the cell reads of its state."""
         return self.cell.read(s)
 
-    def gate(self, s: State, u: Any, v: tuple[jax.Array, ...]) -> State:
+    def gate(self, s: State, u: Projected, v: tuple[jax.Array, ...]) -> State:
         """Apply the cell's gate."""
         return self.cell.gate(s, u, v)
 
-    def local(self, params: Params) -> Any:
+    def local(self, params: Params) -> Params:
         """Return the params that the cell's gate uses."""
         return self.cell.local(params)
 
-    def transition(self, local: Any, s: State, u: Any, v: tuple[jax.Array, ...]) -> State:
+    def transition(self, local: Params, s: State, u: Projected, v: tuple[jax.Array, ...]) -> State:
         """Apply the cell's transition."""
         return self.cell.transition(local, s, u, v)
 
-    def project(self, params: Params, x: Inputs) -> Any:
-        """Return u of the cell."""
+    def project(self, params: Params, x: Inputs) -> Projected:
+        """Return the cell's input terms."""
         return self.cell.project(params, x)
 
     def recur(self, params: Params, s: State) -> tuple[jax.Array, ...]:
-        """Return v of the cell."""
+        """Return the cell's recurrent terms."""
         return self.cell.recur(params, s)
 
-    def noise(self, key: Key, batch: tuple[int, ...]) -> Any:
+    def noise(self, key: Key, batch: tuple[int, ...]) -> jax.Array | tuple[jax.Array, ...]:
         """Draw the cell's noise."""
         return self.cell.noise(key, batch)
 

@@ -1,4 +1,4 @@
-"""Every driver crosses time to the same numbers, in value and gradient, and the gradients are right."""
+"""Every driver computes the same numbers, in value and gradient, and the gradients are right."""
 
 import functools
 

@@ -162,7 +162,7 @@ BAD |= {
     "generate: state": (lambda: jaxrnn.generate(cell, params, xs[0], (zeros, zeros), steps=2), "Start from"),
     "generate: a cast": (
         lambda: jaxrnn.generate(cell, params, xs[0], steps=2, feed=lambda y, key: y[:, :D].astype(int)),
-        "float32, and what is fed back is int32",
+        "float32, and the next input is int32",
     ),
     "model: a class": (lambda: SequenceModel(Embedding(9, 4), LSTM, 2), "Pass an instance"),
     "model: an embedding class": (lambda: SequenceModel(Embedding, cell, 2), r"Embedding\(100, 16\)"),
