@@ -146,7 +146,7 @@ def check_inputs(xs: Inputs) -> tuple[int, tuple[int, ...]]:
     return length, tuple(batch)
 
 
-def as_lengths(lengths: object, length: int, batch: tuple[int, ...]) -> jax.Array | np.ndarray | None:
+def as_lengths(lengths: object, length: int, batch: tuple[int, ...]) -> Any:
     """Return lengths as an array; raise ValueError unless they are integers (*batch), on the host between 0 and T."""
     if lengths is None:
         return None
@@ -161,7 +161,7 @@ def as_lengths(lengths: object, length: int, batch: tuple[int, ...]) -> jax.Arra
     return lengths
 
 
-def as_flags(name: str, flags: object, length: int, batch: tuple[int, ...]) -> jax.Array | np.ndarray | None:
+def as_flags(name: str, flags: object, length: int, batch: tuple[int, ...]) -> Any:
     """Return a mask or resets as booleans (T, *batch); raise ValueError unless they are booleans, or 0 and 1.
 
     Numbers on a device are not checked: all but 0 are true.
