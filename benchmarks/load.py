@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 
 from examples.intent import data
-from examples.intent.serve import LARGEST
+from examples.intent.serve import MAX_BODY_BYTES
 
 from . import record
 
@@ -117,7 +117,7 @@ class Load:
         elif kind == "wrong":
             body = b'{"text": 3}'
         elif kind == "oversized":
-            body = b" " * (LARGEST + 1)
+            body = b" " * (MAX_BODY_BYTES + 1)
         head = f"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n".encode()
         half = len(body) // 2 if kind == "slow" else 0
         writer.write(head + body[:half])

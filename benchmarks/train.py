@@ -51,7 +51,7 @@ class Train:
     utterances: int = 200
     json: pathlib.Path | None = None
     config: Config = Config()
-    recipe: Recipe = Recipe(adversary=0)
+    recipe: Recipe = Recipe(adversarial_norm=0)
 
     def __call__(self) -> None:
         """Measure, print two tables, write the file."""

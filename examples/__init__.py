@@ -1,1 +1,1 @@
-"""Examples: programs that use jaxrnn's public API."""
+"""Example programs, which use the public API of jaxrnn only."""

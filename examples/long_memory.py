@@ -1,8 +1,8 @@
-"""What is remembered over long sequences, and what it costs: `python -m examples.long_memory --help`.
+"""Long-term memory of cells, and the cost of drivers: `python -m examples.long_memory --help`.
 
 Two problems of Hochreiter and Schmidhuber (1997) and of Arjovsky, Shah and Bengio (2016). In "adding" every step has a
-number and a flag, and the answer is the sum of the two numbers that are flagged. In "copy" ten symbols come first,
-then T blanks, then a sign to say the ten again.
+number and a flag, and the target is the sum of the two flagged numbers. In "copy" ten symbols come first, then T - 20
+blanks, then ten delimiters, at which the symbols must be repeated in order.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ with extra("examples"):
     from rich.table import Table
     from tyro.conf import arg
 
-SYMBOLS, LENGTH = 8, 10  # of what is to be copied
+SYMBOLS, LENGTH = 8, 10  # number of symbols, and length of the sequence to copy
 DRIVERS: dict[str, Driver | None] = {"Scan()": Scan(), "Associative()": Associative(), "select": None}
 PROGRAM = f"python -m {__package__}.long_memory"
-TIMED = 7  # gradients of a cell under each driver
+TIMING_SAMPLES = 7
 Row = dict[str, Any]
 console = Console(highlight=False, soft_wrap=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A problem: how a batch is drawn, and how answers are judged.
+    """A problem to learn: the distribution of its batches, and its loss.
 
     Args:
         name: adding or copy.
-        time: T.
-        batch: B.
+        time: T, the number of steps.
+        batch: B, the number of sequences.
     """
 
     name: Literal["adding", "copy"]
@@ -62,45 +62,45 @@ class Problem:
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Give the features of an input, and of an answer."""
+        """Return the number of input features, and of output features."""
         return (2, 1) if self.name == "adding" else (SYMBOLS + 2, SYMBOLS)
 
     def draw(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Give inputs (T, B, D) and what is right: sums (B,), or symbols (10, B)."""
+        """Draw inputs (T, B, D) and targets: sums (B,), or symbols (10, B)."""
         if self.name == "copy":
             symbols = jax.random.randint(key, (LENGTH, self.batch), 0, SYMBOLS)
             blanks = jnp.full((self.time - 2 * LENGTH, self.batch), SYMBOLS)
-            signs = jnp.full((LENGTH, self.batch), SYMBOLS + 1)
-            return jax.nn.one_hot(jnp.concatenate([symbols, blanks, signs]), SYMBOLS + 2), symbols
-        k_numbers, k_places = jax.random.split(key)
+            delimiters = jnp.full((LENGTH, self.batch), SYMBOLS + 1)
+            return jax.nn.one_hot(jnp.concatenate([symbols, blanks, delimiters]), SYMBOLS + 2), symbols
+        k_numbers, k_steps = jax.random.split(key)
         numbers = jax.random.uniform(k_numbers, (self.time, self.batch))
         half = self.time // 2
-        places = jax.random.randint(k_places, (2, self.batch), 0, half) + jnp.array([[0], [half]])
-        flags = jax.nn.one_hot(places, self.time, axis=1).sum(axis=0)
+        steps = jax.random.randint(k_steps, (2, self.batch), 0, half) + jnp.array([[0], [half]])
+        flags = jax.nn.one_hot(steps, self.time, axis=1).sum(axis=0)
         return jnp.stack([numbers, flags], axis=-1), (numbers * flags).sum(axis=0)
 
-    def loss(self, answers: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Judge answers (T, B, K): the loss, and the share that is right (within 0.1, for a sum)."""
+    def loss(self, outputs: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the loss and the accuracy of outputs (T, B, K). A sum is correct within 0.1."""
         if self.name == "adding":
-            off = answers[-1, :, 0] - right
-            return (off**2).mean(), (jnp.abs(off) < 0.1).mean()
-        last = answers[-LENGTH:]
-        losses = optax.softmax_cross_entropy_with_integer_labels(last, right)
-        return losses.mean(), (last.argmax(axis=-1) == right).mean()
+            error = outputs[-1, :, 0] - targets
+            return (error**2).mean(), (jnp.abs(error) < 0.1).mean()
+        last = outputs[-LENGTH:]
+        losses = optax.softmax_cross_entropy_with_integer_labels(last, targets)
+        return losses.mean(), (last.argmax(axis=-1) == targets).mean()
 
     @property
-    def blind(self) -> float:
-        """Give the loss of who remembers nothing."""
+    def memoryless_loss(self) -> float:
+        """Return the loss of the best prediction that does not depend on the inputs."""
         return 1 / 6 if self.name == "adding" else math.log(SYMBOLS)
 
 
 @dataclasses.dataclass(frozen=True)
-class FarBack(GlorotOrthogonal):
-    """`GlorotOrthogonal`, but for units that begin by keeping what they heard for 1 to T steps.
+class ChronoInit(GlorotOrthogonal):
+    """`GlorotOrthogonal` with biases such that units initially remember for 1 to T steps.
 
     Args:
         time: T.
-        signs: what each gate's bias is multiplied by: 1 for a gate that keeps, -1 for one that lets in, 0 for others.
+        signs: the factor of each gate's bias: 1 for a forget gate, -1 for an input gate, 0 for others.
 
     Reference: Tallec and Ollivier, "Can recurrent neural networks warp time?", ICLR 2018, section 2
     (https://arxiv.org/abs/1804.11188).
@@ -110,33 +110,33 @@ class FarBack(GlorotOrthogonal):
     signs: tuple[int, ...]
 
     def bias(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """b (G, H): log U(1, T) with the sign of its gate."""
-        signs = self.signs[: shape[0]]  # a GRU's b_hn (1, H) is as its r is: 0
-        return jnp.outer(jnp.array(signs), jnp.log(self._steps(key, shape[1:])))
+        """Return b (G, H): log U(1, T) times the sign of the gate."""
+        signs = self.signs[: shape[0]]  # the bias b_hn (1, H) of a GRU has the sign of gate r: 0
+        return jnp.outer(jnp.array(signs), jnp.log(self._time_constants(key, shape[1:])))
 
     def diagonal(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """w_h (G, H): exp(-1 / U(1, T))."""
-        return jnp.exp(-1 / self._steps(key, shape))
+        """Return w_h (G, H): exp(-1 / U(1, T))."""
+        return jnp.exp(-1 / self._time_constants(key, shape))
 
-    def _steps(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    def _time_constants(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return jax.random.uniform(key, shape, minval=1.0, maxval=float(self.time))
 
 
-def ring(hidden: int, problem: Problem) -> LRU:
-    """Give an LRU that keeps T steps: it turns slowly to add, fast to tell the order of what is to be copied."""
-    smallest, largest = math.exp(-1 / problem.time), math.exp(-0.1 / problem.time)
-    angle = 3 / problem.time if problem.name == "adding" else math.pi
-    return LRU(hidden, r_min=smallest, r_max=largest, max_phase=angle)
+def long_lru(hidden: int, problem: Problem) -> LRU:
+    """Return an LRU that remembers T steps. Its phases are small for adding, and up to pi for the order in copy."""
+    r_min, r_max = math.exp(-1 / problem.time), math.exp(-0.1 / problem.time)
+    max_phase = 3 / problem.time if problem.name == "adding" else math.pi
+    return LRU(hidden, r_min=r_min, r_max=r_max, max_phase=max_phase)
 
 
 CELLS: dict[str, Callable[[int, Problem], Any]] = {
-    "lru": ring,
-    "rg_lru": lambda hidden, problem: RGLRU(hidden, initializer=FarBack(problem.time, (-1, 0))),
-    "min_gru": lambda hidden, problem: MinGRU(hidden, initializer=FarBack(problem.time, (-1, 0))),
-    "min_lstm": lambda hidden, problem: MinLSTM(hidden, initializer=FarBack(problem.time, (1, -1, 0))),
-    "ind_rnn": lambda hidden, problem: IndRNN(hidden, initializer=FarBack(problem.time, (0,))),
-    "gru": lambda hidden, problem: GRU(hidden, initializer=FarBack(problem.time, (0, 1, 0))),
-    "lstm": lambda hidden, problem: LSTM(hidden, forget_bias=0.0, initializer=FarBack(problem.time, (-1, 1, 0, 0))),
+    "lru": long_lru,
+    "rg_lru": lambda hidden, problem: RGLRU(hidden, initializer=ChronoInit(problem.time, (-1, 0))),
+    "min_gru": lambda hidden, problem: MinGRU(hidden, initializer=ChronoInit(problem.time, (-1, 0))),
+    "min_lstm": lambda hidden, problem: MinLSTM(hidden, initializer=ChronoInit(problem.time, (1, -1, 0))),
+    "ind_rnn": lambda hidden, problem: IndRNN(hidden, initializer=ChronoInit(problem.time, (0,))),
+    "gru": lambda hidden, problem: GRU(hidden, initializer=ChronoInit(problem.time, (0, 1, 0))),
+    "lstm": lambda hidden, problem: LSTM(hidden, forget_bias=0.0, initializer=ChronoInit(problem.time, (-1, 1, 0, 0))),
     "gru_default": lambda hidden, problem: GRU(hidden),
     "lstm_default": lambda hidden, problem: LSTM(hidden),
 }
@@ -144,7 +144,7 @@ CELLS: dict[str, Callable[[int, Problem], Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Net:
-    """A projection with a rectifier, a cell, and a readout."""
+    """A ReLU layer, a cell, and a readout."""
 
     cell: Any
     hidden: int
@@ -161,79 +161,82 @@ class Net:
         )
 
     def loss(self, driver: Driver | None, params: Any, batch: Any, key: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Give the loss of a batch, in the form that `make_step` takes."""
-        xs, right = batch
-        into, cell, out = params
-        _, ys = jaxrnn.unroll(self.cell, cell, jax.nn.relu(readout(into, xs)), driver=driver)
-        loss, share = self.problem.loss(readout(out, ys[-LENGTH:]), right)
-        return loss, {"right": share}
+        """Return the loss and the accuracy of a batch, as `make_step` needs."""
+        xs, targets = batch
+        input_params, cell_params, output_params = params
+        _, ys = jaxrnn.unroll(self.cell, cell_params, jax.nn.relu(readout(input_params, xs)), driver=driver)
+        loss, accuracy = self.problem.loss(readout(output_params, ys[-LENGTH:]), targets)
+        return loss, {"accuracy": accuracy}
 
 
 @dataclasses.dataclass(frozen=True)
 class Main:
-    """Train each cell on a problem, time a gradient of it under each driver, draw both, and write both down."""
+    """Train each cell on a problem, time its gradient under each driver, and write a plot and a JSON file."""
 
-    problem: Annotated[Literal["adding", "copy"], arg(help="what is to be remembered")] = "adding"
+    problem: Annotated[Literal["adding", "copy"], arg(help="the problem to train on")] = "adding"
     time: Annotated[int, arg(help="T, the steps of a sequence")] = 1000
     batch: Annotated[int, arg(help="B, the sequences of a batch")] = 32
-    hidden: Annotated[int, arg(help="H, the units")] = 32
-    steps: Annotated[int, arg(help="how many batches to train on")] = 600
-    rate: Annotated[float, arg(help="the highest learning rate")] = 3e-3
+    hidden: Annotated[int, arg(help="H, the hidden units")] = 32
+    steps: Annotated[int, arg(help="number of batches to train on")] = 600
+    rate: Annotated[float, arg(help="the maximum learning rate")] = 3e-3
     cells: Annotated[tuple[str, ...], arg(help=f"of {', '.join(CELLS)}")] = tuple(CELLS)
     seed: int = 0
-    out: Annotated[Path, arg(help="the picture; the figures are beside it as .json")] = Path("runs/long-memory.png")
+    out: Annotated[Path, arg(help="the plot; results go to a .json next to it")] = Path("runs/long-memory.png")
 
     def __call__(self) -> None:
-        """Do it; picture and figures are written after each cell."""
+        """Run the command. The files are written after each cell."""
         problem = Problem(self.problem, self.time, self.batch)
-        table = Table(f"{self.problem}, T={self.time}", "loss", "right", *(f"ms, {name}" for name in DRIVERS), box=None)
-        table.add_row("(remembers nothing)", f"{problem.blind:.4f}")
+        columns = "loss", "accuracy", *(f"ms, {name}" for name in DRIVERS)
+        table = Table(f"{self.problem}, T={self.time}", *columns, box=None)
+        table.add_row("(memoryless)", f"{problem.memoryless_loss:.4f}")
         rows: dict[str, Row] = {}
         for name in self.cells:
             net = Net(CELLS[name](self.hidden, problem), self.hidden, problem)
             row = rows[name] = self._train(net)
-            row["milliseconds"] = costs = self._costs(net)
-            shown = (f"{costs[driver]:.1f}" if driver in costs else "" for driver in DRIVERS)
-            table.add_row(name, f"{row['losses'][-1]:.4f}", f"{row['right']:.1%}", *shown)
-            console.print(f"{name}: {row['losses'][-1]:.4f}, {row['right']:.1%} right, {row['seconds']:.0f} s")
+            row["milliseconds"] = times = self._times(net)
+            shown = (f"{times[driver]:.1f}" if driver in times else "" for driver in DRIVERS)
+            table.add_row(name, f"{row['losses'][-1]:.4f}", f"{row['accuracy']:.1%}", *shown)
+            loss, accuracy = f"loss {row['losses'][-1]:.4f}", f"accuracy {row['accuracy']:.1%}"
+            console.print(f"{name}: {loss}, {accuracy}, {row['seconds']:.0f} s")
             self._write(rows)
             self._draw(problem, rows)
         console.print(table)
-        console.print(f"picture  {self.out}", markup=False)
+        console.print(f"plot     {self.out}", markup=False)
 
     def _train(self, net: Net) -> Row:
-        """Train; give some fifty means of the losses, the share that is right in the last of them, and the seconds."""
+        """Train and return the mean losses of 50 intervals, the accuracy of the last interval, and the seconds."""
         rate = optax.cosine_onecycle_schedule(self.steps, self.rate)
         step = make_step(lambda *arguments: net.loss(None, *arguments), optax.adam(rate))
         k_params, k_data = jax.random.split(jax.random.key(self.seed))
         state = init(net.init(k_params), optax.adam(rate), k_data)
         draw = jax.jit(net.problem.draw)
-        found, began = [], time.perf_counter()
+        history, start = [], time.perf_counter()
         for i in range(self.steps):
             state, metrics = step(state, draw(jax.random.fold_in(k_data, i)))
-            found.append((metrics["loss"], metrics["right"]))
-        losses, shares = np.array(jax.device_get(found)).T
+            history.append((metrics["loss"], metrics["accuracy"]))
+        losses, accuracies = np.array(jax.device_get(history)).T
         width = max(1, self.steps // 50)
         means = [float(losses[i : i + width].mean()) for i in range(0, self.steps - width + 1, width)]
-        return {"losses": means, "right": float(shares[-width:].mean()), "seconds": time.perf_counter() - began}
+        accuracy = float(accuracies[-width:].mean())
+        return {"losses": means, "accuracy": accuracy, "seconds": time.perf_counter() - start}
 
-    def _costs(self, net: Net) -> dict[str, float]:
-        """Give the milliseconds of a loss and its gradient under each driver that takes the cell, timed in turn."""
+    def _times(self, net: Net) -> dict[str, float]:
+        """Return the milliseconds of a gradient under each driver that supports the cell, measured in turn."""
         affine = isinstance(net.cell, jaxrnn.AffineCell)
         drivers = {name: d for name, d in DRIVERS.items() if affine or not isinstance(d, Associative)}
         loss = lambda driver, params, batch: net.loss(driver, params, batch, None)[0]
-        calls = {name: jax.jit(jax.grad(functools.partial(loss, driver))) for name, driver in drivers.items()}
+        grads = {name: jax.jit(jax.grad(functools.partial(loss, driver))) for name, driver in drivers.items()}
         arguments = net.init(jax.random.key(0)), net.problem.draw(jax.random.key(1))
-        seconds: dict[str, list[float]] = {name: [] for name in calls}
-        for _ in range(TIMED + 1):  # the first one compiles
-            for name, call in calls.items():
-                began = time.perf_counter()
-                jax.block_until_ready(call(*arguments))
-                seconds[name].append(time.perf_counter() - began)
-        return {name: 1e3 * statistics.median(found[1:]) for name, found in seconds.items()}
+        seconds: dict[str, list[float]] = {name: [] for name in grads}
+        for _ in range(TIMING_SAMPLES + 1):  # the first one compiles
+            for name, grad in grads.items():
+                start = time.perf_counter()
+                jax.block_until_ready(grad(*arguments))
+                seconds[name].append(time.perf_counter() - start)
+        return {name: 1e3 * statistics.median(samples[1:]) for name, samples in seconds.items()}
 
     def _write(self, rows: dict[str, Row]) -> None:
-        """Write what was found, and how."""
+        """Write the results, with command, versions and cores."""
         about = dataclasses.asdict(self) | {"out": self.out.name, "cells": rows}
         about["command"] = " ".join([PROGRAM, *sys.argv[1:]])
         about["versions"] = {name: version(name) for name in ("jax", "jaxlib", "optax")}
@@ -248,13 +251,13 @@ class Main:
             losses = row["losses"]
             batches = [(i + 0.5) * self.steps / len(losses) for i in range(len(losses))]
             left.plot(batches, losses, "--" if "default" in name else "-", label=name)
-        left.axhline(problem.blind, color="#9aa5b1", ls=":", label="remembers nothing")
+        left.axhline(problem.memoryless_loss, color="#9aa5b1", ls=":", label="memoryless")
         left.set(yscale="log", xlabel="batch", ylabel="loss", title=f"{self.problem}, T = {self.time:,}")
-        left.set_ylim(top=10 * problem.blind)
+        left.set_ylim(top=10 * problem.memoryless_loss)
         left.legend(frameon=False, fontsize=8)
-        for at, driver in enumerate(DRIVERS):
-            places = [i + 0.27 * (at - 1) for i in range(len(rows))]
-            right.bar(places, [row["milliseconds"].get(driver, 0) for row in rows.values()], 0.25, label=driver)
+        for index, driver in enumerate(DRIVERS):
+            positions = [i + 0.27 * (index - 1) for i in range(len(rows))]
+            right.bar(positions, [row["milliseconds"].get(driver, 0) for row in rows.values()], 0.25, label=driver)
         right.set_xticks(range(len(rows)), list(rows), fontsize=7, rotation=20)
         right.set(ylabel="ms, loss and gradient", title=f"B = {self.batch}, H = {self.hidden}")
         right.legend(frameon=False, fontsize=8)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypedDict
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
 
 from ._core import checks
 from ._core.broadcasting import broadcasting
@@ -22,6 +24,22 @@ from ._core.types import Context, Inputs, Key, Output, Params, State
 from ._drivers import Driver, Loop
 from ._select import select
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Int
+
+
+class UnrollOptions(TypedDict, total=False):
+    """The keywords of `unroll` that models and modules pass on."""
+
+    state: State
+    mask: Bool[ArrayLike, T * batch] | None
+    resets: Bool[ArrayLike, T * batch] | None
+    reverse: bool
+    context: Context
+    key: Key | None
+    state_dtype: DTypeLike | None
+    driver: Driver | None
+
 
 @broadcasting
 def unroll(
@@ -30,13 +48,13 @@ def unroll(
     xs: Inputs,
     state: State = None,
     *,
-    lengths: Any = None,
-    mask: Any = None,
-    resets: Any = None,
+    lengths: Int[ArrayLike, "*batch"] | Sequence[int] | None = None,
+    mask: Bool[ArrayLike, T * batch] | None = None,
+    resets: Bool[ArrayLike, T * batch] | None = None,
     reverse: bool = False,
     context: Context = None,
     key: Key | None = None,
-    state_dtype: Any = None,
+    state_dtype: DTypeLike | None = None,
     driver: Driver | None = None,
 ) -> tuple[State, Output]:
     """Run a cell or a composite over time, in the order of `lax.scan`, with time as the first axis.
@@ -83,10 +101,9 @@ def unroll(
     num_steps, batch = checks.check_inputs(xs)
     named = {"xs": xs, "params": params, "state": state, "context": context}
     xs, params, state, context = (checks.as_numbers(name, tree) for name, tree in named.items())
-    lengths = checks.as_lengths(lengths, num_steps, batch)
-    mask, resets = (checks.as_flags(*pair, num_steps, batch) for pair in (("mask", mask), ("resets", resets)))
+    flags = (checks.as_flags(*pair, num_steps, batch) for pair in (("mask", mask), ("resets", resets)))
+    masks = (checks.as_lengths(lengths, num_steps, batch), *flags)
     dtype = checks.float_kind("state_dtype", state_dtype)
-    masks = (lengths, mask, resets)
     run = _run if isinstance(driver, Loop) else _compiled
     return run(cell, params, xs, state, masks, context, key, batch, bool(reverse), dtype, driver)
 
@@ -96,12 +113,12 @@ def _run(
     params: Params,
     xs: Inputs,
     state: State,
-    masks: tuple[Any, Any, Any],
+    masks: tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None],
     context: Context,
     key: Key | None,
     batch: tuple[int, ...],
     reverse: bool,
-    state_dtype: Any,
+    state_dtype: jnp.dtype | None,
     driver: Driver | None,
 ) -> tuple[State, Output]:
     """Return what `unroll` does, for arguments that are checked."""
@@ -146,8 +163,8 @@ class _Runner:
         step_keys: (T,), for what is drawn at every step.
     """
 
-    valid: jax.Array | None
-    resets: jax.Array | None
+    valid: Bool[Array, T * batch] | None
+    resets: Bool[Array, T * batch] | None
     batch: tuple[int, ...]
     reverse: bool
     driver: Driver | None

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from examples.intent.layers import LOUDER
+from examples.intent.layers import MEAN_SCALE
 from jaxrnn.interop.flax import to_nnx
 from jaxrnn.train import Batch
 
@@ -41,7 +41,7 @@ class Model(nnx.Module):
         valid = (jnp.arange(len(ids))[:, None] < lengths)[..., None]
         highest = jnp.where((lengths > 0)[:, None], jnp.where(valid, ys, -jnp.inf).max(axis=0), 0.0)
         mean = jnp.where(valid, xs, 0.0).sum(axis=0) / jnp.maximum(lengths, 1)[:, None].astype(xs.dtype)
-        features = jnp.concatenate([highest, LOUDER * mean], axis=-1)
+        features = jnp.concatenate([highest, MEAN_SCALE * mean], axis=-1)
         return self.readout(self.output_dropout(features, deterministic=not noise))
 
     def _mean(self, ids: jax.Array) -> jax.Array:

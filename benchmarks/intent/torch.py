@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from examples.intent.layers import LOUDER
+from examples.intent.layers import MEAN_SCALE
 from jaxrnn.interop._torch_weights import to_tensor
 from jaxrnn.interop.torch import to_torch
 from jaxrnn.train import Batch
@@ -84,7 +84,7 @@ class Model(nn.Module):
         padding = (torch.arange(len(ids), device=ids.device)[:, None] >= lengths)[..., None]
         highest = ys.masked_fill(padding, -torch.inf).amax(dim=0).masked_fill((lengths == 0)[:, None], 0.0)
         mean = xs.masked_fill(padding, 0.0).sum(dim=0) / lengths.clamp(min=1)[:, None]
-        return self.readout(self.output_dropout(torch.cat([highest, LOUDER * mean], dim=-1)))
+        return self.readout(self.output_dropout(torch.cat([highest, MEAN_SCALE * mean], dim=-1)))
 
 
 class Learner:

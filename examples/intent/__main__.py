@@ -1,4 +1,4 @@
-"""`python -m examples.intent COMMAND`, see `--help`; alone it trains on the bundled corpus."""
+"""`python -m examples.intent COMMAND`, see `--help`. Without a command it trains on the bundled corpus."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ABOUT = "Name the intent of an utterance. Without a command: train on the bundle
 
 
 def main(arguments: list[str]) -> int:
-    """Run a command; a user's error is a line, not a traceback."""
+    """Run a command and return its exit status. Print an expected error as one message, without a traceback."""
     try:
         with extra("examples"):
             _run(arguments)
@@ -33,35 +33,35 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> None:
-    import tyro  # here, so that a package that is not installed is a user's error
+    import tyro  # imported here so that `main` reports a missing package
 
     from .benchmark import Benchmark
     from .commands import Evaluate, Explain, Export, Predict, Serve, Train
 
     commands = Train | Evaluate | Predict | Explain | Export | Serve | Benchmark
-    helps = arguments[:1] in (["-h"], ["--help"])
-    if not arguments or (arguments[0].startswith("-") and not helps):
+    asks_help = arguments[:1] in (["-h"], ["--help"])
+    if not arguments or (arguments[0].startswith("-") and not asks_help):
         arguments = ["train", *arguments]
     tyro.cli(commands, args=arguments, prog=PROGRAM, description=ABOUT)()
 
 
-def _keep_compiled() -> None:
-    """Cache what is compiled in the home directory, so that the next start finds it; warn where that is impossible."""
+def _enable_compilation_cache() -> None:
+    """Cache compiled programs in the home directory for the next start. Warn if the folder cannot be written."""
     try:
         folder = Path.home() / ".cache" / "jaxrnn-intent"
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(f"{folder} cannot be written")
-    except (OSError, RuntimeError) as error:  # a RuntimeError where there is no home
-        print(f"note: every start compiles again, since there is no place for a cache: {error}", file=sys.stderr)
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory
+        print(f"note: every start compiles again, since there is no cache folder: {error}", file=sys.stderr)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):  # a text may hold what the terminal's encoding lacks
+    for stream in (sys.stdout, sys.stderr):  # a text may have characters that the terminal cannot encode
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     if jax.config.jax_compilation_cache_dir is None:
-        _keep_compiled()
+        _enable_compilation_cache()
     sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""What the network has to beat: TF-IDF of words and character n-grams with a linear support vector machine."""
+"""The baseline: a linear support vector machine on TF-IDF features of words and character n-grams."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ WORD = r"(?u)\b\w+\b"
 
 
 def linear_svm(corpus: Corpus) -> float:
-    """Fit it to train, and return the accuracy on test; without words (emoji alone) it has the characters' n-grams."""
-    from sklearn.feature_extraction.text import TfidfVectorizer  # takes half a second, which predictions need not wait
+    """Fit the baseline to train and return its accuracy on test. A corpus without words has character n-grams only."""
+    from sklearn.feature_extraction.text import TfidfVectorizer  # here, since the import takes half a second
     from sklearn.pipeline import make_pipeline, make_union
     from sklearn.svm import LinearSVC
 

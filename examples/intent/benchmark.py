@@ -1,4 +1,4 @@
-"""One configuration on every data set of a folder, beside a linear SVM fitted in the same run."""
+"""The command `benchmark`: one configuration on every data set of a folder, compared with a linear SVM."""
 
 from __future__ import annotations
 
@@ -24,46 +24,46 @@ from .terminal import console, printable
 from .train import Recipe, train
 
 Row = dict[str, Any]
-ANSWERED = 200  # texts for the latency
+LATENCY_TEXTS = 200
 
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """Train on each data set of a folder with the same configuration, and test beside a linear SVM."""
+    """Train and test on each data set of a folder with the same configuration; fit a linear SVM for comparison."""
 
     data: Annotated[
-        Path, arg(help="a folder of folders, each a data set as train --data takes it; others are named and skipped")
+        Path, arg(help="a folder of data sets, each a folder that train --data accepts; other folders are skipped")
     ]
-    seeds: Annotated[int, arg(help="how many times to train on each")] = 1
+    seeds: Annotated[int, arg(help="number of training runs per data set")] = 1
     json: Annotated[Path, arg(help="the file to write the results to")] = Path("runs/benchmark.json")
-    progress: Annotated[bool, arg(help="show the progress of the trainings")] = True
+    progress: Annotated[bool, arg(help="show the progress of training")] = True
     config: tyro.conf.OmitArgPrefixes[Config] = Config()
     recipe: tyro.conf.OmitArgPrefixes[Recipe] = Recipe()
 
     def __call__(self) -> None:
-        """Do it; the file is written after each data set."""
+        """Run the benchmark. The file is written after each data set."""
         if not self.data.is_dir():
-            raise UserError(f"{self.data}: no folder. --data takes a folder of data sets")
+            raise UserError(f"{self.data}: not a folder. --data takes a folder of data sets")
         if self.seeds < 1:
-            raise UserError(f"--seeds is a number of trainings, 1 or more; got {self.seeds}")
+            raise UserError(f"--seeds must be 1 or more; got {self.seeds}")
         rows: list[Row] = []
         for folder in sorted(path for path in self.data.iterdir() if path.is_dir()):
             try:
                 corpus = data.load(folder)
             except UserError as reason:
-                console.print(f"passed over: {printable(str(reason))}")
+                console.print(f"skipped  {printable(str(reason))}")
                 continue
             rows.append(self._row(folder.name, corpus))
             console.print(_table(rows[-1:]))
             self.json.parent.mkdir(parents=True, exist_ok=True)
             self.json.write_text(json.dumps(rows, indent=1) + "\n")
         if not rows:
-            raise UserError(f"{self.data}: holds no data set. Each is {data.UNDERSTOOD}")
+            raise UserError(f"{self.data}: no data set found. A data set is {data.SUPPORTED}")
         console.print(_table(rows))
         console.print(f"results  {self.json}")
 
     def _row(self, name: str, corpus: Corpus) -> Row:
-        """Train so many times; give means, and the spread of the accuracy."""
+        """Train once per seed and return the means, and the standard deviation of the accuracy."""
         runs = [self._run(corpus, seed) for seed in range(self.seeds)]
         mean = {key: statistics.fmean(run[key] for run in runs) for key in runs[0]}
         labels = [[e.label for e in part] for part in (corpus.train, corpus.test)]
@@ -81,45 +81,45 @@ class Benchmark:
         }
 
     def _run(self, corpus: Corpus, seed: int) -> Row:
-        """Train once, and test."""
-        began = time.perf_counter()
+        """Train and test once."""
+        start = time.perf_counter()
         classifier, _ = train(corpus, self.config, self.recipe, seed=seed, progress=self.progress)
-        seconds = time.perf_counter() - began
-        return {**tested(classifier, corpus), "train_seconds": seconds}
+        seconds = time.perf_counter() - start
+        return {**evaluate(classifier, corpus), "train_seconds": seconds}
 
 
-def tested(classifier: Classifier, corpus: Corpus) -> Row:
-    """Test: accuracy, macro F1 and calibration error in percent, the size of the weights, the median latency."""
-    from .report import Report  # with matplotlib, which other commands need not wait for
+def evaluate(classifier: Classifier, corpus: Corpus) -> Row:
+    """Return accuracy, macro F1 and calibration error in percent, the size of the weights, and the median latency."""
+    from .report import Report  # here, since it imports matplotlib
 
-    found = Report.of(classifier, corpus)
+    report = Report.of(classifier, corpus)
     return {
-        "accuracy": 100 * found.scores.accuracy,
-        "macro_f1": 100 * found.scores.macro_f1,
-        "ece": 100 * calibration_error(found.bins),
+        "accuracy": 100 * report.scores.accuracy,
+        "macro_f1": 100 * report.scores.macro_f1,
+        "ece": 100 * calibration_error(report.bins),
         "model_bytes": len(bundle.weights(classifier)),
-        "latency_ms": 1e3 * latency(classifier, [example.text for example in corpus.test[:ANSWERED]]),
-        **(found.detection or {}),
-        **({} if found.slot_f1 is None else {"slot_f1": 100 * found.slot_f1}),
+        "latency_ms": 1e3 * latency(classifier, [example.text for example in corpus.test[:LATENCY_TEXTS]]),
+        **(report.out_of_scope or {}),
+        **({} if report.slot_f1 is None else {"slot_f1": 100 * report.slot_f1}),
     }
 
 
 def latency(classifier: Classifier, texts: Sequence[str]) -> float:
-    """Give the median seconds of one text at a time, from the text to its probabilities, after a warm-up."""
+    """Return the median seconds from one text to its probabilities, after a warm-up."""
     seconds = []
-    for warm in (True, False):
+    for warm_up in (True, False):
         for text in texts:
-            began = time.perf_counter()
+            start = time.perf_counter()
             classifier.probabilities([text])
-            if not warm:
-                seconds.append(time.perf_counter() - began)
+            if not warm_up:
+                seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
 
 
 def _table(rows: list[Row]) -> Table:
-    """A line for each data set."""
-    heads = ("data set", "accuracy", "SVM", "majority", "macro F1", "ECE", "training s", "model MB", "latency ms")
-    table = Table(*heads, box=None, header_style="bold")
+    """Return a table with one line per data set."""
+    columns = ("data set", "accuracy", "SVM", "majority", "macro F1", "ECE", "training s", "model MB", "latency ms")
+    table = Table(*columns, box=None, header_style="bold")
     for row in rows:
         table.add_row(
             printable(row["dataset"]),

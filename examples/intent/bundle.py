@@ -1,4 +1,4 @@
-"""A trained classifier as a folder of plain files, each with its SHA-256 in the manifest. Nothing is unpickled."""
+"""The bundle: a trained classifier as a folder of plain files with SHA-256 checksums. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -29,35 +29,42 @@ from .slots import Tagger
 from .terminal import console, printable
 from .text import Vocabulary
 
-FORMAT = 4
-STORED = np.dtype(np.float16)  # what weights are saved in, half the size of what is computed with
+FORMAT = 5
+STORAGE_DTYPE = np.dtype(np.float16)  # of the saved weights; the classifier computes in float32
 FILES = {"weights.safetensors": 1 << 30, "config.json": 1 << 26, "vocabulary.json": 1 << 26}
-"""The files of a bundle, and how many bytes each may have."""
+"""The files of a bundle, and the maximum size of each in bytes."""
 
 T = TypeVar("T")
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder of a bundle; raise UserError where nothing can be written, or where other files are."""
+    """Create the folder of a bundle. Raise UserError if it cannot be written, or has other files."""
+    advice = "Choose another folder with --bundle"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        there = {file.name for file in folder.iterdir()}
+        names = {file.name for file in folder.iterdir()}
     except FileExistsError as error:
-        raise UserError(f"{folder}: no place for a bundle: it is a file. Name another with --bundle") from error
+        raise UserError(f"{folder}: cannot save a bundle there: it is a file. {advice}") from error
     except OSError as error:
-        raise UserError(f"{folder}: no place for a bundle: {error.strerror}. Name another with --bundle") from error
+        raise UserError(f"{folder}: cannot save a bundle there: {error.strerror}. {advice}") from error
     if not os.access(folder, os.W_OK):
-        raise UserError(f"{folder}: no place for a bundle: it cannot be written. Name another with --bundle")
-    if "manifest.json" in there:
-        console.print(f"note     {printable(str(folder))} holds a bundle, which will be replaced")
-    elif other := sorted(there - {*FILES, "pictures", "report"}):
-        raise UserError(f"{folder}: holds {other[0]} and is no bundle. Name a new folder with --bundle")
+        raise UserError(f"{folder}: cannot save a bundle there: no write permission. {advice}")
+    if "manifest.json" in names:
+        console.print(f"warning  {printable(str(folder))} has a bundle, which will be replaced")
+    elif other := sorted(names - {*FILES, "pictures", "report"}):
+        raise UserError(f"{folder}: has {other[0]} and is not a bundle. {advice}")
 
 
 def save(folder: Path, classifier: Classifier, about: Mapping[str, Any]) -> None:
-    """Write the bundle; `about` says how it was trained. The manifest comes last: without it a bundle is no bundle.
+    """Write a bundle. The manifest is written last: a folder without it is not a bundle.
 
-    Raises UserError for what `load` would refuse, before anything is written.
+    Args:
+        folder: where to write.
+        classifier: what to save.
+        about: how it was trained.
+
+    Raises:
+        UserError: if `load` would reject the bundle. Then nothing is written.
     """
     config = {
         "model": dataclasses.asdict(classifier.config),
@@ -74,7 +81,7 @@ def save(folder: Path, classifier: Classifier, about: Mapping[str, Any]) -> None
         }
         for name, content in contents.items():
             if len(content) > FILES[name]:
-                raise ValueError(f"{name} has {len(content)} bytes, of {FILES[name]} at most")
+                raise ValueError(f"{name} has {len(content)} bytes; the maximum is {FILES[name]}")
     except ValueError as error:
         raise UserError(f"{folder}: this classifier cannot be saved: {_brief(error)}") from error
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,65 +93,65 @@ def save(folder: Path, classifier: Classifier, about: Mapping[str, Any]) -> None
 
 
 def weights(classifier: Classifier) -> bytes:
-    """Return the weights as safetensors; raises ValueError where they are not finite."""
-    with np.errstate(over="ignore"):  # what overflows is refused as infinite
-        arrays = {name: a.astype(STORED) for name, a in _named(classifier.params).items()}
-    _finite(arrays)
+    """Return the weights as safetensors. Raise ValueError if they are not finite."""
+    with np.errstate(over="ignore"):  # overflow becomes infinity, which is rejected
+        arrays = {name: a.astype(STORAGE_DTYPE) for name, a in _named_arrays(classifier.params).items()}
+    _check_finite(arrays)
     return safetensors.numpy.save(arrays)
 
 
-def rounded(params: Any) -> Any:
-    """Return the params that come back after saving and loading."""
-    return jax.tree.map(lambda a: jnp.asarray(np.asarray(a).astype(STORED), jnp.float32), params)
+def round_to_storage(params: Any) -> Any:
+    """Return the params as they are after saving and loading."""
+    return jax.tree.map(lambda a: jnp.asarray(np.asarray(a).astype(STORAGE_DTYPE), jnp.float32), params)
 
 
 def load(folder: Path) -> tuple[Classifier, About]:
-    """Read a bundle, and how it was trained; raises `UserError` that names a file missing, changed or damaged."""
-    contents = _verified(folder)
-    config = _decoded(folder / "config.json", contents["config.json"], Configuration)
-    words = _decoded(folder / "vocabulary.json", contents["vocabulary.json"], Words)
+    """Load a bundle, and how it was trained. Raise UserError that names a missing, changed or damaged file."""
+    contents = _read_verified(folder)
+    config = _decode(folder / "config.json", contents["config.json"], Configuration)
+    words = _decode(folder / "vocabulary.json", contents["vocabulary.json"], Words)
     sizes = Config(**msgspec.structs.asdict(config.model))
     calibration = Calibration(**msgspec.structs.asdict(config.calibration))
     vocabulary, tagger = Vocabulary(**msgspec.structs.asdict(words)), config.tags and Tagger(config.tags)
     try:
         arrays = safetensors.numpy.load(contents["weights.safetensors"])
-        params = _params(build(sizes, len(vocabulary), len(config.labels)), tagger or None, arrays)
+        params = _to_params(build(sizes, len(vocabulary), len(config.labels)), tagger or None, arrays)
     except (KeyError, ValueError, safetensors.SafetensorError) as error:
         raise _damaged(folder / "weights.safetensors", error) from error
     return Classifier(sizes, vocabulary, config.labels, params, calibration, tagger or None), config.about
 
 
-def _verified(folder: Path) -> dict[str, bytes]:
-    """Read every file once, and check it against the manifest."""
+def _read_verified(folder: Path) -> dict[str, bytes]:
+    """Read every file once, and compare its checksum with the manifest."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no bundle there. Make one: {PROGRAM} train --bundle {folder}")
     try:
-        manifest = _decoded(folder / "manifest.json", _read(folder / "manifest.json", 1 << 16), Manifest)
-        contents = {name: _read(folder / name, most) for name, most in FILES.items()}
+        manifest = _decode(folder / "manifest.json", _read(folder / "manifest.json", 1 << 16), Manifest)
+        contents = {name: _read(folder / name, max_bytes) for name, max_bytes in FILES.items()}
     except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: missing, so {folder} is no whole bundle. Train it again.") from error
+        raise UserError(f"{error.filename}: missing, so the bundle {folder} is incomplete. Train it again.") from error
     except OSError as error:
         raise UserError(f"{folder}: cannot be read: {error}") from error
     if manifest.format != FORMAT:
         raise UserError(f"{folder}: a bundle of format {manifest.format}; this version reads {FORMAT}. Train it again.")
     for name, content in contents.items():
         if hashlib.sha256(content).hexdigest() != manifest.sha256.get(name):
-            raise UserError(f"{folder / name}: changed since it was saved: its SHA-256 is not the manifest's")
+            raise UserError(f"{folder / name}: changed since it was saved: its SHA-256 differs from the manifest")
     return contents
 
 
-def _read(path: Path, most: int) -> bytes:
-    """Read a plain file of at most so many bytes."""
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise UserError(f"{path}: not a plain file")
-    if found.st_size > most:
-        raise _damaged(path, f"{found.st_size} bytes, of {most} at most")
+def _read(path: Path, max_bytes: int) -> bytes:
+    """Read a regular file of at most `max_bytes` bytes."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{path}: not a regular file")
+    if status.st_size > max_bytes:
+        raise _damaged(path, f"{status.st_size} bytes; the maximum is {max_bytes}")
     return path.read_bytes()
 
 
-def _decoded(path: Path, content: bytes, kind: type[T]) -> T:
-    """Decode JSON whose fields have their types and ranges."""
+def _decode(path: Path, content: bytes, kind: type[T]) -> T:
+    """Decode JSON and check the types and ranges of its fields."""
     try:
         return msgspec.json.decode(content, type=kind)
     except (ValueError, RecursionError) as error:
@@ -152,37 +159,38 @@ def _decoded(path: Path, content: bytes, kind: type[T]) -> T:
 
 
 def _damaged(path: Path, reason: object) -> UserError:
-    """Return the error of a file that is not what `save` writes."""
+    """Return the error for a file that `save` cannot have written."""
     return UserError(f"{path}: damaged: {_brief(reason)}. Train the bundle again.")
 
 
 def _brief(reason: object) -> str:
-    """Return a reason of at most 120 characters."""
+    """Return a reason shortened to 120 characters."""
     return textwrap.shorten(str(reason), 120, placeholder="...")
 
 
-def _named(params: Any) -> dict[str, np.ndarray]:
-    """Return every array under its path as a name."""
+def _named_arrays(params: Any) -> dict[str, np.ndarray]:
+    """Return every array, named by its path in the tree."""
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
 
 
-def _params(model: SequenceModel, tagger: Tagger | None, arrays: dict[str, np.ndarray]) -> Params:
-    """Put arrays back in their places; raises ValueError where one is not what the model needs."""
+def _to_params(model: SequenceModel, tagger: Tagger | None, arrays: dict[str, np.ndarray]) -> Params:
+    """Return named arrays as params. Raise ValueError for names, shapes or dtypes other than the model's."""
     shapes = jax.eval_shape(lambda key: init(key, model, tagger), jax.random.key(0))
     leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
     needed = {jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape for path, leaf in leaves}
     if needed.keys() != arrays.keys():
-        lacks, more = sorted(needed.keys() - arrays.keys()), sorted(arrays.keys() - needed.keys())
-        raise ValueError(f"arrays missing: {lacks[:2]}, not of this model: {more[:2]}")
+        missing, extra = sorted(needed.keys() - arrays.keys()), sorted(arrays.keys() - needed.keys())
+        raise ValueError(f"missing arrays: {missing[:2]}, unexpected arrays: {extra[:2]}")
     for name, shape in needed.items():
-        if arrays[name].shape != shape or arrays[name].dtype != STORED:
-            raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, needed is {STORED} {shape}")
-    _finite(arrays)
+        array = arrays[name]
+        if array.shape != shape or array.dtype != STORAGE_DTYPE:
+            raise ValueError(f"{name} must be {STORAGE_DTYPE} {shape}; got {array.dtype} {array.shape}")
+    _check_finite(arrays)
     return jax.tree.unflatten(structure, [jnp.asarray(arrays[name], jnp.float32) for name in needed])
 
 
-def _finite(arrays: dict[str, np.ndarray]) -> None:
+def _check_finite(arrays: dict[str, np.ndarray]) -> None:
     """Raise ValueError for NaN or infinity."""
     if wrong := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
         raise ValueError(f"NaN or infinite numbers in {wrong[0]}")

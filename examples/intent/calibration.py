@@ -1,4 +1,4 @@
-"""How far a probability can be trusted, and when the answer is none. n texts, K intents."""
+"""Calibrated probabilities, and the rejection of uncertain texts. n texts, K intents."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from .errors import UserError
 
 BINS = 15
 
-SURE = 0.95
-"""The probability from which on an intent is named, however few texts are to be turned away."""
+CONFIDENT = 0.95
+"""An intent of at least this probability is never rejected, whatever the rejection rate."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """What is fitted on validation texts, after training. Its methods take arrays of NumPy and of JAX.
+    """Temperature scaling and a rejection threshold, fitted on validation texts. Methods take NumPy and JAX arrays.
 
     Args:
-        temperature: what logits are divided by before they become probabilities.
-        threshold: of the doubt about a text, above which the answer is none; None knows no doubt.
+        temperature: divides the logits before the softmax.
+        threshold: maximum `uncertainty` of a text; above it the prediction is none. None rejects no text for that.
 
     Reference: Guo et al., "On calibration of modern neural networks", 2017, section 4.2
     (https://arxiv.org/abs/1706.04599).
@@ -31,82 +31,82 @@ class Calibration:
     threshold: float | None = None
 
     @classmethod
-    def fit(cls, logits: np.ndarray, answers: np.ndarray, rejects: float) -> Calibration:
-        """Fit both to logits (n, K) of texts whose intents are `answers` (n,).
+    def fit(cls, logits: np.ndarray, labels: np.ndarray, rejection_rate: float) -> Calibration:
+        """Fit temperature and threshold to logits (n, K) of texts with labels (n,).
 
-        The temperature is the likeliest for these texts and one more that any intent would fit, without which it would
-        be 0 where all answers are right (Platt, 1999, does so). The threshold turns away the share `rejects`, or fewer
-        where that would turn away texts with a probability of 95 % or more.
+        The temperature maximizes the likelihood of these texts and of one more text whose intent is uniformly random.
+        Without the latter it would be 0 when every prediction is right (Platt, 1999). The threshold rejects the share
+        `rejection_rate` of the texts, or fewer: a text with a probability of 95 % or more is never rejected.
 
         Raises:
-            UserError: for logits that are not finite, and where none of the texts has a known word.
+            UserError: if logits are not finite, or none of the texts has a known word.
         """
-        from scipy.optimize import minimize_scalar  # takes a quarter of a second, which predictions need not wait
+        from scipy.optimize import minimize_scalar  # here, since the import takes a quarter of a second
 
         if not np.isfinite(logits).all():
             raise UserError("the logits of the validation texts are not finite: the training diverged")
-        heard = favours(logits)
-        if not heard.any():
+        known = has_evidence(logits)
+        if not known.any():
             raise UserError("no validation text has a word that train has: there is nothing to calibrate on")
-        logits, answers = logits[heard], answers[heard]
-        rows = np.arange(len(answers))
+        logits, labels = logits[known], labels[known]
+        rows = np.arange(len(labels))
 
-        def surprise(log_temperature: float) -> float:
-            logs = log_softmax(logits / np.exp(log_temperature))
-            return -float(logs[rows, answers].sum() + logs.mean())
+        def negative_log_likelihood(log_temperature: float) -> float:
+            log_probabilities = log_softmax(logits / np.exp(log_temperature))
+            return -float(log_probabilities[rows, labels].sum() + log_probabilities.mean())
 
-        temperature = float(np.exp(minimize_scalar(surprise, bounds=(-3, 3), method="bounded").x))
+        temperature = float(np.exp(minimize_scalar(negative_log_likelihood, bounds=(-3, 3), method="bounded").x))
         others = logits.shape[1] - 1
-        least = doubt(np.array([SURE, *[(1 - SURE) / others] * others]))
-        quantile = np.quantile(doubt(cls(temperature).probabilities(logits)), 1 - rejects)
-        return cls(temperature, float(max(least, quantile)))
+        minimum = uncertainty(np.array([CONFIDENT, *[(1 - CONFIDENT) / others] * others]))
+        quantile = np.quantile(uncertainty(cls(temperature).probabilities(logits)), 1 - rejection_rate)
+        return cls(temperature, float(max(minimum, quantile)))
 
     def probabilities(self, logits: Any) -> Any:
-        """Return (n, K)."""
+        """Return calibrated probabilities (n, K) for logits (n, K)."""
         powers = logits.__array_namespace__().exp((logits - logits.max(axis=-1, keepdims=True)) / self.temperature)
         return powers / powers.sum(axis=-1, keepdims=True)
 
-    def unknown(self, logits: Any) -> Any:
-        """Return whether each text is answered by none, (n,): no word is known, or the doubt is above the threshold."""
+    def rejects(self, logits: Any) -> Any:
+        """Return which texts are rejected, (n,): no word is known, or the uncertainty exceeds the threshold."""
         threshold = np.inf if self.threshold is None else self.threshold
-        return ~(favours(logits) & (doubt(self.probabilities(logits)) <= threshold))
+        return ~(has_evidence(logits) & (uncertainty(self.probabilities(logits)) <= threshold))
 
 
-def doubt(probabilities: Any) -> Any:
-    """Return over how many intents the probabilities (n, K) of each text spread, (n,), 1 to K.
+def uncertainty(probabilities: Any) -> Any:
+    """Return the effective number of intents, 1 to K, that the probabilities (n, K) of each text spread over: (n,).
 
-    (sum_k sqrt(p_k))^2, the Hill number of order 1/2 (Hill, 1973). On CLINC150's validation queries that told what is
-    out of scope better than the calibrated entropy and the greatest probability.
+    It is (sum_k sqrt(p_k))^2, the Hill number of order 1/2 (Hill, 1973). On the validation queries of CLINC150 it
+    separated out-of-scope texts better than the calibrated entropy and the maximum probability.
     """
     return (probabilities**0.5).sum(axis=-1) ** 2
 
 
-def favours(logits: Any) -> Any:
-    """Return whether the logits (n, K) favour any intent, (n,): they are all equal where no word of a text is known."""
+def has_evidence(logits: Any) -> Any:
+    """Return which logits (n, K) prefer an intent, (n,). They are all equal for texts without a known word."""
     return logits.max(axis=-1) != logits.min(axis=-1)
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Return log softmax over the last axis."""
+    """Return the log softmax over the last axis."""
     logits = logits - logits.max(axis=-1, keepdims=True)
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
 class Bin(NamedTuple):
-    """Answers of about the same probability: how many, their mean probability, and the share that is right."""
+    """Predictions of similar probability: how many, their mean probability, and their accuracy."""
 
     count: int
     confidence: float
     accuracy: float
 
 
-def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> list[Bin]:
-    """Sort answers by the probability they were given, (n,), into equal intervals of it; empty ones are left out."""
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    parts = [place == i for i in range(bins)]
-    return [Bin(int(p.sum()), float(confidence[p].mean()), float(right[p].mean())) for p in parts if p.any()]
+def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> list[Bin]:
+    """Group predictions by their probability (n,) into equal intervals; empty intervals are omitted."""
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    members = [index == i for i in range(bins)]
+    return [Bin(int(m.sum()), float(confidence[m].mean()), float(correct[m].mean())) for m in members if m.any()]
 
 
 def calibration_error(bins: list[Bin]) -> float:
-    """Give the expected calibration error: how far confidence is from accuracy, on average over answers."""
+    """Return the expected calibration error: the mean distance between confidence and accuracy over predictions."""
     return sum(b.count * abs(b.confidence - b.accuracy) for b in bins) / sum(b.count for b in bins)

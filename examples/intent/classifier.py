@@ -1,4 +1,4 @@
-"""The classifier: tokens become vectors, a GRU crosses time, and what is read of both names the intent."""
+"""The classifier: token vectors, a GRU over them, pooling of both, and a linear readout."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ import jaxrnn
 from jaxrnn.extend import out_dim
 from jaxrnn.model import ModelParams, SequenceModel, readout
 
-from .calibration import Calibration, doubt, favours
-from .errors import UserError, at_least, rate
-from .layers import LOUDER, Beside, HighestAndMean, TokenEmbedding
-from .slots import Slot, Tagger, TaggerParams, fill
-from .text import MOST_CHARACTERS, MOST_TOKENS, Vocabulary
+from .calibration import Calibration, has_evidence, uncertainty
+from .errors import UserError, check_at_least, check_rate
+from .layers import MEAN_SCALE, ConcatInputs, MaxAndMeanPooling, TokenEmbedding
+from .slots import Slot, Tagger, TaggerParams, extract_slots
+from .text import MAX_CHARACTERS, MAX_TOKENS, Vocabulary
 
 BATCHES = (1, 16, 256)
-"""How many rows a prediction is padded to."""
+"""The numbers of rows that a batch is padded to."""
 
-BOUNDARIES = (8, 16, 32, 64, 128, 512, MOST_TOKENS)
-"""How many steps a prediction is padded to. With `BATCHES` that bounds what is compiled."""
+BOUNDARIES = (8, 16, 32, 64, 128, 512, MAX_TOKENS)
+"""The numbers of steps that a batch is padded to. With `BATCHES` they bound the number of compilations."""
 
 LONG = 128
-"""More steps are not padded to the most rows: that bounds the memory that a few long texts take."""
+"""Batches of more steps are not padded to the largest number of rows, which bounds their memory."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The sizes of the model, and how much noise it is trained with.
+    """The sizes of the model, and its dropout rates.
 
     Args:
-        features: F, the size of a token's vector.
+        features: F, the size of a token vector.
         hidden: H, the hidden units of the GRU in each direction.
-        input_dropout: the share of a token's features dropped in training.
-        output_dropout: the share of features dropped before the readout in training.
-        causal: read forward only, so that each token can be answered as it arrives (predict --stream).
+        input_dropout: dropout rate of token vectors.
+        output_dropout: dropout rate before the readout.
+        causal: forward direction only, so that each token is answered as it arrives (predict --stream).
     """
 
     features: int = 192
@@ -50,44 +50,44 @@ class Config:
     causal: bool = False
 
     def __post_init__(self) -> None:
-        """Raise UserError for sizes and rates that no model has."""
-        at_least(1, features=self.features, hidden=self.hidden)
-        rate(input_dropout=self.input_dropout, output_dropout=self.output_dropout)
+        """Raise UserError for invalid sizes and rates."""
+        check_at_least(1, features=self.features, hidden=self.hidden)
+        check_rate(input_dropout=self.input_dropout, output_dropout=self.output_dropout)
 
 
 def build(config: Config, vocabulary: int, labels: int) -> SequenceModel:
-    """Define the model; what the last dropout keeps is one mask for all steps, so it may stand before the reading."""
+    """Build the model. The second dropout has one mask for all steps, so it commutes with the pooling."""
     gru = jaxrnn.GRU(config.hidden)
     recurrent = gru if config.causal else jaxrnn.Bidirectional(gru, gru)
-    heard = Beside(jaxrnn.Stack((jaxrnn.Dropout(config.input_dropout), recurrent)))
-    layers = jaxrnn.Stack((heard, jaxrnn.VariationalDropout(config.output_dropout)))
-    embed, read = TokenEmbedding(vocabulary, config.features), HighestAndMean(config.features)
-    return SequenceModel(embed, layers, labels, read)
+    inner = ConcatInputs(jaxrnn.Stack((jaxrnn.Dropout(config.input_dropout), recurrent)))
+    layers = jaxrnn.Stack((inner, jaxrnn.VariationalDropout(config.output_dropout)))
+    embed, pooling = TokenEmbedding(vocabulary, config.features), MaxAndMeanPooling(config.features)
+    return SequenceModel(embed, layers, labels, pooling)
 
 
 class Params(NamedTuple):
-    """What is learned: the model's params, and the tagger's, None where the corpus has no slots."""
+    """The params of the model, and of the tagger: None if the corpus has no slots."""
 
     model: ModelParams
     tagger: TaggerParams | None = None
 
 
 def init(key: jax.Array, model: SequenceModel, tagger: Tagger | None) -> Params:
-    """Draw the params; the tagger reads each step of what the model's layers put out."""
+    """Draw the params. The tagger reads the output of the model's layers at each step."""
     params = model.init(key)
     features = out_dim(model.layers, model.embed.features)
     return Params(params, tagger and tagger.init(jax.random.fold_in(key, 0), features))
 
 
-class Answer(NamedTuple):
-    """What is answered to a text: an intent, or none, in which case `reason` says why.
+class Prediction(NamedTuple):
+    """The predicted intent of a text, or none.
 
     Attributes:
-        intent: its name; None for none.
-        probability: of the likeliest intent.
-        best: the likeliest intents and their probabilities, the likeliest first.
-        reason: a sentence where the answer is none, else None.
-        slots: what else the text says, where slots were learned.
+        intent: its name; None if the text is rejected.
+        probability: of the most probable intent.
+        best: the most probable intents with their probabilities, in descending order.
+        reason: why the text is rejected, in a sentence; else None.
+        slots: empty if the classifier has no tagger.
     """
 
     intent: str | None
@@ -97,22 +97,22 @@ class Answer(NamedTuple):
     slots: tuple[Slot, ...] = ()
 
 
-def with_slots(answers: list[Answer], texts: Sequence[str], tags: Sequence[Sequence[str]]) -> list[Answer]:
-    """Add what the tags of the tokens say of the texts."""
-    return [answer._replace(slots=fill(*row)) for answer, *row in zip(answers, texts, tags, strict=True)]
+def with_slots(predictions: list[Prediction], texts: Sequence[str], tags: Sequence[Sequence[str]]) -> list[Prediction]:
+    """Return the predictions with the slots of the texts, from the tags of their tokens."""
+    return [p._replace(slots=extract_slots(*row)) for p, *row in zip(predictions, texts, tags, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """All that turns a text into the probabilities of intents.
+    """A trained classifier, from texts to the probabilities of intents.
 
     Args:
         config: the sizes.
-        vocabulary: text to ids.
+        vocabulary: from text to ids.
         labels: the names of the K intents.
-        params: what was learned.
-        calibration: what was fitted on validation texts.
-        tagger: of the slots, None where there are none.
+        params: the trained params.
+        calibration: temperature and rejection threshold.
+        tagger: of the slots; None without slots.
     """
 
     config: Config
@@ -124,99 +124,101 @@ class Classifier:
 
     @functools.cached_property
     def model(self) -> SequenceModel:
-        """Give the definition."""
+        """Return the model, without params."""
         return build(self.config, len(self.vocabulary), len(self.labels))
 
-    def answers(self, texts: Sequence[str], *, most: int = 3, threshold: float | None = None) -> list[Answer]:
-        """Answer each text. Raises UserError as `logits` does."""
-        logits, tags = self.hear([self.encode(text) for text in texts])
-        return with_slots(self.name(logits, most=most, threshold=threshold), texts, tags)
+    def predict(self, texts: Sequence[str], *, top_k: int = 3, threshold: float | None = None) -> list[Prediction]:
+        """Return the prediction for each text. Raise UserError as `logits` does."""
+        logits, tags = self.forward([self.encode(text) for text in texts])
+        return with_slots(self.decode(logits, top_k=top_k, threshold=threshold), texts, tags)
 
-    def name(self, logits: np.ndarray, *, most: int = 3, threshold: float | None = None) -> list[Answer]:
-        """Name the intents of logits (n, K); `threshold` takes the place of the calibration's."""
+    def decode(self, logits: np.ndarray, *, top_k: int = 3, threshold: float | None = None) -> list[Prediction]:
+        """Return the predictions of logits (n, K). A `threshold` replaces the one of the calibration."""
         calibration = self.calibration
         if threshold is not None:
             calibration = dataclasses.replace(calibration, threshold=threshold)
-        rows = zip(calibration.probabilities(logits), calibration.unknown(logits), favours(logits), strict=True)
-        return [self._answer(*row, calibration.threshold, most) for row in rows]
+        rows = zip(calibration.probabilities(logits), calibration.rejects(logits), has_evidence(logits), strict=True)
+        return [self._decode_row(*row, calibration.threshold, top_k) for row in rows]
 
-    def _answer(self, row: np.ndarray, none: bool, favoured: bool, threshold: float | None, most: int) -> Answer:
-        order = np.argsort(-row)[:most]
+    def _decode_row(
+        self, row: np.ndarray, rejected: bool, evidence: bool, threshold: float | None, top_k: int
+    ) -> Prediction:
+        order = np.argsort(-row)[:top_k]
         best = tuple((self.labels[i], round(float(row[i]), 4)) for i in order)
-        if not none:
-            return Answer(*best[0], best, None)
-        if not favoured:
-            return Answer(None, best[0][1], best, "no word of it is known")
-        spread = f"its probability spreads over some {doubt(row):.3g} intents"
-        return Answer(None, best[0][1], best, f"{spread}, where {threshold:.3g} are allowed")
+        if not rejected:
+            return Prediction(*best[0], best, None)
+        if not evidence:
+            return Prediction(None, best[0][1], best, "the text has no known word")
+        spread = f"the probability is spread over {uncertainty(row):.3g} intents"
+        return Prediction(None, best[0][1], best, f"{spread}; the threshold is {threshold:.3g}")
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
-        """Give (n, K), calibrated. Raises UserError as `logits` does."""
+        """Return calibrated probabilities (n, K). Raise UserError as `logits` does."""
         return self.calibration.probabilities(self.logits(texts))
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
-        """Return (n, K), zeros where no word is known. Raises UserError for a text of no token, or of over 2048."""
-        return self.hear([self.encode(text) for text in texts])[0]
+        """Return logits (n, K), zeros for texts without a known word. Raise UserError as `encode` does."""
+        return self.forward([self.encode(text) for text in texts])[0]
 
-    def hear(self, sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, list[list[str]]]:
-        """Give (n, K) and each token's tag for what `encode` gave; lists of none where there are no slots."""
+    def forward(self, sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, list[list[str]]]:
+        """Return logits (n, K) and the tag of each token for sequences from `encode`; no tags without a tagger."""
         logits = np.zeros((len(sequences), len(self.labels)), np.float32)
         tags: list[list[str]] = [[] for _ in sequences]
-        for rows, ids, lengths in _batches(sequences):
-            heard, path = _hear(self.model, self.tagger, self.params, ids, lengths)
-            logits[rows] = np.asarray(heard)[: len(rows)]
+        for rows, ids, lengths in padded_batches(sequences):
+            outputs, tag_ids = _forward(self.model, self.tagger, self.params, ids, lengths)
+            logits[rows] = np.asarray(outputs)[: len(rows)]
             if self.tagger is not None:
-                for row, length, tag in zip(rows, lengths, np.asarray(path).T, strict=False):
+                for row, length, tag in zip(rows, lengths, np.asarray(tag_ids).T, strict=False):
                     tags[row] = [self.tagger.tags[i] for i in tag[:length]]
         return logits, tags
 
     def encode(self, text: str) -> np.ndarray:
-        """Give the ids (T, N) of a text; raises UserError for one of no token, or of more than can be answered."""
-        if len(text) > MOST_CHARACTERS:
-            raise UserError(f"a text must have {MOST_CHARACTERS} characters at most; got {len(text)}")
+        """Return the ids (T, N) of a text. Raise UserError if it has no token, or is too long."""
+        if len(text) > MAX_CHARACTERS:
+            raise UserError(f"a text must have {MAX_CHARACTERS} characters at most; got {len(text)}")
         ids = self.vocabulary.ids(text)
-        if not 0 < len(ids) <= MOST_TOKENS:
-            raise UserError(f"a text must have 1 to {MOST_TOKENS} tokens; got {len(ids)} in {text[:40]!r}")
+        if not 0 < len(ids) <= MAX_TOKENS:
+            raise UserError(f"a text must have 1 to {MAX_TOKENS} tokens; got {len(ids)} in {text[:40]!r}")
         return ids
 
-    def unfold(self, text: str) -> np.ndarray:
-        """Give (T, K): what would be answered after each token, were the text to end there."""
-        return self.calibration.probabilities(self.prefixes(text))
+    def prefix_probabilities(self, text: str) -> np.ndarray:
+        """Return calibrated probabilities (T, K): row t is the prediction for the first t + 1 tokens."""
+        return self.calibration.probabilities(self.prefix_logits(text))
 
-    def stream(self, tokens: Iterable[str]) -> Iterator[Answer]:
-        """Answer after each token, as it arrives; the answer to `t` tokens is the one to a text of them.
+    def prefix_logits(self, text: str) -> np.ndarray:
+        """Return logits (T, K): row t is the output for the first t + 1 tokens."""
+        ids = self.encode(text)
+        return self.forward([ids[:end] for end in range(1, len(ids) + 1)])[0]
 
-        Raises UserError for a classifier that crosses time both ways.
+    def stream(self, tokens: Iterable[str]) -> Iterator[Prediction]:
+        """Yield the prediction after each token. It equals the prediction for the text of these tokens.
+
+        Raises UserError for a bidirectional classifier.
         """
         if not self.config.causal:
-            raise UserError("this classifier hears the end before it answers the beginning. Train one with --causal")
+            raise UserError("this classifier is bidirectional and needs the whole text. Train one with --causal")
         state = self.model.initial_state(self.params.model)
-        heard = jnp.full(self.config.hidden, -jnp.inf), jnp.zeros(self.config.features), jnp.array(False)
+        pooled = jnp.full(self.config.hidden, -jnp.inf), jnp.zeros(self.config.features), jnp.array(False)
         for count, token in enumerate(tokens, start=1):
             ids = np.array(self.vocabulary.bag(token), np.int32)
-            state, heard, logits = _step(self.model, self.params.model, state, heard, ids, count)
-            yield self.name(np.asarray(logits)[None])[0]
+            state, pooled, logits = _step(self.model, self.params.model, state, pooled, ids, count)
+            yield self.decode(np.asarray(logits)[None])[0]
 
-    def prefixes(self, text: str) -> np.ndarray:
-        """Give the logits (T, K) of the text's beginnings, each of a token more."""
-        ids = self.encode(text)
-        return self.hear([ids[:end] for end in range(1, len(ids) + 1)])[0]
-
-    def without(self, text: str) -> np.ndarray:
-        """Give (T, K): what would be answered without each token, one at a time; of a single token a row of 1 / K."""
+    def leave_one_out(self, text: str) -> np.ndarray:
+        """Return probabilities (T, K): row t is the prediction without token t. For a single token they are 1 / K."""
         ids = self.encode(text)
         if len(ids) == 1:
             return np.full((1, len(self.labels)), 1 / len(self.labels))
-        logits, _ = self.hear([np.delete(ids, t, axis=0) for t in range(len(ids))])
+        logits, _ = self.forward([np.delete(ids, t, axis=0) for t in range(len(ids))])
         return self.calibration.probabilities(logits)
 
-    def memory(self, text: str) -> np.ndarray:
-        """Give (T, T): the norm of the Jacobian of h_t, what both directions put out, by x_s, the token's vector."""
-        return np.asarray(_memory(self.model, self.params.model, self.vocabulary.ids(text)))
+    def jacobian_norms(self, text: str) -> np.ndarray:
+        """Return (T, T): the norm of the Jacobian of h_t, the output of the GRU, with respect to token vector x_s."""
+        return np.asarray(_jacobian_norms(self.model, self.params.model, self.vocabulary.ids(text)))
 
 
-def _batches(sequences: Sequence[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
-    """Give rows, ids (T, B, N) and lengths (B,), those of like length together, padded to few shapes."""
+def padded_batches(sequences: Sequence[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+    """Yield row indices, ids (T, B, N) and lengths (B,). Similar lengths share a batch, padded to few shapes."""
     order = sorted(range(len(sequences)), key=lambda row: len(sequences[row]))
     while order:
         size = next((size for size in BATCHES if len(order) <= size), BATCHES[-1])
@@ -224,40 +226,40 @@ def _batches(sequences: Sequence[np.ndarray]) -> Iterator[tuple[list[int], np.nd
             size = min(size, BATCHES[1])
         rows, order = order[:size], order[size:]
         chosen = [sequences[row] for row in rows]
-        steps = next(steps for steps in BOUNDARIES if steps >= len(chosen[-1]))
-        ids, lengths = np.zeros((steps, size, *chosen[0].shape[1:]), np.int32), np.zeros(size, np.int32)
-        for place, sequence in enumerate(chosen):
-            ids[: len(sequence), place], lengths[place] = sequence, len(sequence)
+        num_steps = next(boundary for boundary in BOUNDARIES if boundary >= len(chosen[-1]))
+        ids, lengths = np.zeros((num_steps, size, *chosen[0].shape[1:]), np.int32), np.zeros(size, np.int32)
+        for column, sequence in enumerate(chosen):
+            ids[: len(sequence), column], lengths[column] = sequence, len(sequence)
         yield rows, ids, lengths
 
 
 @jax.jit(static_argnums=(0, 1))
-def _hear(model: SequenceModel, tagger: Tagger | None, params: Params, ids: Any, lengths: Any) -> Any:
-    """Give the logits (B, K) and the path of tags (T, B), None without a tagger."""
+def _forward(model: SequenceModel, tagger: Tagger | None, params: Params, ids: Any, lengths: Any) -> Any:
+    """Return logits (B, K) and tag ids (T, B), None without a tagger."""
     _, ys = model.hidden(params.model, ids, lengths)
     logits = readout(params.model.readout, model.pooling(ys, lengths))
-    return heard_of(ids, logits), tagger and tagger.path(params.tagger, ys, lengths)
+    return zero_unknown(ids, logits), tagger and tagger.decode(params.tagger, ys, lengths)
 
 
-def heard_of(ids: jax.Array, logits: jax.Array) -> jax.Array:
-    """Return the logits (B, K), zeros for the rows of ids (T, B, N), 0 in the padding, that hold no known word."""
+def zero_unknown(ids: jax.Array, logits: jax.Array) -> jax.Array:
+    """Return the logits (B, K), zero in the rows of ids (T, B, N) without a known word. Padding ids are 0."""
     return jnp.where((ids[..., 0] > 0).any(axis=0)[:, None], logits, 0)
 
 
 @jax.jit(static_argnums=0)
 def _step(
-    model: SequenceModel, params: ModelParams, state: Any, heard: Any, ids: Any, count: Any
+    model: SequenceModel, params: ModelParams, state: Any, pooled: Any, ids: Any, count: Any
 ) -> tuple[Any, Any, jax.Array]:
-    """Hear one token more: `heard` is the maximum and the sum so far, and whether a word is known."""
+    """Apply one step. `pooled` is the running maximum, the running sum, and whether a word is known."""
     state, y = model.layers.step(params.layers, state, model.embed(params.embed, ids))
-    highest, total, known = heard
-    heard = jnp.maximum(highest, y[: len(highest)]), total + y[len(highest) :], known | (ids[0] > 0)
-    logits = readout(params.readout, jnp.concatenate([heard[0], LOUDER * heard[1] / count]))
-    return state, heard, jnp.where(heard[2], logits, 0)
+    maximum, total, known = pooled
+    pooled = jnp.maximum(maximum, y[: len(maximum)]), total + y[len(maximum) :], known | (ids[0] > 0)
+    logits = readout(params.readout, jnp.concatenate([pooled[0], MEAN_SCALE * pooled[1] / count]))
+    return state, pooled, jnp.where(pooled[2], logits, 0)
 
 
 @jax.jit(static_argnums=0)
-def _memory(model: SequenceModel, params: ModelParams, ids: Any) -> jax.Array:
+def _jacobian_norms(model: SequenceModel, params: ModelParams, ids: Any) -> jax.Array:
     xs = model.embed(params.embed, ids)
 
     def row(t: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend: it is printed as a line, without a traceback."""
+"""The error that reports a mistake of the user: the command line prints its message without a traceback."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import math
 
 
 class UserError(ValueError):
-    """What is wrong with the data, the bundle or the text, and what to do."""
+    """A problem with the data, the bundle, a flag or a text, and how to fix it."""
 
 
-def at_least(least: float, **values: float) -> None:
-    """Raise UserError for the first value that is less, or not finite."""
+def check_at_least(minimum: float, **values: float) -> None:
+    """Raise UserError for the first value that is less than the minimum, or not finite."""
     for name, value in values.items():
-        if not least <= value < math.inf:
-            raise UserError(f"{_flag(name)} must be {least:g} or more; got {value:g}")
+        if not minimum <= value < math.inf:
+            raise UserError(f"{_flag(name)} must be {minimum:g} or more; got {value:g}")
 
 
-def rate(**values: float) -> None:
+def check_rate(**values: float) -> None:
     """Raise UserError for the first value that is not in [0, 1)."""
     for name, value in values.items():
         if not 0 <= value < 1:

@@ -1,4 +1,4 @@
-"""The classifier for other programs: ONNX, whose GRU `jaxrnn.interop.onnx` writes, and JAX's own portable form."""
+"""Exports of the classifier: ONNX, with a GRU node from `jaxrnn.interop.onnx`, and a portable JAX program."""
 
 from __future__ import annotations
 
@@ -16,73 +16,73 @@ from jaxrnn.interop.onnx import IR_VERSION, OPSET, to_nodes
 from jaxrnn.model import SequenceModel
 
 from .calibration import Calibration
-from .classifier import Classifier, heard_of
+from .classifier import Classifier, zero_unknown
 from .errors import UserError
-from .layers import LOUDER
+from .layers import MEAN_SCALE
 
-FAR = 1e-3  # what no rounding explains
+TOLERANCE = 1e-3  # above rounding errors
 PLATFORMS = ("cpu", "cuda", "tpu")
-OUTPUTS = ("logits", "probabilities", "none")  # (B, K), calibrated (B, K), and (B,), whether the answer is none
+OUTPUTS = ("logits", "probabilities", "none")  # (B, K), calibrated (B, K), and (B,), whether the text is rejected
 
 # The nodes of the graph before the layers, and after them: operator, inputs, outputs, attributes.
 EMBED: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
     ("Split", ["ids", "split"], ["word", "grams"], {"axis": 2}),
-    ("Gather", ["table", "word"], ["words"], {}),  # row 0 is zero: nothing counts for nothing
+    ("Gather", ["table", "word"], ["words"], {}),  # row 0 of the table is zero
     ("ReduceSum", ["words", "two"], ["own"], {"keepdims": 0}),
     ("Gather", ["table", "grams"], ["vectors"], {}),
     ("ReduceSum", ["vectors", "two"], ["total"], {"keepdims": 0}),
-    ("Equal", ["grams", "nothing"], ["missing"], {}),
-    ("Not", ["missing"], ["there"], {}),
-    ("Cast", ["there"], ["ones"], {"to": onnx.TensorProto.FLOAT}),
+    ("Equal", ["grams", "no_id"], ["missing"], {}),
+    ("Not", ["missing"], ["present"], {}),
+    ("Cast", ["present"], ["ones"], {"to": onnx.TensorProto.FLOAT}),
     ("ReduceSum", ["ones", "two"], ["count"], {"keepdims": 1}),
-    ("Max", ["count", "least"], ["divisor"], {}),
+    ("Max", ["count", "min_count"], ["divisor"], {}),
     ("Div", ["total", "divisor"], ["mean"], {}),
     ("Add", ["own", "mean"], ["xs"], {}),  # (T, B, F)
 ]
-ANSWER: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
+PREDICT: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
     ("Shape", ["ids"], ["length"], {"start": 0, "end": 1}),
-    ("Squeeze", ["length"], ["steps"], {}),
-    ("Range", ["zero", "steps", "step"], ["times"], {}),
-    ("Unsqueeze", ["times", "after"], ["column"], {}),
+    ("Squeeze", ["length"], ["num_steps"], {}),
+    ("Range", ["zero", "num_steps", "one_step"], ["steps"], {}),
+    ("Unsqueeze", ["steps", "one"], ["column"], {}),
     ("Cast", ["lengths"], ["long_lengths"], {"to": onnx.TensorProto.INT64}),
-    ("Less", ["column", "long_lengths"], ["in_time"], {}),
-    ("Unsqueeze", ["in_time", "two"], ["valid"], {}),
-    ("Where", ["valid", "ys", "lowest"], ["heard"], {}),
-    ("ReduceMax", ["heard"], ["highest"], {"axes": [0], "keepdims": 0}),
-    ("Where", ["valid", "xs", "silence"], ["tokens"], {}),
-    ("ReduceSum", ["tokens", "first"], ["sum"], {"keepdims": 0}),
+    ("Less", ["column", "long_lengths"], ["before_end"], {}),
+    ("Unsqueeze", ["before_end", "two"], ["valid"], {}),
+    ("Where", ["valid", "ys", "lowest"], ["valid_states"], {}),
+    ("ReduceMax", ["valid_states"], ["max_state"], {"axes": [0], "keepdims": 0}),
+    ("Where", ["valid", "xs", "zero_float"], ["valid_tokens"], {}),
+    ("ReduceSum", ["valid_tokens", "first"], ["sum"], {"keepdims": 0}),
     ("Cast", ["lengths"], ["float_lengths"], {"to": onnx.TensorProto.FLOAT}),
-    ("Unsqueeze", ["float_lengths", "after"], ["counts"], {}),
+    ("Unsqueeze", ["float_lengths", "one"], ["counts"], {}),
     ("Div", ["sum", "counts"], ["mean_token"], {}),
-    ("Mul", ["mean_token", "louder"], ["loud"], {}),
-    ("Concat", ["highest", "loud"], ["features"], {"axis": 1}),
-    ("Gemm", ["features", "v", "c"], ["read"], {}),
-    ("Where", ["valid", "word", "nothing"], ["words_in_time"], {}),
-    ("ReduceMax", ["words_in_time"], ["last_word"], {"axes": [0], "keepdims": 0}),
-    ("Greater", ["last_word", "nothing"], ["known"], {}),  # (B, 1)
-    ("Where", ["known", "read", "silence"], ["logits"], {}),
-    ("Div", ["logits", "temperature"], ["sharpened"], {}),
-    ("Softmax", ["sharpened"], ["probabilities"], {"axis": -1}),
+    ("Mul", ["mean_token", "mean_scale"], ["scaled_mean"], {}),
+    ("Concat", ["max_state", "scaled_mean"], ["features"], {"axis": 1}),
+    ("Gemm", ["features", "v", "c"], ["raw_logits"], {}),
+    ("Where", ["valid", "word", "no_id"], ["valid_words"], {}),
+    ("ReduceMax", ["valid_words"], ["max_word"], {"axes": [0], "keepdims": 0}),
+    ("Greater", ["max_word", "no_id"], ["known"], {}),  # (B, 1)
+    ("Where", ["known", "raw_logits", "zero_float"], ["logits"], {}),
+    ("Div", ["logits", "temperature"], ["scaled_logits"], {}),
+    ("Softmax", ["scaled_logits"], ["probabilities"], {"axis": -1}),
     ("Sqrt", ["probabilities"], ["roots"], {}),
-    ("ReduceSum", ["roots", "after"], ["spread"], {"keepdims": 1}),
-    ("Mul", ["spread", "spread"], ["doubt"], {}),
-    ("LessOrEqual", ["doubt", "threshold"], ["sure"], {}),
-    ("And", ["known", "sure"], ["both"], {}),
-    ("Squeeze", ["both", "after"], ["named"], {}),
-    ("Not", ["named"], ["none"], {}),
+    ("ReduceSum", ["roots", "one"], ["root_sum"], {"keepdims": 1}),
+    ("Mul", ["root_sum", "root_sum"], ["uncertainty"], {}),
+    ("LessOrEqual", ["uncertainty", "threshold"], ["certain"], {}),
+    ("And", ["known", "certain"], ["accepted_column"], {}),
+    ("Squeeze", ["accepted_column", "one"], ["accepted"], {}),
+    ("Not", ["accepted"], ["none"], {}),
 ]
 
 
 def to_jax(classifier: Classifier) -> bytes:
-    """Return what `jax.export.deserialize` takes: ids (T, B, N) and lengths (B,), int32, to `OUTPUTS`.
+    """Return a program for `jax.export.deserialize`: ids (T, B, N) and lengths (B,), int32, to `OUTPUTS`.
 
-    The ids are 0 in the padding. Any T and B, on a CPU, on NVIDIA's GPUs and on TPUs; the weights are in it.
+    Padding ids are 0. It takes any T and B, includes the weights, and runs on CPUs, NVIDIA GPUs and TPUs.
     """
     model, params = classifier.model, jax.tree.map(np.asarray, classifier.params.model)
 
     def run(ids: jax.Array, lengths: jax.Array) -> tuple[jax.Array, ...]:
-        logits = heard_of(ids, model(params, ids, lengths, driver=Scan()))
-        return logits, classifier.calibration.probabilities(logits), classifier.calibration.unknown(logits)
+        logits = zero_unknown(ids, model(params, ids, lengths, driver=Scan()))
+        return logits, classifier.calibration.probabilities(logits), classifier.calibration.rejects(logits)
 
     shape = export.symbolic_shape("t, b", constraints=["t >= 1"])
     ids = jax.ShapeDtypeStruct((*shape, classifier.vocabulary.width), np.int32)
@@ -91,33 +91,35 @@ def to_jax(classifier: Classifier) -> bytes:
 
 
 def to_onnx(classifier: Classifier) -> bytes:
-    """Return a model of ONNX: ids (T, B, N) and lengths (B,), int32, to `OUTPUTS`."""
+    """Return an ONNX model: ids (T, B, N) and lengths (B,), int32, to `OUTPUTS`."""
     return onnx_graph(classifier.model, classifier.params.model, classifier.vocabulary.width, classifier.calibration)
 
 
 def onnx_graph(model: SequenceModel, params: Any, width: int, calibration: Calibration) -> bytes:
-    """Return the graph of a model for bags of N ids."""
+    """Return the ONNX graph of a model, for bags of N = `width` ids."""
     layers = to_nodes(model.layers.layers[0].cell, params.layers[0], "xs", "ys", "lengths")
-    before, after = ([helper.make_node(*rest, **more) for *rest, more in part] for part in (EMBED, ANSWER))
-    outputs = params.readout.c.shape[0]
+    embed, predict = (
+        [helper.make_node(*node, **attributes) for *node, attributes in part] for part in (EMBED, PREDICT)
+    )
+    count = params.readout.c.shape[0]
     ids = helper.make_tensor_value_info("ids", onnx.TensorProto.INT32, ("T", "B", width))
     lengths = helper.make_tensor_value_info("lengths", onnx.TensorProto.INT32, ("B",))
-    out = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ("B", outputs)) for name in OUTPUTS[:2]]
-    out.append(helper.make_tensor_value_info("none", onnx.TensorProto.BOOL, ("B",)))
+    outputs = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ("B", count)) for name in OUTPUTS[:2]]
+    outputs.append(helper.make_tensor_value_info("none", onnx.TensorProto.BOOL, ("B",)))
     arrays = _arrays(params) | {
         "split": np.array([1, width - 1]),
         "temperature": np.array(calibration.temperature, np.float32),
         "threshold": np.array(np.inf if calibration.threshold is None else calibration.threshold, np.float32),
     }
     weights = [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in arrays.items()]
-    nodes = [*before, *layers.nodes, *after]
-    graph = helper.make_graph(nodes, "intent", [ids, lengths], out, [*weights, *layers.weights])
+    nodes = [*embed, *layers.nodes, *predict]
+    graph = helper.make_graph(nodes, "intent", [ids, lengths], outputs, [*weights, *layers.weights])
     opset = helper.make_opsetid("", OPSET)
     return bytes(helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION).SerializeToString())
 
 
 def _arrays(params: Any) -> dict[str, np.ndarray]:
-    """Return weights and constants under their names in the graph."""
+    """Return weights and constants, named as in the graph."""
     table = np.array(params.embed)
     table[0] = 0
     return {
@@ -125,26 +127,26 @@ def _arrays(params: Any) -> dict[str, np.ndarray]:
         "v": np.asarray(params.readout.v),
         "c": np.asarray(params.readout.c),
         "two": np.array([2]),
-        "after": np.array([1]),
+        "one": np.array([1]),
         "first": np.array([0]),
-        "silence": np.array(0, np.float32),
-        "louder": np.array(LOUDER, np.float32),
+        "zero_float": np.array(0, np.float32),
+        "mean_scale": np.array(MEAN_SCALE, np.float32),
         "zero": np.array(0),
-        "step": np.array(1),
-        "nothing": np.array(0, np.int32),
-        "least": np.array(1, np.float32),
+        "one_step": np.array(1),
+        "no_id": np.array(0, np.int32),
+        "min_count": np.array(1, np.float32),
         "lowest": np.array(-np.inf, np.float32),
     }
 
 
 def check_jax(classifier: Classifier, content: bytes) -> str:
-    """Say how far the exported program is from the classifier."""
+    """Compare the exported program with the classifier and return a summary. Raise UserError if they differ."""
     call = export.deserialize(bytearray(content)).call
     return _difference(classifier, lambda ids, lengths: [np.asarray(out) for out in call(ids, lengths)])
 
 
 def check_onnx(classifier: Classifier, content: bytes) -> str:
-    """Say how far the graph is from the classifier, if onnxruntime is here."""
+    """Compare the graph with the classifier as `check_jax` does, if onnxruntime is installed."""
     try:
         import onnxruntime
     except ImportError:
@@ -161,13 +163,13 @@ def _difference(classifier: Classifier, call: Callable[[np.ndarray, np.ndarray],
     for row, sequence in enumerate(sequences):
         ids[: len(sequence), row] = sequence
     logits, probabilities, none = call(ids, lengths)
-    wanted = classifier.logits(texts)
-    far = np.abs(logits - wanted).max()
-    agrees = np.allclose(probabilities, classifier.calibration.probabilities(wanted), atol=FAR)
-    if not (far < FAR and agrees and np.array_equal(none, classifier.calibration.unknown(wanted))):
-        raise UserError(f"the exported program answers otherwise: its logits are {far:.1e} off")
-    return f"its logits are {far:.0e} off"
+    expected = classifier.logits(texts)
+    error = np.abs(logits - expected).max()
+    close = np.allclose(probabilities, classifier.calibration.probabilities(expected), atol=TOLERANCE)
+    if not (error < TOLERANCE and close and np.array_equal(none, classifier.calibration.rejects(expected))):
+        raise UserError(f"the exported program differs from the classifier: maximum error of its logits {error:.1e}")
+    return f"maximum error of its logits {error:.0e}"
 
 
-FORMS = (("intent.onnx", to_onnx, check_onnx), ("intent.jax", to_jax, check_jax))
-"""The file, what writes it, and what checks it."""
+EXPORTS = (("intent.onnx", to_onnx, check_onnx), ("intent.jax", to_jax, check_jax))
+"""File name, writer and check of each export."""

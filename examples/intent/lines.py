@@ -1,4 +1,4 @@
-"""Texts from standard input, one a line: a line that cannot be read is one without a text, not the end of them all."""
+"""Texts from standard input, one per line. A malformed line is an error of that line only."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import msgspec
 
 from .errors import UserError
 
-MOST_BYTES = 1 << 20  # of a line
+MAX_LINE_BYTES = 1 << 20
 
 
 class Row(msgspec.Struct):
-    """What a line that begins with { holds; other fields are passed over."""
+    """The JSON object of a line that begins with {; other fields are ignored."""
 
     text: str
 
 
-def lines(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines, each cut after one byte more than it may have."""
-    while line := stream.readline(MOST_BYTES + 1):
+def iter_lines(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield lines. A line that is too long is truncated to one byte more than the maximum."""
+    while line := stream.readline(MAX_LINE_BYTES + 1):
         rest = line
         while rest and not rest.endswith(b"\n"):
-            rest = stream.readline(MOST_BYTES)
+            rest = stream.readline(MAX_LINE_BYTES)
         yield line
 
 
-def text_of(line: bytes) -> str:
-    """Return the text of a line, plain or {"text": ...}; raises UserError for one that cannot be read."""
-    if len(line) > MOST_BYTES:
-        raise UserError(f"a line must have {MOST_BYTES} bytes at most")
+def parse_line(line: bytes) -> str:
+    """Return the text of a line, plain or {"text": ...}. Raise UserError if it is malformed."""
+    if len(line) > MAX_LINE_BYTES:
+        raise UserError(f"a line must have {MAX_LINE_BYTES} bytes at most")
     try:
         text = line.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""What the files of a bundle may hold: every field with its type and range. A bundle is data from a stranger."""
+"""The schema of the files of a bundle: types and ranges of every field. A bundle is untrusted input."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from msgspec import Meta, Struct
 
 Size = Annotated[int, Meta(ge=1, le=1 << 16)]
 Rate = Annotated[float, Meta(ge=0, lt=1)]
-Threshold = Annotated[float, Meta(ge=0, le=1e9)]  # of how many intents a text may be undecided between
-Span = Annotated[int, Meta(ge=1, le=64)]
+Threshold = Annotated[float, Meta(ge=0, le=1e9)]  # of `calibration.uncertainty`
+SmallCount = Annotated[int, Meta(ge=1, le=64)]
 Name = Annotated[str, Meta(min_length=1)]
 Tag = Annotated[str, Meta(pattern=r"\A(O|[BI]-\S+)\Z")]
 About = dict[str, str | bool | int | float | list[dict[str, float | None]] | None]
@@ -32,7 +32,7 @@ class Model(Struct, forbid_unknown_fields=True):
     causal: bool
 
 
-class Fitted(Struct, forbid_unknown_fields=True):
+class CalibrationFields(Struct, forbid_unknown_fields=True):
     """The fields of `calibration.Calibration`."""
 
     temperature: Annotated[float, Meta(ge=1e-3, le=1e3)]
@@ -45,13 +45,13 @@ class Configuration(Struct, forbid_unknown_fields=True):
     model: Model
     labels: Annotated[tuple[Name, ...], Meta(min_length=1)]
     tags: Annotated[tuple[Tag, ...], Meta(min_length=1)] | None
-    calibration: Fitted
+    calibration: CalibrationFields
     about: About
 
     def __post_init__(self) -> None:
-        """Refuse names that stand twice, tags without the one that says none, and a history that is no list."""
-        _distinct("labels", self.labels)
-        _distinct("tags", self.tags or ())
+        """Raise ValueError for repeated names, tags that do not begin with O, and a history that is not a list."""
+        _check_distinct("labels", self.labels)
+        _check_distinct("tags", self.tags or ())
         if self.tags and self.tags[0] != "O":
             raise ValueError(f"the first of the tags must be O; got {self.tags[0]:.40}")
         if not isinstance(self.about.get("history", []), list):
@@ -63,15 +63,15 @@ class Words(Struct, forbid_unknown_fields=True):
 
     words: tuple[Name, ...]
     buckets: Annotated[int, Meta(ge=1, le=1 << 24)]
-    shortest: Span
-    longest: Span
-    width: Span
+    min_n: SmallCount
+    max_n: SmallCount
+    width: SmallCount
 
     def __post_init__(self) -> None:
-        """Refuse words that stand twice."""
-        _distinct("words", self.words)
+        """Raise ValueError for repeated words."""
+        _check_distinct("words", self.words)
 
 
-def _distinct(field: str, names: tuple[str, ...]) -> None:
+def _check_distinct(field: str, names: tuple[str, ...]) -> None:
     if len(set(names)) < len(names):
         raise ValueError(f"{field} must be distinct; {len(names) - len(set(names))} of {len(names)} are repeated")

@@ -1,4 +1,4 @@
-"""Scores: what share is right, F1 an intent, and what the rarest answer would be worth."""
+"""Metrics: accuracy, F1 per intent, a majority baseline, and the detection of out-of-scope texts."""
 
 from __future__ import annotations
 
@@ -10,73 +10,73 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """How one intent fares: precision, recall, F1, how many there are, and what it is most often taken for."""
+class IntentScores:
+    """The metrics of one intent, its number of examples, and the intent it is most often confused with."""
 
     label: str
     precision: float
     recall: float
     f1: float
     count: int
-    mistaken: str
+    most_confused_with: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What share is right, the mean F1 over the intents that occur, and a row for each, the worst first."""
+    """Accuracy, the mean F1 over the intents that occur, and the metrics of each intent, in ascending order of F1."""
 
     accuracy: float
     macro_f1: float
-    rows: tuple[Row, ...]
+    rows: tuple[IntentScores, ...]
 
 
-def score(labels: Sequence[str], answers: Sequence[str]) -> Scores:
-    """Compare answers with labels, one or more."""
-    pairs = collections.Counter(zip(labels, answers, strict=True))
-    asked, given = collections.Counter(labels), collections.Counter(answers)
+def score(labels: Sequence[str], predictions: Sequence[str]) -> Scores:
+    """Compare predictions with labels, at least one."""
+    pairs = collections.Counter(zip(labels, predictions, strict=True))
+    label_counts, prediction_counts = collections.Counter(labels), collections.Counter(predictions)
     rows = []
-    for label, count in asked.items():
-        right = pairs[label, label]
-        wrong = [(n, answer) for (truth, answer), n in pairs.items() if truth == label != answer]
-        precision, recall = right / max(given[label], 1), right / count
-        f1 = 2 * right / (given[label] + count)
-        rows.append(Row(label, precision, recall, f1, count, max(wrong, default=(0, ""))[1]))
+    for label, count in label_counts.items():
+        correct = pairs[label, label]
+        wrong = [(n, prediction) for (truth, prediction), n in pairs.items() if truth == label != prediction]
+        precision, recall = correct / max(prediction_counts[label], 1), correct / count
+        f1 = 2 * correct / (prediction_counts[label] + count)
+        rows.append(IntentScores(label, precision, recall, f1, count, max(wrong, default=(0, ""))[1]))
     rows.sort(key=lambda row: (row.f1, row.label))
-    accuracy = sum(pairs[label, label] for label in asked) / len(labels)
+    accuracy = sum(pairs[label, label] for label in label_counts) / len(labels)
     return Scores(accuracy, float(np.mean([row.f1 for row in rows])), tuple(rows))
 
 
 def majority(train: Sequence[str], labels: Sequence[str]) -> float:
-    """Give the accuracy of always answering the most frequent label of train."""
-    answer = collections.Counter(train).most_common(1)[0][0]
-    return sum(label == answer for label in labels) / len(labels)
+    """Return the accuracy of always predicting the most frequent label of train."""
+    prediction = collections.Counter(train).most_common(1)[0][0]
+    return sum(label == prediction for label in labels) / len(labels)
 
 
-def detection(
-    inside: np.ndarray, outside: np.ndarray, none_inside: np.ndarray, none_outside: np.ndarray
+def out_of_scope_metrics(
+    in_scope: np.ndarray, out_of_scope: np.ndarray, rejected_in_scope: np.ndarray, rejected_out_of_scope: np.ndarray
 ) -> dict[str, float]:
-    """Return how well doubt tells texts without an intent from those with one, in percent.
+    """Return how well the uncertainty separates texts in scope from those out of scope, in percent.
 
     Args:
-        inside: doubt about texts with an intent, (n,).
-        outside: doubt about texts without one, (m,).
-        none_inside: which of the former are answered by none, (n,).
-        none_outside: which of the latter are, (m,).
+        in_scope: (n,), the uncertainty of texts with an intent.
+        out_of_scope: (m,), the uncertainty of texts without one.
+        rejected_in_scope: (n,), which texts with an intent are rejected.
+        rejected_out_of_scope: (m,), which texts without one are rejected.
 
     Returns:
-        AUROC; the share of texts without an intent taken for known where 95 % of the others are; the share of them
-        answered by none, and that of the others.
+        AUROC; the share of texts out of scope that are accepted where 95 % in scope are (`fpr_at_95`); the share of
+        texts out of scope that are rejected (`oos_recall`); the share of texts in scope that are (`false_rejection`).
     """
     return {
-        "auroc": 100 * separation(-inside, -outside),
-        "fpr_at_95": 100 * float((outside <= np.quantile(inside, 0.95)).mean()),
-        "oos_recall": 100 * float(none_outside.mean()),
-        "false_rejection": 100 * float(none_inside.mean()),
+        "auroc": 100 * auroc(-in_scope, -out_of_scope),
+        "fpr_at_95": 100 * float((out_of_scope <= np.quantile(in_scope, 0.95)).mean()),
+        "oos_recall": 100 * float(rejected_out_of_scope.mean()),
+        "false_rejection": 100 * float(rejected_in_scope.mean()),
     }
 
 
-def separation(inside: np.ndarray, outside: np.ndarray) -> float:
-    """Give the area under the ROC curve: how often a text with an intent gets a higher score than one without."""
-    order = np.sort(outside)
-    below, upto = np.searchsorted(order, inside, "left"), np.searchsorted(order, inside, "right")
-    return float((below + upto).mean() / 2 / len(outside))
+def auroc(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Return the area under the ROC curve: how often a positive has a higher score than a negative."""
+    order = np.sort(negative)
+    below, up_to = np.searchsorted(order, positive, "left"), np.searchsorted(order, positive, "right")
+    return float((below + up_to).mean() / 2 / len(negative))

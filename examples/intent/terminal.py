@@ -1,4 +1,4 @@
-"""The console. Labels and texts come from data: on a terminal they are shown, never obeyed."""
+"""The console. Labels and texts come from data, so they are printed with control characters escaped."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from rich.console import Console
 
 console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
 
-ACTIVE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, line separators, changes of the writing direction, lone surrogates."""
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, line separators, bidirectional overrides, lone surrogates."""
 
 
 def printable(text: str) -> str:
-    r"""Return the text with every character that would act on a terminal as its JSON escape, also valid within JSON.
+    r"""Return the text with control characters as JSON escapes, which are also valid within JSON.
 
     >>> printable("lights\x1b[2J\n")
     'lights\\u001b[2J\\u000a'
     """
-    return ACTIVE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def short(name: str, most: int = 12) -> str:
-    """Return a name of so many characters at most, so that a long one does not crowd its neighbours out."""
-    return name if len(name) <= most else name[: most - 1] + "…"
+def truncate(name: str, length: int = 12) -> str:
+    """Return a name of at most `length` characters; an ellipsis replaces the rest."""
+    return name if len(name) <= length else name[: length - 1] + "…"

@@ -1,4 +1,4 @@
-"""Training: the loss with its noise, the optimizer, and how long."""
+"""Training: the loss with adversarial training, the optimizer, and the number of epochs."""
 
 from __future__ import annotations
 
@@ -18,81 +18,81 @@ from jaxrnn import Driver
 from jaxrnn.model import SequenceModel, readout
 from jaxrnn.train import Batch, Fit, LengthGroups, epoch_batches, evaluation, fit, length_groups, shard_batch
 
-from .bundle import rounded
+from .bundle import round_to_storage
 from .calibration import Calibration
 from .classifier import Classifier, Config, Params, build, init
 from .data import Corpus
-from .errors import UserError, at_least, rate
+from .errors import UserError, check_at_least, check_rate
 from .formats import Example
 from .slots import Tagger
 from .text import Vocabulary
 
-TINY = 1e-12  # the least norm to divide by
+MIN_NORM = 1e-12  # avoids division by 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How the classifier is trained; one recipe for every corpus.
+    """The hyperparameters of training, the same for every corpus.
 
     Args:
-        steps: about how many batches to train on in all, from which the number of epochs follows.
-        least_epochs: the fewest epochs, however large the corpus.
-        most_epochs: the most epochs, however small the corpus.
-        batch_size: B, the texts of a batch.
-        groups: how many lengths texts are padded to; each is compiled once.
-        learning_rate: the highest of one cycle: it rises to that, and falls.
-        weight_decay: the weight decay of AdamW.
-        smoothing: the label smoothing of the loss.
-        rejects: the share of validation texts that the threshold for none may turn away; fewer are, where the
-            network is sure of them.
-        word_dropout: the share of words hidden in training; their character n-grams stay, as of an unknown word.
-        adversary: how far adversarial training moves the vectors of a text's tokens to where the loss is greater;
-            0 turns it off, and takes two thirds of the time.
+        steps: approximate number of batches in total; determines the number of epochs.
+        min_epochs: minimum number of epochs, for large corpora.
+        max_epochs: maximum number of epochs, for small corpora.
+        batch_size: B, the texts per batch.
+        groups: number of lengths that texts are padded to; each is compiled once.
+        learning_rate: maximum of a one-cycle schedule.
+        weight_decay: weight decay of AdamW.
+        smoothing: label smoothing of the loss.
+        rejection_rate: share of validation texts that the threshold may reject; confident predictions are kept.
+        word_dropout: rate of replacing a word by the unknown word; its character n-grams remain.
+        adversarial_norm: L2 norm of the adversarial perturbation of the token vectors of a text; 0 turns it off, which
+            takes two thirds of the time.
     """
 
     steps: int = 1400
-    least_epochs: int = 12
-    most_epochs: int = 16
+    min_epochs: int = 12
+    max_epochs: int = 16
     batch_size: int = 128
     groups: int = 3
     learning_rate: float = 6e-3
     weight_decay: float = 1e-2
     smoothing: float = 0.1
-    rejects: float = 0.05
+    rejection_rate: float = 0.05
     word_dropout: float = 0.2
-    adversary: float = 1.0
+    adversarial_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        """Raise UserError for what nothing can be trained with."""
-        at_least(1, steps=self.steps, batch_size=self.batch_size, groups=self.groups, least_epochs=self.least_epochs)
-        at_least(0, weight_decay=self.weight_decay, adversary=self.adversary)
-        at_least(1e-12, learning_rate=self.learning_rate)
-        rate(smoothing=self.smoothing, rejects=self.rejects, word_dropout=self.word_dropout)
-        if self.most_epochs < self.least_epochs:
-            raise UserError(
-                f"--most-epochs {self.most_epochs} is less than --least-epochs {self.least_epochs}: set both"
-            )
+        """Raise UserError for invalid hyperparameters."""
+        check_at_least(1, steps=self.steps, batch_size=self.batch_size, groups=self.groups, min_epochs=self.min_epochs)
+        check_at_least(0, weight_decay=self.weight_decay, adversarial_norm=self.adversarial_norm)
+        check_at_least(1e-12, learning_rate=self.learning_rate)
+        check_rate(smoothing=self.smoothing, rejection_rate=self.rejection_rate, word_dropout=self.word_dropout)
+        if self.max_epochs < self.min_epochs:
+            raise UserError(f"--max-epochs {self.max_epochs} is less than --min-epochs {self.min_epochs}: set both")
 
     def epochs(self, examples: int) -> int:
-        """Give how often to go through the examples."""
-        return max(self.least_epochs, min(self.most_epochs, round(self.steps * self.batch_size / examples)))
+        """Return the number of epochs for a number of examples."""
+        return max(self.min_epochs, min(self.max_epochs, round(self.steps * self.batch_size / examples)))
 
     def optimizer(self, steps: int) -> optax.GradientTransformation:
-        """Give AdamW with one cycle of the learning rate; arrays of one axis do not decay."""
+        """Return AdamW with a one-cycle learning rate. Arrays with one axis do not decay."""
         rate = optax.cosine_onecycle_schedule(steps, self.learning_rate, pct_start=0.15, div_factor=10)
-        return optax.adamw(rate, weight_decay=self.weight_decay, mask=_matrices)
+        return optax.adamw(rate, weight_decay=self.weight_decay, mask=_decay_mask)
 
 
-def _matrices(params: Any) -> Any:
+def _decay_mask(params: Any) -> Any:
     return jax.tree.map(lambda array: array.ndim > 1, params)
 
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """The cross-entropy with smoothed labels, and that of the slots; with a key there is noise.
+    """The cross-entropy of intents with smoothed labels, plus the negative log-likelihood of tags.
 
-    Labels are integers (B,), or (T, B, 2), intent and tag, with a tagger. The noise hides some words, drops features,
-    and moves the tokens' vectors to where the loss is greater (Miyato, Dai and Goodfellow, 2017).
+    Labels are integers (B,), or (T, B, 2), intent and tag, with a tagger. With a key, words and features are dropped,
+    and the loss is the mean of the loss and of the loss at an adversarial perturbation of the token vectors.
+
+    Reference: Miyato, Dai and Goodfellow, "Adversarial training methods for semi-supervised text classification",
+    ICLR 2017 (https://arxiv.org/abs/1605.07725).
     """
 
     model: SequenceModel
@@ -101,43 +101,51 @@ class Loss:
     driver: Driver | None = None
 
     def __call__(self, params: Params, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Give the mean over the rows that count, and the metrics."""
+        """Return the weighted mean over the batch, and the metrics. Without a key there is no noise."""
         ids = jnp.asarray(batch.ids)
         if key is None:
-            return self._of(params, self.model.embed(params.model.embed, ids), batch, None)
-        key, words = jax.random.split(key)
-        heard = jax.random.bernoulli(words, 1 - self.recipe.word_dropout, ids.shape[:-1])
-        ids = ids.at[..., 0].multiply(heard)  # id 0 is nothing: the n-grams stay
+            return self._loss(params, self.model.embed(params.model.embed, ids), batch, None)
+        key, k_words = jax.random.split(key)
+        keep = jax.random.bernoulli(k_words, 1 - self.recipe.word_dropout, ids.shape[:-1])
+        ids = ids.at[..., 0].multiply(keep)  # 0 is the unknown word
         xs = self.model.embed(params.model.embed, ids)
-        if not self.recipe.adversary:
-            return self._of(params, xs, batch, key)
-        (loss, metrics), slope = jax.value_and_grad(self._of, argnums=1, has_aux=True)(params, xs, batch, key)
-        slope = jax.lax.stop_gradient(slope)
-        norms = jnp.sqrt((slope**2).sum(axis=(0, 2), keepdims=True))
-        moved, _ = self._of(params, xs + self.recipe.adversary * slope / jnp.maximum(norms, TINY), batch, key)
-        return (loss + moved) / 2, metrics
+        if not self.recipe.adversarial_norm:
+            return self._loss(params, xs, batch, key)
+        (loss, metrics), grads = jax.value_and_grad(self._loss, argnums=1, has_aux=True)(params, xs, batch, key)
+        grads = jax.lax.stop_gradient(grads)
+        norms = jnp.sqrt((grads**2).sum(axis=(0, 2), keepdims=True))
+        perturbed = xs + self.recipe.adversarial_norm * grads / jnp.maximum(norms, MIN_NORM)
+        adversarial, _ = self._loss(params, perturbed, batch, key)
+        return (loss + adversarial) / 2, metrics
 
-    def _of(self, params: Params, xs: jax.Array, batch: Batch, key: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Give the loss for the tokens' vectors (T, B, F)."""
+    def _loss(self, params: Params, xs: jax.Array, batch: Batch, key: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Return the loss for token vectors (T, B, F), and the metrics."""
         assert batch.labels is not None
-        model, weight, how = self.model, batch.weights.sum(), {"key": key, "driver": self.driver}
-        _, ys = jaxrnn.unroll(model.layers, params.model.layers, xs, lengths=batch.lengths, **how)
+        model, weight, options = self.model, batch.weights.sum(), {"key": key, "driver": self.driver}
+        _, ys = jaxrnn.unroll(model.layers, params.model.layers, xs, lengths=batch.lengths, **options)
         logits = readout(params.model.readout, model.pooling(ys, batch.lengths))
         labels = batch.labels if self.tagger is None else batch.labels[0, :, 0]
         targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), self.recipe.smoothing)
         loss = (optax.softmax_cross_entropy(logits, targets) * batch.weights).sum() / weight
         if self.tagger is not None:
             loss += self.tagger.loss(params.tagger, ys, batch.labels[..., 1], batch.lengths)
-        right = (logits.argmax(axis=-1) == labels) * batch.weights
-        return loss, {"accuracy": right.sum() / weight, "weight": weight}
+        correct = (logits.argmax(axis=-1) == labels) * batch.weights
+        return loss, {"accuracy": correct.sum() / weight, "weight": weight}
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """Examples as numbers, to be had in batches."""
+    """Examples encoded as ids, with an iterator over batches.
+
+    Args:
+        sequences: ids (T_i, N) of each text.
+        labels: (n,) intents; with a tagger a list of (T_i, 2), intent and tag.
+        groups: the lengths to pad to.
+        batch_size: B.
+    """
 
     sequences: Sequence[np.ndarray]
-    answers: np.ndarray | list[np.ndarray]
+    labels: np.ndarray | list[np.ndarray]
     groups: LengthGroups
     batch_size: int
 
@@ -150,68 +158,68 @@ class Encoded:
         recipe: Recipe,
         tagger: Tagger | None = None,
     ) -> Encoded:
-        """Encode texts, labels and, for a tagger, tags; choose what to pad to."""
+        """Encode texts, labels and, with a tagger, tags; choose the lengths to pad to."""
         sequences = [vocabulary.ids(example.text) for example in examples]
-        intents = numbers(examples, labels)
-        answers: Any = intents
+        intents = label_ids(examples, labels)
+        encoded: Any = intents
         if tagger is not None:
-            tags = [tagger.numbers(example) for example in examples]
-            answers = [np.stack([np.full_like(row, i), row], axis=-1) for i, row in zip(intents, tags, strict=True)]
+            tags = [tagger.tag_ids(example) for example in examples]
+            encoded = [np.stack([np.full_like(row, i), row], axis=-1) for i, row in zip(intents, tags, strict=True)]
         groups = length_groups([len(ids) for ids in sequences], recipe.groups)
-        return cls(sequences, answers, groups, recipe.batch_size)
+        return cls(sequences, encoded, groups, recipe.batch_size)
 
     def batches(self, rng: np.random.Generator | None = None, mesh: Mesh | None = None) -> Iterator[Batch]:
-        """Go once through them, shuffled by `rng`; over a mesh, each process hands in its share of every batch."""
-        of = functools.partial(epoch_batches, groups=self.groups, batch_size=self.batch_size, rng=rng)
+        """Return the batches of one epoch, shuffled by `rng`. With a mesh each process loads its share of a batch."""
+        batches = functools.partial(epoch_batches, groups=self.groups, batch_size=self.batch_size, rng=rng)
         if mesh is None:
-            return of(self.sequences, self.answers)
-        shares = of(self.sequences, self.answers, share=(jax.process_index(), jax.process_count()))
+            return batches(self.sequences, self.labels)
+        shares = batches(self.sequences, self.labels, share=(jax.process_index(), jax.process_count()))
         return map(functools.partial(shard_batch, mesh=mesh), shares)
 
 
-def numbers(examples: list[Example], labels: tuple[str, ...]) -> np.ndarray:
-    """Give the number of each example's intent, (n,)."""
-    number = {label: i for i, label in enumerate(labels)}
-    return np.array([number[example.label] for example in examples], np.int32)
+def label_ids(examples: list[Example], labels: tuple[str, ...]) -> np.ndarray:
+    """Return the index of each example's intent, (n,)."""
+    index = {label: i for i, label in enumerate(labels)}
+    return np.array([index[example.label] for example in examples], np.int32)
 
 
 def train(
-    corpus: Corpus, config: Config, recipe: Recipe, *, seed: int, mesh: Mesh | None = None, **how: Any
+    corpus: Corpus, config: Config, recipe: Recipe, *, seed: int, mesh: Mesh | None = None, **options: Any
 ) -> tuple[Classifier, Fit]:
-    """Train on train; keep the params of the epoch with the least loss on valid, and calibrate on valid.
+    """Train on train, keep the params of the epoch with the lowest loss on valid, and calibrate on valid.
 
     Args:
         corpus: the examples.
-        config: the sizes.
-        recipe: how to train.
-        seed: of the params, the order and the noise.
-        mesh: what batches are laid over, of the devices of one process or many (each calls this); None for one device.
-        how: more keywords of `jaxrnn.train.fit`: progress, checkpoints.
+        config: the sizes of the model.
+        recipe: the hyperparameters of training.
+        seed: of the params, the order of batches, and the noise.
+        mesh: shards batches over the devices of one or many processes, each of which calls this; None for one device.
+        options: keywords of `jaxrnn.train.fit`, such as progress and checkpoints.
     """
     vocabulary = Vocabulary.of(example.text for example in corpus.train)
     labels = corpus.labels
     tagger = Tagger.of(corpus.train)
     model = build(config, len(vocabulary), len(labels))
     training = Encoded.of(corpus.train, vocabulary, labels, recipe, tagger)
-    holdout = Encoded.of(corpus.valid, vocabulary, labels, recipe, tagger)
-    if not any(ids[:, 0].any() for ids in holdout.sequences):
+    validation = Encoded.of(corpus.valid, vocabulary, labels, recipe, tagger)
+    if not any(ids[:, 0].any() for ids in validation.sequences):
         raise UserError(f"{corpus.name}: no validation text has a word of train, so there is nothing to calibrate on")
     loss, epochs = Loss(model, recipe, tagger), recipe.epochs(len(corpus.train))
     key, k_init = jax.random.split(jax.random.key(seed))
     params = init(k_init, model, tagger)
     if mesh is not None:
         params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
-    fitted = fit(
+    result = fit(
         loss,
         params,
         lambda epoch: training.batches(np.random.default_rng((seed, epoch)), mesh),
         optimizer=recipe.optimizer(epochs * sum(1 for _ in training.batches())),
         epochs=epochs,
         key=key,
-        evaluate=evaluation(loss, lambda: holdout.batches(mesh=mesh)),
-        **how,
+        evaluate=evaluation(loss, lambda: validation.batches(mesh=mesh)),
+        **options,
     )
-    classifier = Classifier(config, vocabulary, labels, rounded(fitted.params), tagger=tagger)
+    classifier = Classifier(config, vocabulary, labels, round_to_storage(result.params), tagger=tagger)
     logits = classifier.logits([example.text for example in corpus.valid])
-    calibration = Calibration.fit(logits, numbers(corpus.valid, labels), recipe.rejects)
-    return dataclasses.replace(classifier, calibration=calibration), fitted
+    calibration = Calibration.fit(logits, label_ids(corpus.valid, labels), recipe.rejection_rate)
+    return dataclasses.replace(classifier, calibration=calibration), result

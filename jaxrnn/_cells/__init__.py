@@ -1,4 +1,4 @@
-"""The equations, a file each."""
+"""The cells, one file each."""
 
 from .elman import Elman as Elman
 from .gru import GRU as GRU

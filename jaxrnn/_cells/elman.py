@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 
-from .._core.activation import RELU, TANH, activation
+from .._core.activation import RELU, TANH, ActivationLike, activation
 from .._core.cell import GatedCell, GatedParams, zero_state
 from .._core.fields import convert
 
@@ -18,11 +17,11 @@ class Elman(GatedCell):
 
     Args:
         hidden: H, the number of units.
-        activation: f, elementwise: a name such as "tanh", "relu" or "gelu", as `jax.nn` has them, or a function. Pass a
-            named function: a new lambda each time is a new cell, and so a new compilation.
+        activation: f, elementwise: a name of `jax.nn` such as "tanh", "relu" or "gelu", or a function. Pass the same
+            function object every time: a new lambda makes another cell, which is compiled again.
 
-    The state is h (*batch, H). For relu, an initial W near the identity is often what makes it train: Le, Jaitly
-    and Hinton, "A simple way to initialize recurrent networks of rectified linear units", 2015.
+    The state is h (*batch, H). With relu, training often needs an initial W near the identity: Le, Jaitly and
+    Hinton, "A simple way to initialize recurrent networks of rectified linear units", 2015.
 
     >>> cell = Elman(4)
     >>> params = cell.init(jax.random.key(0), in_dim=3)
@@ -35,7 +34,7 @@ class Elman(GatedCell):
 
     hidden: int
     _: dataclasses.KW_ONLY
-    activation: Any = TANH
+    activation: ActivationLike = TANH
     gates = 1
 
     def __check_init__(self) -> None:
@@ -43,17 +42,18 @@ class Elman(GatedCell):
         convert(self, activation=activation)
 
     def initial_state(self, params: GatedParams, batch: tuple[int, ...] = ()) -> jax.Array:
-        """h_0 = 0, (*batch, H), in the dtype of the params."""
+        """Return h_0 = 0, (*batch, H), in the dtype of the params."""
         return zero_state(params, (*batch, self.hidden))
 
     def read(self, h: jax.Array) -> jax.Array:
-        """What the recurrent weights see: h."""
+        """Return h, which the recurrent weights multiply."""
         return h
 
     def gate(self, h: jax.Array, u: tuple[jax.Array, ...], v: tuple[jax.Array, ...]) -> jax.Array:
-        """f(u + v)."""
-        return self.activation(u[0] + v[0])
+        """Return f(u + v)."""
+        new: jax.Array = self.activation(u[0] + v[0])
+        return new
 
     def native(self) -> str | None:
-        """Its kernel: there is one for tanh and one for relu."""
+        """Return the name of the kernel: there is one for tanh and one for relu."""
         return {TANH: "elman_tanh", RELU: "elman_relu"}.get(self.activation)

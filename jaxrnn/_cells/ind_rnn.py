@@ -1,13 +1,12 @@
-"""The independently recurrent network: each unit hears itself alone."""
+"""The independently recurrent network: the recurrent weights are diagonal."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 
-from .._core.activation import RELU
+from .._core.activation import RELU, ActivationLike
 from .._core.initializers import GlorotOrthogonal, Initializer, Shape
 from .._core.recurrence import Diagonal, Recurrence
 from .elman import Elman
@@ -15,10 +14,13 @@ from .elman import Elman
 
 @dataclasses.dataclass(frozen=True)
 class IndRNNInit(GlorotOrthogonal):
-    """`GlorotOrthogonal`, but for a diagonal recurrence U(0, 1): with relu no unit explodes, and some remember long."""
+    """`GlorotOrthogonal`, with diagonal recurrent weights from U(0, 1).
+
+    With relu no unit explodes then, and weights near 1 keep a long memory.
+    """
 
     def diagonal(self, key: jax.Array, shape: Shape) -> jax.Array:
-        """U(0, 1)."""
+        """Draw from U(0, 1)."""
         return jax.random.uniform(key, shape)
 
 
@@ -41,6 +43,6 @@ class IndRNN(Elman):
     (https://arxiv.org/abs/1803.04831).
     """
 
-    activation: Any = RELU
+    activation: ActivationLike = RELU
     recurrence: Recurrence = Diagonal()
     initializer: Initializer = IndRNNInit()

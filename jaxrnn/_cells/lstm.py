@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from .._core.activation import SIGMOID, TANH, activation, is_standard
+from .._core.activation import SIGMOID, TANH, ActivationLike, activation, is_standard
 from .._core.cell import GatedCell, GatedParams, zero_state
 from .._core.exportable import exportable
 from .._core.fields import convert, number
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
 
 @exportable
 class LSTMState(NamedTuple):
-    """h (*batch, H), what is put out and read; c (*batch, H), the memory."""
+    """h, the output and what the recurrent weights multiply; c, the memory."""
 
-    h: jax.Array
-    c: jax.Array
+    h: Float[Array, "*batch H"]
+    c: Float[Array, "*batch H"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +33,8 @@ class LSTM(GatedCell):
 
     Args:
         hidden: H, the number of units.
-        forget_bias: added to the initial b of the forget gate. It is a matter of `init` alone: converted weights
-            need none.
-        activation: tanh of g and of c_t, by name (`"tanh"`, `"relu"`, ...) or a function.
+        forget_bias: added by `init` to b of the forget gate. `step` does not add it again.
+        activation: tanh of g and of c_t, by name (`"tanh"`, `"relu"`, ...) or as a function.
         gate_activation: σ of the gates i, f and o, likewise.
 
     The state is `LSTMState(h, c)`, each (*batch, H).
@@ -52,38 +54,38 @@ class LSTM(GatedCell):
     hidden: int
     _: dataclasses.KW_ONLY
     forget_bias: float = 1.0
-    activation: Any = TANH
-    gate_activation: Any = SIGMOID
+    activation: ActivationLike = TANH
+    gate_activation: ActivationLike = SIGMOID
     gates = 4
 
     def __check_init__(self) -> None:
-        """Check the forget bias, look up the activations."""
+        """Check the forget bias and look up the activations."""
         convert(self, forget_bias=number, activation=activation, gate_activation=activation)
 
     def initial_state(self, params: GatedParams, batch: tuple[int, ...] = ()) -> LSTMState:
-        """h_0 = c_0 = 0, (*batch, H), in the dtype of the params."""
+        """Return h_0 = c_0 = 0, (*batch, H), in the dtype of the params."""
         zeros = zero_state(params, (*batch, self.hidden))
         return LSTMState(zeros, zeros)
 
     def read(self, s: LSTMState) -> jax.Array:
-        """What the recurrent weights see: h."""
+        """Return h, which the recurrent weights multiply."""
         return s.h
 
     def gate(self, s: LSTMState, u: tuple[jax.Array, ...], v: tuple[jax.Array, ...]) -> LSTMState:
-        """The equations above."""
+        """Apply the equations above."""
         i, f, g, o = (a + b for a, b in zip(u, v, strict=True))
         c = self.gate_activation(f) * s.c + self.gate_activation(i) * self.activation(g)
         return LSTMState(h=self.gate_activation(o) * self.activation(c), c=c)
 
     def bias_offset(self) -> jax.Array:
-        """The forget bias, in the forget gate's row."""
+        """Return the forget bias, in the row of the forget gate."""
         return forget_offset(self.forget_bias)
 
     def native(self) -> str | None:
-        """Its kernel, which is for sigmoid and tanh."""
+        """Return the name of the kernel, which is for sigmoid and tanh."""
         return "lstm" if is_standard(self) else None
 
 
-def forget_offset(forget_bias: float) -> jax.Array:
-    """(4, 1): `forget_bias` for the gate f of i, f, g, o."""
+def forget_offset(forget_bias: float) -> Float[Array, "4 1"]:
+    """Return `forget_bias` in the row of the gate f of i, f, g, o, and zeros elsewhere."""
     return jnp.array([[0.0], [forget_bias], [0.0], [0.0]])

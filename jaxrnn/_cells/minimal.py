@@ -1,4 +1,4 @@
-"""GRU and LSTM with gates that do not hear the state: affine in it."""
+"""The minimal GRU and LSTM, whose gates depend on the input alone, so that a step is affine in the state."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from .._core.fields import check_init, convert
 from .._core.initializers import GlorotOrthogonal, Initializer
 from .._core.recurrence import an_initializer, gates_of, input_weights
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
 
 @exportable
 class MinimalParams(NamedTuple):
-    """w_x (D, G, H) and b (G, H), of the gates and of the candidate, the last."""
+    """Weights and biases of the gates and, last, of the candidate."""
 
-    w_x: jax.Array
-    b: jax.Array
+    w_x: Float[Array, "D G H"]
+    b: Float[Array, "G H"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Minimal(AffineCell):
-    """What the two have in common; a subclass gives `gates` (G) and `affine`."""
+    """The base of both cells; a subclass defines `gates` (G) and `affine`."""
 
     if TYPE_CHECKING:
 
@@ -49,11 +52,11 @@ class Minimal(AffineCell):
         return MinimalParams(input_weights(self.initializer, k_x, (in_dim, *shape)), self.initializer.bias(k_b, shape))
 
     def initial_state(self, params: MinimalParams, batch: tuple[int, ...] = ()) -> jax.Array:
-        """h_0 = 0, (*batch, H), in the dtype of the params."""
+        """Return h_0 = 0, (*batch, H), in the dtype of the params."""
         return zero_state(params, (*batch, self.hidden))
 
-    def terms(self, params: MinimalParams, x: jax.Array) -> tuple[jax.Array, ...]:
-        """x W + b, G arrays (..., H)."""
+    def project(self, params: MinimalParams, x: jax.Array) -> tuple[jax.Array, ...]:
+        """Return x W_x + b, G arrays (..., H)."""
         return tuple(u + b for u, b in zip(gates_of(x, params.w_x), params.b, strict=True))
 
 
@@ -80,8 +83,8 @@ class MinGRU(Minimal):
     gates = 2
 
     def affine(self, params: MinimalParams, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """1 - z and z * g."""
-        z, g = self.terms(params, x)
+        """Return 1 - z and z * g."""
+        z, g = self.project(params, x)
         return jax.nn.sigmoid(-z), jax.nn.sigmoid(z) * g
 
 
@@ -110,7 +113,7 @@ class MinLSTM(Minimal):
     gates = 3
 
     def affine(self, params: MinimalParams, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """f' and i' * g; log(f / i) decides both."""
-        f, i, g = self.terms(params, x)
+        """Return f' and i' * g, both computed from log(f / i)."""
+        f, i, g = self.project(params, x)
         ratio = jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i)
         return jax.nn.sigmoid(ratio), jax.nn.sigmoid(-ratio) * g

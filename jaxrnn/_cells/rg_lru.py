@@ -1,9 +1,9 @@
-"""The real-gated linear recurrent unit, Griffin's recurrence."""
+"""The real-gated linear recurrent unit of Griffin."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,22 +15,26 @@ from .._core.fields import check_init_per_unit, convert, number
 from .._core.initializers import GlorotOrthogonal, Initializer
 from .._core.recurrence import an_initializer, gates_of
 
-LEAST = 1e-12  # of 1 - a^2, lest the gradient of its root be infinite
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+EPSILON = 1e-12
+"""The lower bound of 1 - a^2: the gradient of its square root is infinite at 0."""
 
 
 @exportable
 class RGLRUParams(NamedTuple):
-    """The params of an RG-LRU, plain arrays.
+    """The params of an RG-LRU.
 
     Attributes:
-        w_x: weights (H, 2, H) of the recurrence gate r and the input gate i.
-        b: their biases (2, H).
-        decay: (H,), from which a comes.
+        w_x: weights of the recurrence gate r and the input gate i.
+        b: their biases.
+        decay: a at r = 1 is exp(-c softplus(decay)).
     """
 
-    w_x: jax.Array
-    b: jax.Array
-    decay: jax.Array
+    w_x: Float[Array, "H 2 H"]
+    b: Float[Array, "2 H"]
+    decay: Float[Array, " H"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +44,7 @@ class RGLRU(AffineCell):
     r_t = sigmoid(x_t W_r + b_r) and i_t = sigmoid(x_t W_i + b_i).
 
     Args:
-        hidden: H, the number of units, and of input features: each unit has a feature of its own.
+        hidden: H, the number of units and of input features: unit j takes feature j.
         sharpness: c.
         initializer: how the weights are drawn.
 
@@ -66,21 +70,21 @@ class RGLRU(AffineCell):
         convert(self, sharpness=number, initializer=an_initializer)
 
     def init(self, key: jax.Array, in_dim: int) -> RGLRUParams:
-        """Draw the params, exp(-c softplus(decay)) uniformly from 0.9 to 0.999; raises ValueError if D is not H."""
+        """Draw the params, exp(-c softplus(decay)) from U(0.9, 0.999); raise ValueError unless D = H."""
         in_dim = check_init_per_unit(self, key, in_dim)
         k_x, k_b, k_decay = jax.random.split(key, 3)
         shape = 2, self.hidden
-        keeps = jax.random.uniform(k_decay, (self.hidden,), minval=0.9, maxval=0.999)
-        decay = jnp.log(jnp.expm1(-jnp.log(keeps) / self.sharpness))
+        a = jax.random.uniform(k_decay, (self.hidden,), minval=0.9, maxval=0.999)
+        decay = jnp.log(jnp.expm1(-jnp.log(a) / self.sharpness))
         return RGLRUParams(self.initializer.input(k_x, (in_dim, *shape)), self.initializer.bias(k_b, shape), decay)
 
     def initial_state(self, params: RGLRUParams, batch: tuple[int, ...] = ()) -> jax.Array:
-        """h_0 = 0, (*batch, H), in the dtype of the params."""
+        """Return h_0 = 0, (*batch, H), in the dtype of the params."""
         return zero_state(params, (*batch, self.hidden))
 
     def affine(self, params: RGLRUParams, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """A and the gated input."""
+        """Return a and sqrt(1 - a^2) * (i * x)."""
         r, i = (jax.nn.sigmoid(u + b) for u, b in zip(gates_of(x, params.w_x), params.b, strict=True))
         log_a = -self.sharpness * jax.nn.softplus(params.decay) * r
-        rest = jnp.maximum(-jnp.expm1(2 * log_a), LEAST)
-        return jnp.exp(log_a), jnp.sqrt(rest) * i * x.astype(i.dtype)
+        complement = jnp.maximum(-jnp.expm1(2 * log_a), EPSILON)  # 1 - a^2
+        return jnp.exp(log_a), jnp.sqrt(complement) * i * x.astype(i.dtype)

@@ -1,9 +1,9 @@
-"""The simple recurrent unit: affine in its state, with a highway past it."""
+"""The simple recurrent unit: affine in its state, with a highway connection from input to output."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,22 +15,25 @@ from .._core.fields import check_init_per_unit, convert
 from .._core.initializers import GlorotOrthogonal, Initializer
 from .._core.recurrence import an_initializer, gates_of
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
 
 @exportable
 class SRUParams(NamedTuple):
-    """The params of an SRU, plain arrays.
+    """The params of an SRU.
 
     Attributes:
-        w_x: weights (H, 2, H) of the forget gate f and the candidate.
-        b: bias (H,) of f.
-        w_r: weights (H, 1, H) of the highway's gate r.
-        b_r: its bias (H,).
+        w_x: weights of the forget gate f and the candidate.
+        b: bias of f.
+        w_r: weights of the gate r of the highway connection.
+        b_r: bias of r.
     """
 
-    w_x: jax.Array
-    b: jax.Array
-    w_r: jax.Array
-    b_r: jax.Array
+    w_x: Float[Array, "H 2 H"]
+    b: Float[Array, " H"]
+    w_r: Float[Array, "H 1 H"]
+    b_r: Float[Array, " H"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,7 @@ class SRU(AffineCell):
     f_t = sigmoid(x_t W_f + b_f) and r_t = sigmoid(x_t W_r + b_r).
 
     Args:
-        hidden: H, the number of units, and of input features.
+        hidden: H, the number of units and of input features.
         initializer: how the weights are drawn.
 
     The state is c (*batch, H).
@@ -53,7 +56,7 @@ class SRU(AffineCell):
 
     Reference: Lei, Zhang, Wang, Dai and Artzi, "Simple recurrent units for highly parallelizable recurrence", first
     version ("Training RNNs as fast as CNNs"), 2017, eq. 3 to 7 (https://arxiv.org/abs/1709.02755).
-    Note: later versions let f and r hear c_{t-1}, which is no longer affine.
+    Note: in later versions f and r depend on c_{t-1}, so that a step is not affine.
     """
 
     hidden: int
@@ -65,7 +68,7 @@ class SRU(AffineCell):
         convert(self, initializer=an_initializer)
 
     def init(self, key: jax.Array, in_dim: int) -> SRUParams:
-        """Draw the params; raises ValueError if D is not H."""
+        """Draw the params; raise ValueError unless D = H."""
         check_init_per_unit(self, key, in_dim)
         k_x, k_b, k_r, k_c = jax.random.split(key, 4)
         size, bias = self.hidden, self.initializer.bias
@@ -77,17 +80,17 @@ class SRU(AffineCell):
         )
 
     def initial_state(self, params: SRUParams, batch: tuple[int, ...] = ()) -> jax.Array:
-        """c_0 = 0, (*batch, H), in the dtype of the params."""
+        """Return c_0 = 0, (*batch, H), in the dtype of the params."""
         return zero_state(params, (*batch, self.hidden))
 
     def affine(self, params: SRUParams, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """F and (1 - f) * (x W)."""
+        """Return f and (1 - f) * (x W)."""
         f, g = gates_of(x, params.w_x)
         f = f + params.b
         return jax.nn.sigmoid(f), jax.nn.sigmoid(-f) * g
 
     def output(self, params: SRUParams, s: jax.Array, x: jax.Array) -> jax.Array:
-        """r * tanh(c) + (1 - r) * x."""
+        """Return r * tanh(c) + (1 - r) * x."""
         r = jax.nn.sigmoid(gates_of(x, params.w_r)[0] + params.b_r)
         x = x.astype(r.dtype)
         return x + r * (jnp.tanh(s.astype(r.dtype)) - x)

@@ -1,10 +1,10 @@
-"""Activation functions by name, as values that compare, hash and pickle: JAX's own are jitted and do not."""
+"""Activation functions by name, as values that compare, hash and pickle, which the jitted functions of JAX do not."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ _ALIASES = {
 class Activation:
     """An activation function of `jax.nn`, elementwise.
 
-    Two are equal if their names are, however they were given:
+    Two are equal if they have the same name, whether given by name or as a function:
 
     >>> Elman(4, activation="relu") == Elman(4, activation=jax.nn.relu)
     True
@@ -63,25 +63,28 @@ class Activation:
     name: str
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Apply it, elementwise."""
+        """Apply the function elementwise."""
         return _FUNCTIONS[self.name](x)
 
     def __repr__(self) -> str:
         return repr(self.name)
 
 
+ActivationLike: TypeAlias = Any
+"""A name of an activation, or a function of an array that applies elementwise; once a cell is made, a function."""
+
 TANH, SIGMOID, RELU = Activation("tanh"), Activation("sigmoid"), Activation("relu")
 
 
-def activation(given: Any, what: str = "an activation") -> Any:
-    """Return the `Activation` for a name, or for the function of JAX that has one; any other callable as it is.
+def activation(given: object, what: str = "an activation") -> ActivationLike:
+    """Return the `Activation` for a name or a function of `jax.nn`; return any other callable unchanged.
 
-    Names are those of `jax.nn`, and mean what they mean there: "gelu" is the tanh approximation, "leaky_relu" has the
-    slope 0.01. "swish", "hard_swish", "softsign", "linear" and "exponential" are Keras's names of "silu", "hard_silu",
+    Names are those of `jax.nn`, with their definitions there: "gelu" is the tanh approximation, "leaky_relu" has the
+    slope 0.01. "swish", "hard_swish", "softsign", "linear" and "exponential" are Keras's names for "silu", "hard_silu",
     "soft_sign", "identity" and "exp".
 
     Raises:
-        ValueError: for an unknown name, and for what cannot be applied to JAX arrays.
+        ValueError: for an unknown name, and for a value that cannot be applied to JAX arrays.
     """
     if isinstance(given, str):
         name = _ALIASES.get(given, given)
@@ -96,11 +99,23 @@ def activation(given: Any, what: str = "an activation") -> Any:
     )
 
 
-def function_of(activation: Any) -> Any:
-    """Return JAX's own function for an `Activation`, another library's field being a plain function."""
+def function_of(activation: ActivationLike) -> ActivationLike:
+    """Return the function of JAX for an `Activation`, for other libraries; return any other value unchanged."""
     return _FUNCTIONS[activation.name] if isinstance(activation, Activation) else activation
 
 
-def is_standard(cell: Any) -> bool:
-    """Return whether the gates of an LSTM or a GRU are sigmoid and its other activation is tanh."""
+class HasActivations(Protocol):
+    """A cell with two activations."""
+
+    @property
+    def activation(self) -> ActivationLike:
+        """The activation of candidates and memories."""
+
+    @property
+    def gate_activation(self) -> ActivationLike:
+        """The activation of gates."""
+
+
+def is_standard(cell: HasActivations) -> bool:
+    """Return whether the gates of a cell are sigmoid and its other activation is tanh."""
     return bool(cell.activation == TANH and cell.gate_activation == SIGMOID)

@@ -60,7 +60,7 @@ class AffineCell(metaclass=Checked):
             convert(self, hidden=size)
 
     @abc.abstractmethod
-    def init(self, key: jax.Array, in_dim: int) -> Params:
+    def init(self, key: Key, in_dim: int) -> Params:
         """Draw the params for inputs of `in_dim` features."""
 
     @abc.abstractmethod
@@ -81,7 +81,7 @@ class AffineCell(metaclass=Checked):
         """
         return ()
 
-    def output(self, params: Params, s: State, x: Any) -> Output:
+    def output(self, params: Params, s: State, x: Inputs) -> Output:
         """Return y_t from s_t, here s_t, in the dtype of the params. Any leading axes."""
         return cast(s, float_dtype(params))
 
@@ -152,7 +152,7 @@ linear_recurrence.defvjp(_forward, _backward)
 
 
 def run_affine(
-    solver: Solver, cell: AffineCell, params: Params, state: State, xs: Any, masks: StepMasks, *, reverse: bool
+    solver: Solver, cell: AffineCell, params: Params, state: State, xs: Inputs, masks: StepMasks, *, reverse: bool
 ) -> tuple[State, Output]:
     """Run over time with a solver of the recurrence: a_t and b_t of all steps are computed at once, masks included."""
     a, b = cell.affine(params, xs)

@@ -1,4 +1,4 @@
-"""Broadcasting inside cells, whatever mode the caller has set."""
+"""Implicit broadcasting inside cells, in every mode of `jax_numpy_rank_promotion`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ R = TypeVar("R")
 
 
 def broadcasting(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function broadcast implicitly under `jax_numpy_rank_promotion="raise"`.
+    """Decorate a function to broadcast implicitly under `jax_numpy_rank_promotion="raise"`.
 
-    A bias (H,) is added to (*batch, H) on purpose, in cells of ours and of users. The rules of a `custom_vjp` are
-    traced apart from the function that they belong to, so each of them that calls a cell is decorated too.
+    A cell adds a bias (H,) to (*batch, H). JAX traces the rules of a `custom_vjp` separately from the function, so each
+    rule that calls a cell is decorated too.
     """
 
     @functools.wraps(function)

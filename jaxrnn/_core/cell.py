@@ -22,14 +22,17 @@ from .initializers import GlorotOrthogonal, Initializer
 from .randomness import Noise, draw
 from .recurrence import Dense, Heads, Recurrence, a_recurrence, an_initializer, gates_of, input_weights
 from .trees import cast, cast_like, float_dtype
-from .types import Inputs, Key, Output, Params, State
+from .types import Inputs, Key, Output, Params, Projected, State
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
 
 
 @runtime_checkable
 class Cell(Protocol):
     """An equation of one step in time: a frozen value that holds no array, with three pure methods."""
 
-    def init(self, key: jax.Array, in_dim: int) -> Params:
+    def init(self, key: Key, in_dim: int) -> Params:
         """Draw the params for inputs of `in_dim` features."""
         ...
 
@@ -37,7 +40,7 @@ class Cell(Protocol):
         """Return the state before the first step, each leaf (*batch, features)."""
         ...
 
-    def step(self, params: Params, state: State, x: Any) -> tuple[State, Output]:
+    def step(self, params: Params, state: State, x: Inputs) -> tuple[State, Output]:
         """Return (s_t, y_t) from s_{t-1} and x_t (*batch, D): one step, for streaming.
 
         A cell that needs randomness takes the key of the step as one more argument, `key=None`.
@@ -56,10 +59,10 @@ class GatedParams(NamedTuple):
         local: other params of the gate (peepholes, gains), as the cell defines them; () for none.
     """
 
-    w_x: jax.Array
-    w_h: jax.Array
-    b: jax.Array
-    local: Any = ()
+    w_x: Float[Array, "D G H"]
+    w_h: Float[Array, ...]
+    b: Float[Array, "G H"]
+    local: Params = ()
 
 
 INSTEAD = (
@@ -135,7 +138,7 @@ class GatedCell(metaclass=Checked):
         """Return the state before the first step, each leaf (*batch, features)."""
 
     @abc.abstractmethod
-    def read(self, s: State) -> jax.Array:
+    def read(self, s: State) -> Float[Array, "*batch H"]:
         """Return what the recurrent weights are applied to, (*batch, H)."""
 
     @abc.abstractmethod
@@ -144,19 +147,19 @@ class GatedCell(metaclass=Checked):
 
     # Methods with a default.
 
-    def init_local(self, key: jax.Array) -> Any:
+    def init_local(self, key: Key) -> Params:
         """Draw the other params of the gate, stored as `params.local`. Empty here."""
         return ()
 
-    def local(self, params: Params) -> Any:
+    def local(self, params: Params) -> Params:
         """Return the params that `transition` uses."""
         return params.local
 
-    def transition(self, local: Any, s: State, u: Any, v: tuple[jax.Array, ...]) -> State:
+    def transition(self, local: Params, s: State, u: Projected, v: tuple[jax.Array, ...]) -> State:
         """Return s_t as `gate` does, with the params that `local` returns."""
         return self.gate(s, u, v)
 
-    def output(self, params: Params, s: State, x: Any) -> Output:
+    def output(self, params: Params, s: State, x: Inputs) -> Output:
         """Return y_t from s_t, here read(s_t), in the dtype of the params. Any leading axes."""
         return self.read(s).astype(params.w_x.dtype)
 
@@ -172,7 +175,7 @@ class GatedCell(metaclass=Checked):
         """
         return ()
 
-    def project(self, params: Params, x: Any) -> Any:
+    def project(self, params: Params, x: Inputs) -> Projected:
         """Return u = x W_x + b from x (..., D), G arrays (..., H). It does not depend on the state: time may be an axis."""
         return tuple(g + b for g, b in zip(gates_of(x, params.w_x), params.b, strict=True))
 
@@ -182,7 +185,7 @@ class GatedCell(metaclass=Checked):
 
     # Methods that are the same for every gated cell.
 
-    def init(self, key: jax.Array, in_dim: int) -> Any:
+    def init(self, key: Key, in_dim: int) -> Params:
         """Draw the params for inputs of `in_dim` features: `GatedParams`, unless a cell overrides it."""
         return _draw(self, key, check_init(self, key, in_dim))
 
@@ -190,7 +193,7 @@ class GatedCell(metaclass=Checked):
         """Return v = read(s) W_h, G arrays (..., H). Any leading axes."""
         return self.recurrence(params.w_h, self.read(s))
 
-    def advance(self, local: Any, s: State, u: Any, v: tuple[jax.Array, ...]) -> State:
+    def advance(self, local: Params, s: State, u: Projected, v: tuple[jax.Array, ...]) -> State:
         """Return s_t as `transition` does, computed elementwise in the dtype of the state."""
         dtype = float_dtype(s)
         new = self.transition(cast(local, dtype), s, cast(u, dtype), cast(v, dtype))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,9 @@ class Runner(Protocol):
         """
         ...
 
-    def __call__(self, cell: Any, params: Params, state: State, reset_state: State, xs: Inputs) -> tuple[State, Output]:
+    def __call__(
+        self, cell: Cell | Composite, params: Params, state: State, reset_state: State, xs: Inputs
+    ) -> tuple[State, Output]:
         """Return the state after the last step and the outputs (T, *batch, ...); resets go to `reset_state`."""
         ...
 
@@ -75,6 +77,10 @@ class Composite(metaclass=Checked):
         """Run over time: `runner(part, params, state, reset_state, xs)` does it for one part."""
 
 
+Part: TypeAlias = Cell | Composite
+"""A part of a composite."""
+
+
 @runtime_checkable
 class HasOutDim(Protocol):
     """A cell or a composite that knows the number of its output features."""
@@ -84,7 +90,7 @@ class HasOutDim(Protocol):
         ...
 
 
-def out_dim(cell: Cell | Composite, in_dim: int) -> int:
+def out_dim(cell: Part, in_dim: int) -> int:
     """Return the number of output features of a cell or a composite for inputs of `in_dim` features.
 
     It is read off the shapes of one step, unless the cell has a method `out_dim(in_dim)`.
@@ -111,7 +117,7 @@ def out_dim(cell: Cell | Composite, in_dim: int) -> int:
     return y.shape[-1]
 
 
-def part(given: Any, what: str) -> Any:
+def part(given: object, what: str) -> Part:
     """Return a part of a composite; raise ValueError unless it is a cell or a composite."""
     if isinstance(given, type) or not isinstance(given, Cell | Composite):
         raise ValueError(
@@ -121,7 +127,7 @@ def part(given: Any, what: str) -> Any:
     return given
 
 
-def need_step(layer: Any, whole: Any) -> Cell:
+def need_step(layer: object, whole: object) -> Cell:
     """Return `layer`; raise ValueError if it has no causal step."""
     if not isinstance(layer, Cell):
         raise ValueError(
@@ -145,7 +151,7 @@ class WrappedCell(Composite):
     ...         return runner(self.cell, params, state, reset_state, 2 * xs)
     """
 
-    cell: Any
+    cell: Part
 
     def __check_init__(self) -> None:
         """Check the cell."""

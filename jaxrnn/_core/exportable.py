@@ -1,4 +1,4 @@
-"""Params and states as arguments of a program that `jax.export` makes."""
+"""Params and states as arguments and results of programs exported by `jax.export`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ Tuple = TypeVar("Tuple")
 
 
 def exportable(cls: type[Tuple]) -> type[Tuple]:
-    """Return the NamedTuple class, registered by its name so that exported programs take and return it."""
+    """Register a NamedTuple class by its name, so that exported programs take and return it. Return the class."""
     export.register_namedtuple_serialization(cls, serialized_name=f"jaxrnn.{cls.__name__}")
     return cls

@@ -1,4 +1,4 @@
-"""Packages that only some modules need: where one is missing, the error names the command that installs it."""
+"""Optional packages: an error on a missing one names the command that installs it."""
 
 import contextlib
 import traceback
@@ -8,9 +8,9 @@ from types import FrameType
 
 @contextlib.contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Name the extra of jaxrnn that installs a package, where an import of it fails inside this context.
+    """Add the extra of jaxrnn that installs a package to the error, where its import fails inside this context.
 
-    The error of an installed package that lacks another one itself is left as it is.
+    The error of an installed package that itself misses another one is not changed.
 
     >>> with extra("train"):
     ...     import a_package_that_is_not_installed

@@ -1,24 +1,24 @@
-"""Which methods a subclass may override: never one that its base builds out of others, since drivers call those."""
+"""Checks of overridden methods: a subclass overrides no method that drivers do not call."""
 
 from __future__ import annotations
 
 
 def forbid(cls: type, base: type, name: str, instead: str) -> None:
-    """Raise TypeError if `cls` overrides `name`, which `base` builds out of its other methods, as drivers do."""
+    """Raise TypeError if `cls` overrides `name`, which `base` composes of the methods that drivers call."""
     if getattr(cls, name) is not getattr(base, name):
         raise TypeError(
-            f"{cls.__name__} overrides `{name}`, which {base.__name__} builds out of its other methods. Drivers call "
-            f"those and would ignore it: {instead}"
+            f"{cls.__name__} overrides `{name}`, which {base.__name__} composes of other methods. Drivers call those "
+            f"and would ignore it: {instead}"
         )
 
 
 def forbid_ignored(cls: type, base: type, part: str, whole: str) -> None:
-    """Raise TypeError if `cls` overrides `part` below a class whose own `whole` does not come to `part` any more."""
+    """Raise TypeError if `cls` overrides `part` and inherits a `whole` that does not call it."""
     order = [next(i for i, c in enumerate(cls.__mro__) if name in c.__dict__) for name in (part, whole)]
     owner = cls.__mro__[order[1]]
     if order[0] < order[1] and owner is not base:
         raise TypeError(
-            f"{cls.__name__} overrides `{part}`, but {owner.__name__} has a `{whole}` of its own, which would ignore "
+            f"{cls.__name__} overrides `{part}`, but {owner.__name__} defines its own `{whole}`, which would ignore "
             f"it. Override `{whole}`."
         )
 

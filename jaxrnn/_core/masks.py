@@ -5,14 +5,18 @@ T time, B batch (any number of leading axes).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from .trees import Tree, cast_like, where
 from .types import State
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Int
 
 
 class StepMasks(NamedTuple):
@@ -24,8 +28,8 @@ class StepMasks(NamedTuple):
         initial: the state that a reset puts in its place; None where there is none.
     """
 
-    valid: jax.Array | None = None
-    reset: jax.Array | None = None
+    valid: Bool[Array, T * batch] | None = None
+    reset: Bool[Array, T * batch] | None = None
     reset_state: State = None
 
 
@@ -52,7 +56,7 @@ def hold_padding(new: State, old: State, masks: StepMasks) -> State:
     return where(masks.valid, new, old)
 
 
-def length_mask(lengths: Any, num_steps: int) -> jax.Array:
+def length_mask(lengths: Int[ArrayLike, "*batch"], num_steps: int) -> Bool[Array, T * batch]:
     """Return the mask (T, *batch) of valid steps for lengths (*batch): whether t < lengths[b].
 
     >>> length_mask(jnp.array([3, 1]), 3).T

@@ -11,7 +11,7 @@ from .affine_cell import AffineCell
 from .cell import Cell, GatedCell
 from .randomness import Noise, draw_all, takes_key
 from .sharding import laid_as
-from .types import Inputs, Key, Output, Params, State
+from .types import Inputs, Key, Output, Params, Projected, State
 from .wrapped_cell import WrappedGatedCell
 
 
@@ -47,7 +47,7 @@ class _NoisyGated(WrappedGatedCell):
         """Return nothing: the inputs hold the noise."""
         return ()
 
-    def project(self, params: Params, x: tuple[Inputs, Noise]) -> Any:
+    def project(self, params: Params, x: tuple[Inputs, Noise]) -> Projected:
         """Return u and the noise."""
         inputs, noise = x
         return (*self.cell.project(params, inputs), *noise)
@@ -61,7 +61,7 @@ class _NoisyGated(WrappedGatedCell):
 class _NoisyAffine(AffineCell):
     """An affine cell with inputs (x, noise)."""
 
-    cell: Any
+    cell: AffineCell
 
     def init(self, key: Key, in_dim: int) -> Params:
         """Draw the cell's params."""

@@ -1,4 +1,4 @@
-"""What a step's gates are made of, u and v, in as few arrays as the cell's equation allows."""
+"""The preactivations u and v of a step's gates, in as few arrays as the cell's equation allows."""
 
 from __future__ import annotations
 
@@ -13,51 +13,54 @@ from jax.extend.core import Literal
 
 from .cell import GatedCell
 from .trees import cast, float_dtype
-from .types import State
+from .types import Inputs, Params, State
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("u", "v"), meta_fields=("pairs",))
 @dataclasses.dataclass(frozen=True)
 class Preactivations:
-    """u and v, in the dtype of the state; where the two only ever meet as u_j + v_k, u_j is that sum and v_k is None.
+    """u and v, in the dtype of the state.
 
-    So an LSTM has G arrays in place of 2 G. A `Preactivations` of cotangents has the same form: the sum's cotangent is both's.
+    Where an equation uses u_j and v_k only in the sum u_j + v_k, u_j is that sum and v_k is None: an LSTM has G arrays,
+    not 2 G. Cotangents have the same form, for the cotangent of a sum is that of both summands.
 
     Attributes:
-        u: the input terms, as the cell's `project` gives them.
-        v: the recurrent terms; None for those that u holds.
-        pairs: for each of v, the leaf of u that holds it; None for those that stand alone.
+        u: x_t W_x + b, as returned by the cell's `project`, with v_k added where `pairs` says so.
+        v: read(s_{t-1}) W_h; None for each v_k that is part of u.
+        pairs: for each v_k, the index j of the leaf of u that it is added to, or None.
     """
 
-    u: Any
+    u: Inputs
     v: tuple[Any, ...]
     pairs: tuple[int | None, ...]
 
     def recurrent_inputs(self) -> tuple[jax.Array, ...]:
-        """Give v for a transition: zero where u holds the sum."""
+        """Return v for a transition, with zeros where u is the sum."""
         u = jax.tree.leaves(self.u)
         return tuple(v if j is None else jnp.zeros_like(u[j]) for v, j in zip(self.v, self.pairs, strict=True))
 
     def recurrent_cotangents(self) -> tuple[jax.Array, ...]:
-        """Give the cotangents of v: the sum's where u holds it."""
+        """Return the cotangents of v: those of the sum where u is the sum."""
         u = jax.tree.leaves(self.u)
         return tuple(v if j is None else u[j] for v, j in zip(self.v, self.pairs, strict=True))
 
 
-def merge_preactivations(cell: GatedCell, local: Any, s: State, u: Any, v: tuple[jax.Array, ...]) -> Preactivations:
-    """Give the terms of one step of `cell` from s_{t-1}, u_t and v_t."""
+def merge_preactivations(
+    cell: GatedCell, local: Params, s: State, u: Inputs, v: tuple[jax.Array, ...]
+) -> Preactivations:
+    """Return the preactivations of one step of `cell` from s_{t-1}, u_t and v_t."""
     local, u, v = cast((local, u, v), float_dtype(s))
     pairs = _pairs(cell, local, s, u, v)
     leaves, form = jax.tree.flatten(u)
     for v_k, j in zip(v, pairs, strict=True):
         if j is not None:
             leaves[j] = leaves[j] + v_k
-    alone = tuple(v_k if j is None else None for v_k, j in zip(v, pairs, strict=True))
-    return Preactivations(jax.tree.unflatten(form, leaves), alone, pairs)
+    rest = tuple(v_k if j is None else None for v_k, j in zip(v, pairs, strict=True))
+    return Preactivations(jax.tree.unflatten(form, leaves), rest, pairs)
 
 
-def _pairs(cell: GatedCell, local: Any, s: State, u: Any, v: tuple[jax.Array, ...]) -> tuple[int | None, ...]:
-    """Read the equation: for each of v, the leaf of u that it is added to, where that is the only use of both."""
+def _pairs(cell: GatedCell, local: Params, s: State, u: Inputs, v: tuple[jax.Array, ...]) -> tuple[int | None, ...]:
+    """Return for each v_k the leaf of u that the cell's equation adds it to, where neither has another use, or None."""
     equation = jax.make_jaxpr(cell.advance)(local, s, u, v).jaxpr
     end = len(equation.invars)
     start = end - len(jax.tree.leaves(v))
@@ -76,7 +79,7 @@ def _pairs(cell: GatedCell, local: Any, s: State, u: Any, v: tuple[jax.Array, ..
         if len(uses[var]) != 1 or uses[var][0] is None or uses[var][0].primitive.name != "add":
             return None
         (other,) = [a for a in uses[var][0].invars if a is not var]
-        met = not isinstance(other, Literal) and other in places and len(uses[other]) == 1
-        return places[other] if met and other.aval.shape == var.aval.shape else None
+        paired = not isinstance(other, Literal) and other in places and len(uses[other]) == 1
+        return places[other] if paired and other.aval.shape == var.aval.shape else None
 
     return tuple(partner(var) for var in vs)

@@ -1,4 +1,4 @@
-"""How v_t comes from the state: the structure of the recurrent weights, one class a structure."""
+"""Structures of the recurrent weights W_h: dense, diagonal, block diagonal."""
 
 from __future__ import annotations
 
@@ -12,54 +12,55 @@ import numpy as np
 from .checks import is_number
 from .fields import Checked, convert, instance, size
 from .initializers import Initializer
-from .sharding import merge_rows
+from .sharding import contract_sharded, merge_rows, sharded
 
 
 @runtime_checkable
 class _Draws(Initializer, Protocol):
-    """An `Initializer`, as `isinstance` can check it."""
+    """An `Initializer` that `isinstance` can check."""
 
 
 an_initializer = instance(_Draws, "GlorotOrthogonal() or TorchUniform()")
 
 
 def input_weights(initializer: Initializer, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Return W_x (D, G, H); empty where there are no input features, for which no initializer has a scale."""
+    """Draw W_x (D, G, H). Without input features it is empty, since no initializer has a scale for D = 0."""
     return initializer.input(key, shape) if shape[0] else jnp.zeros(shape)
 
 
 def gates_of(x: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
     """Multiply x (..., D) by w (D, G, H) in the dtype of w: one GEMM, whose result is split into G arrays (..., H)."""
     check_features(x, w)
+    if sharded(w):
+        return contract_sharded(x.astype(w.dtype), w)
     in_dim, gates, hidden = w.shape
     packed = merge_rows(x.astype(w.dtype)) @ w.reshape(in_dim, gates * hidden)
     return tuple(jnp.split(packed.reshape(*x.shape[:-1], gates * hidden), gates, axis=-1))
 
 
 def check_features(x: jax.Array, w: jax.Array) -> None:
-    """Raise ValueError unless x is one array (..., D) of numbers that the weights (D, ...) take without loss."""
+    """Raise ValueError unless x is one array (..., D) of numbers, with no imaginary part that weights (D, ...) lose."""
     if not isinstance(x, jax.Array | np.ndarray):
         raise ValueError(
-            f"a cell takes one array (..., D); got a {type(x).__name__}. Steps in a list or a tuple become one array "
-            "by jnp.stack."
+            f"a cell takes one array (..., D); got a {type(x).__name__}. Use jnp.stack for a list or a tuple of steps."
         )
     if not is_number(x.dtype):
         raise ValueError(f"a cell takes an array of numbers; got {x.dtype} {x.shape}")
     if jnp.iscomplexobj(x) and not jnp.iscomplexobj(w):
         raise ValueError(
-            f"inputs are {x.dtype}, whose imaginary part weights in {w.dtype} would lose. Pass both parts as features: "
+            f"the imaginary part of {x.dtype} inputs would be lost in {w.dtype} weights. Pass both parts as features: "
             "jnp.concatenate([x.real, x.imag], axis=-1)."
         )
     if x.ndim == 0 or x.shape[-1] != w.shape[0]:
         raise ValueError(
             f"the weights {w.shape} take {w.shape[0]} features in the last axis; got an array of shape {x.shape}. "
-            f"Make the params with init(key, in_dim={x.shape[-1] if x.ndim else 1}), or mend the input."
+            f"Use params of init(key, in_dim={x.shape[-1] if x.ndim else 1}), or correct the input."
         )
 
 
 @runtime_checkable
 class Recurrence(Protocol):
-    """A structure of W_h: how it is drawn, and how it is applied to what is read of the state."""
+    """A structure of W_h: how the weights are drawn, and how they are applied to r = read(s)."""
 
     def init(self, key: jax.Array, initializer: Initializer, gates: int, hidden: int) -> jax.Array:
         """Draw the weights."""
@@ -72,20 +73,20 @@ class Recurrence(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Dense:
-    """v = r W with W (H, G, H): every unit hears every unit."""
+    """v = r W with W (H, G, H): every unit depends on every unit."""
 
     def init(self, key: jax.Array, initializer: Initializer, gates: int, hidden: int) -> jax.Array:
-        """Draw W (H, G, H), gate by gate."""
+        """Draw W (H, G, H)."""
         return initializer.recurrent(key, (hidden, gates, hidden))
 
     def __call__(self, w: jax.Array, r: jax.Array) -> tuple[jax.Array, ...]:
-        """r (..., H) to G arrays (..., H)."""
+        """Apply W to r (..., H): G arrays (..., H)."""
         return gates_of(r, w)
 
 
 @dataclasses.dataclass(frozen=True)
 class Diagonal:
-    """v = r * w with w (G, H): every unit hears itself alone.
+    """v = r * w with w (G, H): every unit depends on itself only.
 
     Reference: Li et al., "Independently Recurrent Neural Network (IndRNN)", CVPR 2018, eq. 4
     (https://arxiv.org/abs/1803.04831).
@@ -96,13 +97,13 @@ class Diagonal:
         return initializer.diagonal(key, (gates, hidden))
 
     def __call__(self, w: jax.Array, r: jax.Array) -> tuple[jax.Array, ...]:
-        """r (..., H) to G arrays (..., H)."""
+        """Apply W to r (..., H): G arrays (..., H)."""
         return tuple(r.astype(w.dtype) * w_g for w_g in w)
 
 
 @dataclasses.dataclass(frozen=True)
 class Heads(metaclass=Checked):
-    """v = r W with W block diagonal, (N, H/N, G, H/N): a unit hears the units of its own head.
+    """v = r W with W block diagonal, (N, H/N, G, H/N): every unit depends on the units of its head.
 
     Args:
         heads: N, a divisor of H.
@@ -126,13 +127,13 @@ class Heads(metaclass=Checked):
         return hidden // self.heads
 
     def init(self, key: jax.Array, initializer: Initializer, gates: int, hidden: int) -> jax.Array:
-        """Draw W (N, H/N, G, H/N), head by head."""
+        """Draw W (N, H/N, G, H/N), each head separately."""
         dim = self.dim(hidden)
         draw = lambda k: initializer.recurrent(k, (dim, gates, dim))
         return jax.vmap(draw)(jax.random.split(key, self.heads))
 
     def __call__(self, w: jax.Array, r: jax.Array) -> tuple[jax.Array, ...]:
-        """r (..., H) to G arrays (..., H)."""
+        """Apply W to r (..., H): G arrays (..., H)."""
         heads, dim, gates, _ = w.shape
         rows = merge_rows(r.astype(w.dtype))
         v = jnp.einsum("...nd,ndgk->g...nk", rows.reshape(*rows.shape[:-1], heads, dim), w)

@@ -23,3 +23,6 @@ Output: TypeAlias = Any
 
 Context: TypeAlias = Any
 """A pytree of arrays that are constant over time."""
+
+Projected: TypeAlias = Any
+"""What `project` returns: a pytree of arrays (..., H), by default a tuple of G of them."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 
 from .cell import GatedCell
-from .types import Inputs, Key, Output, Params, State
+from .types import Inputs, Key, Output, Params, Projected, State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,19 +46,19 @@ class WrappedGatedCell(GatedCell):
         """Return what the cell reads of its state."""
         return self.cell.read(s)
 
-    def gate(self, s: State, u: Any, v: tuple[jax.Array, ...]) -> State:
+    def gate(self, s: State, u: Projected, v: tuple[jax.Array, ...]) -> State:
         """Apply the cell's gate."""
         return self.cell.gate(s, u, v)
 
-    def local(self, params: Params) -> Any:
+    def local(self, params: Params) -> Params:
         """Return the params that the cell's gate uses."""
         return self.cell.local(params)
 
-    def transition(self, local: Any, s: State, u: Any, v: tuple[jax.Array, ...]) -> State:
+    def transition(self, local: Params, s: State, u: Projected, v: tuple[jax.Array, ...]) -> State:
         """Apply the cell's transition."""
         return self.cell.transition(local, s, u, v)
 
-    def project(self, params: Params, x: Inputs) -> Any:
+    def project(self, params: Params, x: Inputs) -> Projected:
         """Return the cell's input terms."""
         return self.cell.project(params, x)
 
@@ -67,7 +66,7 @@ class WrappedGatedCell(GatedCell):
         """Return the cell's recurrent terms."""
         return self.cell.recur(params, s)
 
-    def noise(self, key: Key, batch: tuple[int, ...]) -> Any:
+    def noise(self, key: Key, batch: tuple[int, ...]) -> jax.Array | tuple[jax.Array, ...]:
         """Draw the cell's noise."""
         return self.cell.noise(key, batch)
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from .._core.composite import Composite, Runner, out_dim, part
+from .._core.composite import Composite, Part, Runner, out_dim, part
 from .._core.context import with_context
 from .._core.exportable import exportable
 from .._core.fields import check_init, convert
-from .._core.types import Context, Inputs, Output, State
+from .._core.types import Context, Inputs, Output, Params, State
 
 
 @exportable
 class Both(NamedTuple):
     """The params, or the state, of the two directions."""
 
-    forward: Any
-    backward: Any
+    forward: Params
+    backward: Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Bidirectional(Composite):
     Reference: Schuster and Paliwal, "Bidirectional recurrent neural networks", 1997.
     """
 
-    forward: Any
-    backward: Any = None
+    forward: Part
+    backward: Part | None = None
 
     def __check_init__(self) -> None:
         """Check the cells."""
@@ -51,7 +51,7 @@ class Bidirectional(Composite):
             convert(self, backward=part)
 
     @property
-    def cells(self) -> tuple[Any, Any]:
+    def cells(self) -> tuple[Part, Part]:
         """The cells of both directions."""
         return self.forward, self.forward if self.backward is None else self.backward
 

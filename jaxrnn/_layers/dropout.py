@@ -101,7 +101,7 @@ class VariationalDropout(_Dropout):
         return state, xs if runner.key is None else drop(runner.key, self.rate, xs, xs.shape[1:])
 
 
-def refuse_key(layer: Any, key: Key | None) -> None:
+def refuse_key(layer: Composite, key: Key | None) -> None:
     """Raise ValueError if a step of a layer with one mask for a whole sequence is given a key."""
     if key is not None:
         raise ValueError(

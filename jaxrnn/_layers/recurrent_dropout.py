@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ import numpy as np
 from .._core.cell import GatedCell
 from .._core.composite import Runner, WrappedCell
 from .._core.fields import convert, show
-from .._core.types import Inputs, Key, Output, Params, State
+from .._core.types import Inputs, Key, Output, Params, Projected, State
 from .._core.wrapped_cell import WrappedGatedCell
 from .dropout import drop, rate, refuse_key
 
@@ -106,12 +105,12 @@ class _Masked(WrappedGatedCell):
         """Multiply the masked state with the recurrent weights."""
         return self.cell.recurrence(params.w_h, self.read(s))
 
-    def transition(self, local: Any, s: State, u: Any, v: tuple[jax.Array, ...]) -> State:
+    def transition(self, local: Params, s: State, u: Projected, v: tuple[jax.Array, ...]) -> State:
         """Step the cell; the mask stays."""
         s, mask = s
         return self.cell.transition(local, s, u, v), mask
 
-    def output(self, params: Params, s: State, x: Any) -> Output:
+    def output(self, params: Params, s: State, x: Inputs) -> Output:
         """Return the cell's output."""
         return self.cell.output(params, s[0], x)
 

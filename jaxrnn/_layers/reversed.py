@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
-from .._core.composite import Composite, Runner, out_dim, part
+from .._core.composite import Composite, Part, Runner, out_dim, part
 from .._core.context import with_context
 from .._core.fields import convert
 from .._core.types import Context, Inputs, Key, Output, Params, State
@@ -21,7 +20,7 @@ class Reversed(Composite):
     4
     """
 
-    cell: Any
+    cell: Part
 
     def __check_init__(self) -> None:
         """Check the cell."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 
 from .._core.checks import check_step
-from .._core.composite import Composite, Runner, need_step, out_dim, part
+from .._core.composite import Composite, Part, Runner, need_step, out_dim, part
 from .._core.context import with_context
 from .._core.fields import check_init, show
 from .._core.randomness import split, step
@@ -32,7 +31,7 @@ class Stack(Composite):
     (4,)
     """
 
-    layers: tuple[Any, ...]
+    layers: tuple[Part, ...]
 
     def __check_init__(self) -> None:
         """Check the layers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from .._core.cell import Cell, GatedCell
-from .._core.composite import Composite, Runner, WrappedCell
+from .._core.composite import Composite, Runner, WrappedCell, need_step
 from .._core.fields import show
 from .._core.randomness import step
 from .._core.types import Inputs, Key, Output, Params, State
@@ -44,7 +44,7 @@ class States(WrappedCell):
         self, runner: Runner, params: Params, state: State, reset_state: State, xs: Inputs
     ) -> tuple[State, Output]:
         """Run the cell over time, with its state as the output."""
-        cell = _GatedStates(self.cell) if isinstance(self.cell, GatedCell) else _PlainStates(self.cell)
+        cell = _GatedStates(self.cell) if isinstance(self.cell, GatedCell) else _PlainStates(need_step(self.cell, self))
         return runner(cell, params, state, reset_state, xs)
 
 

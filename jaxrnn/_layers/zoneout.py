@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 
@@ -13,12 +12,12 @@ from .._core.fields import convert, show
 from .._core.randomness import split
 from .._core.sharding import laid_as
 from .._core.trees import number_rank
-from .._core.types import Inputs, Key, Output, Params, State
+from .._core.types import Inputs, Key, Output, Params, Projected, State
 from .._core.wrapped_cell import WrappedGatedCell
 from .dropout import rate
 
 
-def rates(given: Any, what: str) -> Any:
+def rates(given: object, what: str) -> float | State:
     """Return a rate, or a tree of rates, as floats."""
     if not jax.tree.leaves(given):
         raise ValueError(f"{what} must be a rate, or a state of rates; got {given}")
@@ -45,7 +44,7 @@ class Zoneout(WrappedCell):
     """
 
     cell: GatedCell
-    rate: Any = 0.1
+    rate: float | State = 0.1
 
     def __check_init__(self) -> None:
         """Check the cell and the rates."""
@@ -80,14 +79,14 @@ class Zoneout(WrappedCell):
 class _Zoned(WrappedGatedCell):
     """A gated cell with zoneout, whose inputs carry k_t: (x_t, k_t), or (x_t, None)."""
 
-    rate: Any
+    rate: float | State
 
-    def project(self, params: Params, x: Any) -> Any:
+    def project(self, params: Params, x: tuple[Inputs, State]) -> Projected:
         """Return the cell's input terms, and k."""
         x, keep = x
         return self.cell.project(params, x), keep
 
-    def transition(self, local: Any, s: State, u: Any, v: tuple[jax.Array, ...]) -> State:
+    def transition(self, local: Params, s: State, u: Projected, v: tuple[jax.Array, ...]) -> State:
         """Mix the old state with the new one."""
         u, keep, *noise = u
         new = self.cell.transition(local, s, (*u, *noise) if noise else u, v)
@@ -95,12 +94,12 @@ class _Zoned(WrappedGatedCell):
         mix = lambda k, old, new: k * old + (1 - k) * new if number_rank(old.dtype) else new  # not of counters
         return jax.tree.map(mix, keep, s, new)
 
-    def output(self, params: Params, s: State, x: Any) -> Output:
+    def output(self, params: Params, s: State, x: tuple[Inputs, State]) -> Output:
         """Return the cell's output."""
         return self.cell.output(params, s, x[0])
 
 
-def _rates(rate: Any, state: State) -> Any:
+def _rates(rate: float | State, state: State) -> State:
     """Return a rate for every leaf of the state."""
     if isinstance(rate, float):
         return jax.tree.map(lambda _: rate, state)

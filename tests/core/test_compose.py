@@ -44,11 +44,11 @@ def test_bidirectional_is_two_runs_side_by_side():
     both = Bidirectional(LSTM(H), GRU(5))
     params, state, xs = draw(both)
     kw = masks()
-    there = unroll(LSTM(H), params.forward, xs, state.forward, **kw)
-    back = unroll(GRU(5), params.backward, xs, state.backward, reverse=True, **kw)
+    forward = unroll(LSTM(H), params.forward, xs, state.forward, **kw)
+    backward = unroll(GRU(5), params.backward, xs, state.backward, reverse=True, **kw)
     final, ys = unroll(both, params, xs, state, **kw)
-    assert far(final, type(final)(there[0], back[0])) < 1e-6
-    assert far(ys, jnp.concatenate([there[1], back[1]], -1)) < 1e-6
+    assert far(final, type(final)(forward[0], backward[0])) < 1e-6
+    assert far(ys, jnp.concatenate([forward[1], backward[1]], -1)) < 1e-6
 
 
 def test_reverse_is_the_flipped_run():

@@ -70,7 +70,7 @@ def test_a_mask_beside_lengths_under_both_directions():
 
 @dataclasses.dataclass(frozen=True)
 class WithReadout(type(CELLS["elman"])):
-    """An output with params of its own, which see states before a reset."""
+    """An output with separate params, applied to states before a reset."""
 
     def output(self, params, s, x):
         return s * params.b[0] + x[..., :1]

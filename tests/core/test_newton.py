@@ -111,9 +111,9 @@ def test_under_vmap_each_has_its_own_trajectory():
         (lambda: Newton("half"), r"FullJacobian\(\) or DiagonalJacobian\(\)"),
         (lambda: Newton(fallback="guess"), r"Scan\(\) or None"),
         (lambda: Newton(iterations=0), "iterations >= 1"),
-        (lambda: cross(LRU(6), Newton()), "one floating dtype"),
-        (lambda: cross(Mine(6), Newton(DiagonalJacobian())), "as many units"),
-        (lambda: cross(ProjectedLSTM(6, 4), Newton(DiagonalJacobian())), "as many units"),
+        (lambda: run_new(LRU(6), Newton()), "one floating dtype"),
+        (lambda: run_new(Mine(6), Newton(DiagonalJacobian())), "as many units"),
+        (lambda: run_new(ProjectedLSTM(6, 4), Newton(DiagonalJacobian())), "as many units"),
     ],
 )
 def test_what_it_cannot_take_is_refused(make, message):
@@ -121,6 +121,6 @@ def test_what_it_cannot_take_is_refused(make, message):
         make()
 
 
-def cross(cell, driver):
+def run_new(cell, driver):
     params, _, xs = draw(cell)
     return jaxrnn.unroll(cell, params, xs, driver=driver)

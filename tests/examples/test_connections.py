@@ -1,4 +1,4 @@
-"""Connections that do not behave, and addresses that cannot be had."""
+"""Slow and malformed connections, and addresses that cannot be bound."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ ROUTES = [Route("/", echo, methods=["GET", "POST"]), Route("/large", PlainTextRe
 
 @contextlib.contextmanager
 def serving(host="127.0.0.1", port=0):
-    """The address of a running server."""
+    """Run a server and yield its address."""
     with connections.listen(host, port) as listener:
         server = connections.server(Starlette(routes=ROUTES))
         thread = threading.Thread(target=server.run, args=([listener],))
@@ -42,13 +42,13 @@ def serving(host="127.0.0.1", port=0):
             thread.join()
 
 
-def answer(connection):
-    """What comes until the connection is closed, or reset."""
-    got = b""
+def read_all(connection):
+    """Return what arrives until the connection is closed or reset."""
+    received = b""
     with contextlib.suppress(ConnectionResetError, BrokenPipeError):
         while part := connection.recv(1 << 16):
-            got += part
-    return got
+            received += part
+    return received
 
 
 @pytest.mark.parametrize(
@@ -62,57 +62,57 @@ def answer(connection):
         (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n", b"y"),
         (b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n"),
     ],
-    ids=["silent", "header", "path", "newlines", "newlines after an answer", "body", "trailers"],
+    ids=["silent", "header", "path", "newlines", "newlines after a response", "body", "trailers"],
 )
-def test_what_never_ends_is_cut(monkeypatch, sent, repeated):
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
-    monkeypatch.setattr(connections, "ANSWER_SECONDS", 0.3)
+def test_a_request_that_never_ends_is_closed(monkeypatch, sent, repeated):
+    monkeypatch.setattr(connections, "HEADER_TIMEOUT", 0.3)
+    monkeypatch.setattr(connections, "RESPONSE_TIMEOUT", 0.3)
     with serving() as address, socket.create_connection(address, timeout=10) as connection:
         connection.sendall(sent)
         with contextlib.suppress(ConnectionResetError, BrokenPipeError):
-            for _ in range(200):  # a client that goes on as long as it may
+            for _ in range(200):  # a client that sends as long as the connection is open
                 connection.sendall(repeated)
                 connection.settimeout(0.05)
                 with contextlib.suppress(TimeoutError):
                     if not connection.recv(1 << 16):
                         return
-        assert not answer(connection)
+        assert not read_all(connection)
 
 
-def test_an_answer_that_is_not_read_is_cut(monkeypatch):
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+def test_a_response_that_is_not_read_is_closed(monkeypatch):
+    monkeypatch.setattr(connections, "HEADER_TIMEOUT", 0.3)
     with serving() as address, socket.create_connection(address, timeout=10) as connection:
         connection.sendall(GET.replace(b"/", b"/large", 1))
         time.sleep(0.6)
-        assert len(answer(connection)) < LARGE
+        assert len(read_all(connection)) < LARGE
 
 
 @pytest.mark.parametrize("part", [b"x: " + b"y" * 70_000, b"x: y\r\n" * 20_000, b"y" * 200_000])
-def test_a_large_head_is_cut(part):
+def test_a_request_with_a_large_head_is_closed(part):
     with serving() as address, socket.create_connection(address, timeout=10) as connection:
         with contextlib.suppress(ConnectionResetError, BrokenPipeError):
             connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n" + part)
-        assert b"200 OK" not in answer(connection)
+        assert b"200 OK" not in read_all(connection)
 
 
-def test_a_large_body_is_no_head_and_connections_are_kept(monkeypatch):
+def test_a_large_body_does_not_count_as_head_and_connections_are_kept():
     with serving() as address, socket.create_connection(address, timeout=10) as connection:
         for size in (3, 1 << 20):
             connection.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size + b"y" * size)
-            got = b""
-            while not got.endswith(b"\r\n\r\n" + str(size).encode()):
-                got += connection.recv(1 << 16)
-            assert got.startswith(b"HTTP/1.1 200 OK")
+            received = b""
+            while not received.endswith(b"\r\n\r\n" + str(size).encode()):
+                received += connection.recv(1 << 16)
+            assert received.startswith(b"HTTP/1.1 200 OK")
 
 
-def test_one_connection_too_many_is_told_so(monkeypatch):
-    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 2)
+def test_one_connection_too_many_is_answered_with_503(monkeypatch):
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 2)
     with serving() as address, contextlib.ExitStack() as stack:
         held = [stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(2)]
         held[1].sendall(GET)
         assert held[1].recv(1 << 16).startswith(b"HTTP/1.1 200 OK")
         with socket.create_connection(address, timeout=10) as more:
-            assert answer(more).startswith(b"HTTP/1.1 503")
+            assert read_all(more).startswith(b"HTTP/1.1 503")
         held[0].close()
         time.sleep(0.1)
         with socket.create_connection(address, timeout=10) as again:
@@ -144,22 +144,22 @@ def test_ipv6():
         ("192.0.2.1", 0, "cannot listen there"),
     ],
 )
-def test_what_cannot_be_listened_on_is_said_in_a_sentence(host, port, words):
-    with pytest.raises(UserError) as refused:
+def test_listen_reports_an_invalid_address_in_one_line(host, port, words):
+    with pytest.raises(UserError) as caught:
         connections.listen(host, port)
-    assert words in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_taken_port_and_one_without_rights(monkeypatch):
+def test_listen_reports_a_port_in_use_and_a_missing_permission(monkeypatch):
     with connections.listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-        with pytest.raises(UserError, match=f"--port {port}: taken already"):
+        with pytest.raises(UserError, match=f"--port {port}: already in use"):
             connections.listen("127.0.0.1", port)
 
-    def refuse(*args, **options):
+    def deny(*args, **options):
         raise PermissionError(13, os.strerror(13))
 
-    monkeypatch.setattr(socket, "create_server", refuse)
+    monkeypatch.setattr(socket, "create_server", deny)
     with pytest.raises(UserError, match="--port 80: not permitted; ports below 1024"):
         connections.listen("127.0.0.1", 80)

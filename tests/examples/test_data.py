@@ -1,4 +1,4 @@
-"""The intent classifier's corpus, readers and tokens."""
+"""The corpus, the readers and the tokens of the intent classifier."""
 
 import csv
 import io
@@ -28,21 +28,21 @@ def write_tsv(path: Path, rows) -> Path:
 # The bundled corpus.
 
 
-def normal(text: str) -> str:
+def normalize(text: str) -> str:
     folded = unicodedata.normalize("NFKC", text).casefold()
     return "".join(c for c in folded if unicodedata.category(c)[0] in "LNMS")
 
 
-def test_bundled_corpus_keeps_its_promises():
+def test_the_bundled_corpus_is_as_its_readme_says():
     corpus = data.load()
     splits = (corpus.train, corpus.valid, corpus.test)
     counts = Counter(e.label for split in splits for e in split)
     assert len(counts) >= 24
     assert min(counts.values()) >= 60
-    texts = [normal(e.text) for split in splits for e in split]
+    texts = [normalize(e.text) for split in splits for e in split]
     assert len(texts) == len(set(texts))
     assert [e.label for e in corpus.test if e.text == "what time is it ?"] == ["get_time"]
-    assert corpus.notes == []
+    assert corpus.warnings == []
 
 
 # Readers.
@@ -54,27 +54,27 @@ BAD = {
     "train.tsv:2: not UTF-8": ("train.tsv", b"hello\tgreet\n\xff\tgreet\n"),
     "train.csv:1: needs a header that names": ("train.csv", "words,label\nhi,greet\n"),
     "train.csv:4: needs 2 fields": ("train.csv", 'text,label\n"two\nlines",greet\nhi\n'),
-    "train.csv:2: no CSV": ("train.csv", 'text,label\n"hi"x,greet\n'),
-    "train.jsonl:2: no JSON": ("train.jsonl", '{"text": "hi", "label": "greet"}\n{"text"\n'),
+    "train.csv:2: invalid CSV": ("train.csv", 'text,label\n"hi"x,greet\n'),
+    "train.jsonl:2: invalid JSON": ("train.jsonl", '{"text": "hi", "label": "greet"}\n{"text"\n'),
     'train.jsonl:1: needs {"text": ..., "label": ...}': ("train.jsonl", '{"text": "hi"}\n'),
     "train.jsonl:1: text and label must be strings": ("train.jsonl", '{"text": 3, "label": "greet"}\n'),
     "train has no examples": ("train.tsv", ""),
-    "no train file in it; it holds other.txt": ("other.txt", "hi"),
-    "data_full.json:1: no JSON": ("data_full.json", "{"),
+    "no train file; the folder has other.txt": ("other.txt", "hi"),
+    "data_full.json:1: invalid JSON": ("data_full.json", "{"),
     "needs a list 'train' of": ("data_full.json", "{}"),
-    "data_full.json: no JSON": ("data_full.json", "[" * 100_000),
-    "train.jsonl:1: no JSON": ("train.jsonl", "[" * 100_000),
-    "train.csv:1: not UTF-8: it holds a NUL": ("train.csv", "text,label\nhi,greet\n".encode("utf-16-be")),
-    "train.csv:1: which one is it, label or intent?": ("train.csv", "text,label,intent\nhi,1,greet\n"),
-    "train.csv:3: the header once more": ("train.csv", "text,label\nhi,greet\ntext,label\n"),
+    "data_full.json: invalid JSON": ("data_full.json", "[" * 100_000),
+    "train.jsonl:1: invalid JSON": ("train.jsonl", "[" * 100_000),
+    "train.csv:1: not UTF-8: it has a NUL": ("train.csv", "text,label\nhi,greet\n".encode("utf-16-be")),
+    "train.csv:1: ambiguous columns: label or intent": ("train.csv", "text,label,intent\nhi,1,greet\n"),
+    "train.csv:3: repeats the header": ("train.csv", "text,label\nhi,greet\ntext,label\n"),
     "train.tsv:1: needs a header that names": ("train.tsv", "question\tcategory\nhi\tgreet\n"),
-    "needs two intents or more to tell apart; got greet alone": ("train.tsv", "hi\tgreet\n" * 9),
+    "needs two intents or more; got greet alone": ("train.tsv", "hi\tgreet\n" * 9),
     "valid has no examples, since no intent has enough": ("train.tsv", "hi\tgreet\nbye\tleave\n"),
 }
 
 
 @pytest.mark.parametrize("message", BAD)
-def test_bad_data_is_named_with_file_and_line(tmp_path, message):
+def test_bad_data_is_reported_with_file_and_line(tmp_path, message):
     name, content = BAD[message]
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError) as error:
@@ -82,7 +82,7 @@ def test_bad_data_is_named_with_file_and_line(tmp_path, message):
     assert message in str(error.value)
 
 
-def test_no_such_folder_and_unknown_label(tmp_path):
+def test_a_missing_folder_and_an_unknown_label_are_reported(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such file or folder"):
         data.load(tmp_path / "nowhere")
     write_tsv(tmp_path / "train.tsv", LINES.items())
@@ -91,7 +91,7 @@ def test_no_such_folder_and_unknown_label(tmp_path):
         data.load(tmp_path)
     corpus = data.load(tmp_path, skip_bad_lines=True)
     assert [e.label for e in corpus.test] == ["lights"]
-    assert any("skipped" in note and "test.tsv:1" in note for note in corpus.notes)
+    assert any("skipped" in warning and "test.tsv:1" in warning for warning in corpus.warnings)
 
 
 def as_csv(rows):
@@ -105,7 +105,7 @@ def as_jsonl(rows):
 
 
 @pytest.mark.parametrize(("name", "form"), [("own.csv", as_csv), ("own.jsonl", as_jsonl)])
-def test_one_file_is_split_stratified(tmp_path, name, form):
+def test_one_file_is_split_by_intent(tmp_path, name, form):
     (tmp_path / name).write_text(form(LINES.items()), encoding="utf-8")
     corpus = data.load(tmp_path / name)
     assert Counter(e.label for e in corpus.test) == dict.fromkeys(LINES, 1)
@@ -116,7 +116,7 @@ def test_one_file_is_split_stratified(tmp_path, name, form):
 
 
 def table(delimiter, header, columns=(0, 1), end="\n"):
-    """A table of LINES below a header; column 0 is the text, 1 the label, 2 pandas' index."""
+    """Return LINES as a table with a header. Column 0 is the text, 1 the label, 2 the index of pandas."""
     rows = [(text, label) for label, texts in LINES.items() for text in texts]
     cells = [header, *([(*row, str(i))[c] for c in columns] for i, row in enumerate(rows))]
     return "".join(delimiter.join(row) + end for row in cells)
@@ -136,7 +136,7 @@ TABLES = {
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_header_is_no_example(tmp_path, name):
+def test_a_header_is_not_an_example(tmp_path, name):
     content = TABLES[name]
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     corpus = data.load(tmp_path / name)
@@ -144,7 +144,7 @@ def test_a_header_is_no_example(tmp_path, name):
     assert found == {(text, label) for label, texts in LINES.items() for text in texts}
 
 
-def test_quotes_are_taken_off_below_a_header_alone(tmp_path):
+def test_quotes_are_parsed_only_in_tables_with_a_header(tmp_path):
     (tmp_path / "train.tsv").write_text('text\tlabel\n"say ""hi"""\tgreet\n"say\nbye"\tleave\n')
     (tmp_path / "valid.tsv").write_text('"say ""hi"""\tgreet\nwhat class ?\tleave\n')
     (tmp_path / "test.tsv").write_text("class\tleave\nthe class\tgreet\n")
@@ -154,32 +154,32 @@ def test_quotes_are_taken_off_below_a_header_alone(tmp_path):
     assert [e.text for e in corpus.test] == ["class", "the class"]
 
 
-def test_what_weakens_a_result_is_noted(tmp_path):
+def test_problems_of_a_corpus_are_warnings(tmp_path):
     rows = [("frage", "klasse"), ("Play it", "play"), ("play IT", "Stop"), ("stop", "stop"), ("halt", "stop")]
     (tmp_path / "train.tsv").write_text("".join(f"{text}\t{label}\n" for text, label in rows))
     for split in ("valid", "test"):
         (tmp_path / f"{split}.tsv").write_text("STOP\tstop\nhalt\tplay\nnew\tstop\n")
-    clean = "\n".join(data.load(tmp_path).notes).replace(str(tmp_path), "")
-    for note in (
-        "1 text of train under two intents or more, e.g. 'Play it': Stop (/train.tsv:3), play (/train.tsv:2)",
-        "taken for different intents, though spelled alike: 'Stop' and 'stop'",
+    clean = "\n".join(data.load(tmp_path).warnings).replace(str(tmp_path), "")
+    for warning in (
+        "1 text of train with conflicting labels, e.g. 'Play it': Stop (/train.tsv:3), play (/train.tsv:2)",
+        "different intents with similar names: 'Stop' and 'stop'",
         "3 of 4 intents with a single example in train, e.g. 'klasse' (/train.tsv:1; is that a header?)",
         "2 of 4 intents with no example in test, e.g. 'Stop'",
-        "2 of 3 valid texts also stand in train, 1 of them with another intent",
-        "2 of 3 test texts also stand in train, 1 of them with another intent",
+        "2 of 3 valid texts also occur in train, 1 of them with another intent",
+        "2 of 3 test texts also occur in train, 1 of them with another intent",
     ):
-        assert note in clean
+        assert warning in clean
     (tmp_path / "test.tsv").write_text("st op\tStO-p\n")
     with pytest.raises(UserError, match=r"unknown label 'StO-p': train has '[Ss]top'"):
         data.load(tmp_path)
 
 
-def test_clinc_and_snips_layouts(tmp_path):
+def test_the_layouts_of_clinc150_and_snips(tmp_path):
     pairs = [[text, label] for label, texts in LINES.items() for text in texts]
     document = {"train": pairs, "val": pairs[:3], "test": pairs[3:6], "oos_test": [["why is the sky blue", "oos"]]}
     (tmp_path / "data_full.json").write_text(json.dumps(document))
     corpus = data.load(tmp_path)
-    assert (len(corpus.train), len(corpus.valid), len(corpus.test), len(corpus.outside)) == (18, 3, 3, 1)
+    assert (len(corpus.train), len(corpus.valid), len(corpus.test), len(corpus.out_of_scope)) == (18, 3, 3, 1)
     for split in ("train", "valid", "test"):
         (tmp_path / "snips" / split).mkdir(parents=True)
         for file, column in (("seq.in", 0), ("label", 1)):
@@ -208,7 +208,7 @@ def test_tokens(text, tokens):
     assert tokenize(text) == tokens
 
 
-def test_unknown_words_fall_back_to_ngrams_that_are_stable():
+def test_unknown_words_have_stable_ngrams():
     vocabulary = Vocabulary.of(["what time is it"])
     known, unknown = (vocabulary.bag(word) for word in ("time", "times"))
     assert known[0] > 0

@@ -1,6 +1,6 @@
-"""Whatever a stranger sends, a text, a bundle or a request: an answer or a refusal.
+"""Fuzz tests: every text, bundle and request is answered, or rejected with an error.
 
-`JAXRNN_FUZZ=200000` tries so many texts, 10,000 bundles and 20,000 requests; by default it tries a few.
+`JAXRNN_FUZZ=200000` tries 200,000 texts, 10,000 bundles and 20,000 requests. The default is 2,000 texts.
 """
 
 import collections
@@ -41,37 +41,37 @@ PIECES += [
 PIECES += ["\U0010ffff", "<script>", "%s{}"]
 
 
-def mutated(draw, texts):
-    """A text made of pieces of others, characters deleted, doubled and replaced by any of Unicode's."""
+def random_text(draw, texts):
+    """Return a text of pieces of others, with characters deleted, repeated and replaced by any Unicode character."""
     letters = list(draw.choice(texts) + draw.choice(PIECES) + draw.choice(texts)[: draw.randrange(20)])
     for _ in range(draw.randrange(6)):
-        place = draw.randrange(len(letters) + 1)
-        letters[place : place + draw.randrange(3)] = draw.choice(
-            [[], letters[:place][-4:], [chr(draw.randrange(0x110000))], [draw.choice(PIECES)]]
+        index = draw.randrange(len(letters) + 1)
+        letters[index : index + draw.randrange(3)] = draw.choice(
+            [[], letters[:index][-4:], [chr(draw.randrange(0x110000))], [draw.choice(PIECES)]]
         )
     return "".join(letters)
 
 
-def test_every_text_has_one_answer_or_one_refusal(classifier):  # noqa: F811
+def test_every_text_is_predicted_or_rejected(classifier):  # noqa: F811
     draw = random.Random(0)
     texts = [example.text for example in load().train[:500]]
-    tried = [*PIECES, "x" * 10_000_000, "词 " * 5_000_000, *(mutated(draw, texts) for _ in range(COUNT))]
-    encoded, known, refused, slowest = [], [], 0, 0.0
+    tried = [*PIECES, "x" * 10_000_000, "词 " * 5_000_000, *(random_text(draw, texts) for _ in range(COUNT))]
+    encoded, known, errors, slowest = [], [], 0, 0.0
     for text in tried:
-        began = time.perf_counter()
+        start = time.perf_counter()
         try:
             encoded.append(classifier.encode(text))
             known.append(text)
         except UserError:
-            refused += 1
-        slowest = max(slowest, time.perf_counter() - began)
-    logits, tags = classifier.hear(encoded)
-    answers = with_slots(classifier.name(logits), known, tags)
+            errors += 1
+        slowest = max(slowest, time.perf_counter() - start)
+    logits, tags = classifier.forward(encoded)
+    predictions = with_slots(classifier.decode(logits), known, tags)
     assert all([t for word in text.split() for t in tokenize(word)] == tokenize(text) for text in known)
-    assert len(answers) + refused == len(tried)
-    assert all((answer.intent is None) == (answer.reason is not None) for answer in answers)
-    assert all(0 <= answer.probability <= 1 for answer in answers)
-    print(f"{len(tried)} texts, {refused} refused, the slowest took {1e3 * slowest:.1f} ms")
+    assert len(predictions) + errors == len(tried)
+    assert all((p.intent is None) == (p.reason is not None) for p in predictions)
+    assert all(0 <= p.probability <= 1 for p in predictions)
+    print(f"{len(tried)} texts, {errors} errors, maximum {1e3 * slowest:.1f} ms")
 
 
 HOSTILE = [
@@ -108,26 +108,26 @@ RAW = [
 ]
 
 
-def changed(draw, document):
-    """A JSON document with one value replaced, taken away, doubled or added."""
-    root = inner = place = [document]
+def mutate_json(draw, document):
+    """Return a JSON document with one value replaced, removed, repeated or added."""
+    root = inner = parent = [document]
     while isinstance(inner, dict | list) and inner and draw.random() < 0.9:
-        place, key = inner, draw.choice(list(inner) if isinstance(inner, dict) else range(len(inner)))
-        inner = place[key]
+        parent, key = inner, draw.choice(list(inner) if isinstance(inner, dict) else range(len(inner)))
+        inner = parent[key]
     kind = draw.randrange(8)
-    if place is root or kind > 1:
-        place[key if place is not root else 0] = "RAW" if kind == 2 else copy.deepcopy(draw.choice(HOSTILE))
+    if parent is root or kind > 1:
+        parent[key if parent is not root else 0] = "RAW" if kind == 2 else copy.deepcopy(draw.choice(HOSTILE))
     elif kind == 0:
-        del place[key]
-    elif isinstance(place, list):
-        place.append(inner)
+        del parent[key]
+    elif isinstance(parent, list):
+        parent.append(inner)
     else:
-        place[f"{key}x"] = inner
+        parent[f"{key}x"] = inner
     return json.dumps(root[0]).encode().replace(b'"RAW"', draw.choice(RAW))
 
 
-def rewired(draw, content):
-    """Weights with an array that is not what the model needs, or whose numbers are not."""
+def mutate_weights(draw, content):
+    """Return weights with an array of another shape, dtype or name, or with extreme numbers."""
     arrays = {name: array.copy() for name, array in safetensors.numpy.load(content).items()}
     name = draw.choice(sorted(arrays))
     array = arrays[name]
@@ -147,63 +147,63 @@ def rewired(draw, content):
     return safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
 
 
-def damaged(draw, content):
-    """A file with bytes changed, taken away or put in between."""
+def mutate_bytes(draw, content):
+    """Return a file with bytes changed, removed or inserted."""
     content = bytearray(content)
     for _ in range(draw.randrange(1, 4)):
-        place, size = draw.randrange(len(content) + 1), draw.choice([0, 1, 1, 8])
-        content[place : place + size] = draw.choice([b"", draw.randbytes(size), b"0", draw.choice(RAW)[:20]])
+        index, size = draw.randrange(len(content) + 1), draw.choice([0, 1, 1, 8])
+        content[index : index + size] = draw.choice([b"", draw.randbytes(size), b"0", draw.choice(RAW)[:20]])
     return bytes(content[: draw.randrange(len(content) + 1)] if draw.random() < 0.1 else content)
 
 
-def mutate(draw, contents):
-    """The files of a bundle with one changed, and a manifest that fits."""
+def mutate_bundle(draw, contents):
+    """Return the files of a bundle with one changed, and a manifest with matching checksums."""
     contents = dict(contents)
     name = draw.choice([*bundle.FILES, "manifest.json"])
     if draw.random() < 0.2:
-        contents[name] = damaged(draw, contents[name])
+        contents[name] = mutate_bytes(draw, contents[name])
     elif name == "weights.safetensors":
-        contents[name] = rewired(draw, contents[name])
+        contents[name] = mutate_weights(draw, contents[name])
     else:
-        contents[name] = changed(draw, json.loads(contents[name]))
+        contents[name] = mutate_json(draw, json.loads(contents[name]))
     if name != "manifest.json":
         sums = {name: hashlib.sha256(contents[name]).hexdigest() for name in bundle.FILES}
         contents["manifest.json"] = json.dumps({"format": bundle.FORMAT, "sha256": sums}).encode()
     return contents
 
 
-def test_every_mutated_bundle_answers_or_is_refused(classifier, tmp_path):  # noqa: F811
+def test_every_mutated_bundle_is_loaded_or_rejected(classifier, tmp_path):  # noqa: F811
     bundle.save(tmp_path, classifier, {"seed": 0, "history": [{"loss": 1.5}]})
-    whole = {name: (tmp_path / name).read_bytes() for name in [*bundle.FILES, "manifest.json"]}
-    draw, refused = random.Random(0), 0
+    valid = {name: (tmp_path / name).read_bytes() for name in [*bundle.FILES, "manifest.json"]}
+    draw, errors = random.Random(0), 0
     count = COUNT // 20
     for _ in range(count):
-        for name, content in mutate(draw, whole).items():
+        for name, content in mutate_bundle(draw, valid).items():
             (tmp_path / name).write_bytes(content)
         try:
             loaded, _ = bundle.load(tmp_path)
-        except UserError as reason:
-            refused += 1
-            message = str(reason).replace(str(tmp_path), "bundle")
+        except UserError as error:
+            errors += 1
+            message = str(error).replace(str(tmp_path), "bundle")
             assert len(message) < 300
             assert "version" not in message or "a bundle of format" in message
             continue
         logits = loaded.logits(["what time is it ?", "x"])
         assert np.isfinite(loaded.calibration.probabilities(logits)).all()
-        assert all(0 <= answer.probability <= 1 for answer in loaded.answers(["turn on the lights"]))
-    assert refused > count // 2
-    print(f"{count} mutated bundles, {refused} refused")
+        assert all(0 <= p.probability <= 1 for p in loaded.predict(["turn on the lights"]))
+    assert errors > count // 2
+    print(f"{count} mutated bundles, {errors} errors")
 
 
-def request(draw, texts):
-    """A method, a path, headers and a body, most of them a little wrong."""
+def random_request(draw, texts):
+    """Return a method, a path, headers and a body, most of them malformed."""
     document = draw.choice([{"text": draw.choice(texts)}, {"texts": draw.choices(texts, k=draw.randrange(4))}])
     document |= draw.choice([{}, {"top_k": draw.choice(HOSTILE)}, {"threshold": draw.choice(HOSTILE)}, {"top_k": 2}])
-    body = changed(draw, document) if draw.random() < 0.5 else json.dumps(document).encode()
-    body = damaged(draw, body) if draw.random() < 0.3 else body
+    body = mutate_json(draw, document) if draw.random() < 0.5 else json.dumps(document).encode()
+    body = mutate_bytes(draw, body) if draw.random() < 0.3 else body
     method = draw.choice(["POST"] * 8 + ["GET", "PUT", "HEAD", "OPTIONS", "BREW"])
     path = draw.choice(
-        ["/predict"] * 5 + ["/unfold"] * 5 + ["/", "/health", "/predict/", "//evil", "/%00", "/%ff", "/?" + "a" * 99]
+        ["/predict"] * 5 + ["/prefixes"] * 5 + ["/", "/health", "/predict/", "//evil", "/%00", "/%ff", "/?" + "a" * 99]
     )
     headers = [
         {},
@@ -215,14 +215,14 @@ def request(draw, texts):
     return method, path, draw.choice(headers), body
 
 
-def test_no_request_is_answered_by_500(client):  # noqa: F811
+def test_no_request_has_status_500(client):  # noqa: F811
     draw = random.Random(0)
     texts = [*PIECES[:8], *["what time is it ?", "几点了"] * 6, "word " * 70]
     seen = collections.Counter()
     for _ in range(COUNT // 10):
-        method, path, headers, body = request(draw, texts)
-        got = client.request(method, path, headers=headers, content=body, follow_redirects=False)
-        assert got.status_code in (200, 404, 405, 413, 422), (method, path, headers, body)
-        seen[got.status_code] += 1
+        method, path, headers, body = random_request(draw, texts)
+        response = client.request(method, path, headers=headers, content=body, follow_redirects=False)
+        assert response.status_code in (200, 404, 405, 413, 422), (method, path, headers, body)
+        seen[response.status_code] += 1
     print(f"requests by status: {dict(seen)}")
     assert min(seen[200], seen[422]) > COUNT // 200

@@ -1,4 +1,4 @@
-"""The intent classifier: a tiny training, its answers, the bundle and the commands."""
+"""The intent classifier: a short training, its predictions, the bundle and the commands."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from examples.intent import baseline, bundle, data, scores
 from examples.intent.__main__ import main
 from examples.intent.classifier import Config, build, init
 from examples.intent.errors import UserError
-from examples.intent.explain import legible
+from examples.intent.fonts import escape_missing_glyphs
 from examples.intent.formats import Example
 from examples.intent.text import tokenize
 from examples.intent.train import Recipe, train
@@ -25,12 +25,12 @@ from .test_data import LINES, write_tsv
 ROOT = Path(__file__).parents[2]
 PNG = b"\x89PNG\r\n\x1a\n"
 SMALL = Config(16, 16, 0.1, 0.1)
-TINY = Recipe(30, 12, batch_size=8, groups=1, learning_rate=3e-2, rejects=0, word_dropout=0.1)
+TINY = Recipe(30, 12, batch_size=8, groups=1, learning_rate=3e-2, rejection_rate=0, word_dropout=0.1)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder of data, and a bundle trained on it in a few seconds."""
+    """Return a folder of data with a bundle, the classifier, and the result of `fit`."""
     root = tmp_path_factory.mktemp("intent")
     rows = LINES.items()
     for split in ("train", "valid", "test"):
@@ -45,44 +45,44 @@ def test_training_learns(trained):
     assert fitted.history[-1]["train_loss"] < 0.7 * fitted.history[0]["train_loss"]
     corpus = data.load(root)
     texts = [e.text for e in corpus.test]
-    answers = [classifier.labels[i] for i in classifier.probabilities(texts).argmax(-1)]
-    assert scores.score([e.label for e in corpus.test], answers).accuracy >= 0.8
+    predictions = [classifier.labels[i] for i in classifier.probabilities(texts).argmax(-1)]
+    assert scores.score([e.label for e in corpus.test], predictions).accuracy >= 0.8
 
 
-def test_unfolding_ends_in_the_prediction(trained):
+def test_prefixes_leave_one_out_and_jacobian_norms(trained):
     text = "what time is it ?"
     _, classifier, _ = trained
-    assert np.allclose(classifier.unfold(text)[-1], classifier.probabilities([text])[0], atol=1e-5)
-    assert np.allclose(classifier.unfold(text)[1], classifier.probabilities(["what time"])[0], atol=1e-5)
-    assert np.allclose(classifier.without(text)[0], classifier.probabilities(["time is it ?"])[0], atol=1e-5)
-    assert classifier.without("time").shape == (1, 3)
-    memory = classifier.memory(text)
-    assert memory.shape == (5, 5)
-    assert (memory >= 0).all()
-    assert memory.diagonal().min() > 0
+    assert np.allclose(classifier.prefix_probabilities(text)[-1], classifier.probabilities([text])[0], atol=1e-5)
+    assert np.allclose(classifier.prefix_probabilities(text)[1], classifier.probabilities(["what time"])[0], atol=1e-5)
+    assert np.allclose(classifier.leave_one_out(text)[0], classifier.probabilities(["time is it ?"])[0], atol=1e-5)
+    assert classifier.leave_one_out("time").shape == (1, 3)
+    norms = classifier.jacobian_norms(text)
+    assert norms.shape == (5, 5)
+    assert (norms >= 0).all()
+    assert norms.diagonal().min() > 0
 
 
-def test_a_text_without_a_known_word_is_none_wherever_it_is_asked(trained, tmp_path, capsys):
+def test_a_text_without_a_known_word_is_rejected_by_every_command(trained, tmp_path, capsys):
     root, classifier, _ = trained
-    (answer,) = classifier.answers(["!!! \U0001f600"])
-    assert answer.intent is None
-    assert answer.probability == pytest.approx(1 / 3, abs=1e-4)
-    assert answer.reason == "no word of it is known"
+    (prediction,) = classifier.predict(["!!! \U0001f600"])
+    assert prediction.intent is None
+    assert prediction.probability == pytest.approx(1 / 3, abs=1e-4)
+    assert prediction.reason == "the text has no known word"
     assert main(["predict", "!!!", "--bundle", str(root / "bundle")]) == 0
-    assert capsys.readouterr().out.startswith("none: no word of it is known")
+    assert capsys.readouterr().out.startswith("none: the text has no known word")
     assert main(["explain", "!!!", "--bundle", str(root / "bundle"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["intent"] is None
-    assert classifier.unfold("!! time")[:2] == pytest.approx(1 / 3)
-    assert np.allclose(classifier.without("time !!")[0], 1 / 3)
+    assert classifier.prefix_probabilities("!! time")[:2] == pytest.approx(1 / 3)
+    assert np.allclose(classifier.leave_one_out("time !!")[0], 1 / 3)
     for split in ("valid", "test"):
         write_tsv(tmp_path / f"{split}.tsv", [("time", ["!!!", "time please"])])
     write_tsv(tmp_path / "train.tsv", LINES.items())
     assert main(["evaluate", "--data", str(tmp_path), "--bundle", str(root / "bundle")]) == 0
-    assert "answered by none: 50.00%; of the others 100.00% are right" in capsys.readouterr().out
+    assert "rejected as none: 50.00%; accuracy on the others 100.00%" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_exports_answer_as_the_classifier_does(trained, tmp_path, capsys, causal):
+def test_exports_equal_the_classifier(trained, tmp_path, capsys, causal):
     root, classifier, _ = trained
     folder = root / "bundle"
     if causal:
@@ -93,24 +93,24 @@ def test_exports_answer_as_the_classifier_does(trained, tmp_path, capsys, causal
     pytest.importorskip("onnxruntime", reason="onnxruntime is an optional peer: pip install jaxrnn[peers]")
     assert main(["export", "--bundle", str(folder), "--out", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
-    assert out.count("its logits are") == 2
+    assert out.count("maximum error of its logits") == 2
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"intent.onnx", "intent.jax"}
 
 
-def test_streaming_answers_each_beginning_as_the_whole_would(trained):
-    root, both_ways, _ = trained
+def test_streaming_equals_the_prediction_for_each_prefix(trained):
+    root, bidirectional, _ = trained
     classifier, _ = train(data.load(root), dataclasses.replace(SMALL, causal=True), TINY, seed=0, progress=False)
     tokens = tokenize("what time is it ?")
-    for end, answer in enumerate(classifier.stream(iter(tokens)), start=1):
-        whole = classifier.answers([" ".join(tokens[:end])])[0]
-        assert [name for name, _ in answer.best] == [name for name, _ in whole.best]
-        assert np.allclose([p for _, p in answer.best], [p for _, p in whole.best], atol=2e-4)
-    assert [a.intent for a in classifier.stream(["!", "😀"])] == [None, None]
+    for end, streamed in enumerate(classifier.stream(iter(tokens)), start=1):
+        expected = classifier.predict([" ".join(tokens[:end])])[0]
+        assert [name for name, _ in streamed.best] == [name for name, _ in expected.best]
+        assert np.allclose([p for _, p in streamed.best], [p for _, p in expected.best], atol=2e-4)
+    assert [p.intent for p in classifier.stream(["!", "😀"])] == [None, None]
     with pytest.raises(UserError, match="--causal"):
-        next(both_ways.stream(tokens))
+        next(bidirectional.stream(tokens))
 
 
-def test_bundle_comes_back_and_tells_of_tampering(trained, tmp_path):
+def test_a_bundle_is_loaded_and_changed_files_are_reported(trained, tmp_path):
     _, classifier, _ = trained
     bundle.save(tmp_path / "b", classifier, {"note": 1})
     loaded, about = bundle.load(tmp_path / "b")
@@ -147,12 +147,12 @@ def test_commands(trained, capsys, tmp_path):
     assert main(["explain", "what time is it ?", "--bundle", folder, "--json"]) == 0
     steps = json.loads(capsys.readouterr().out)["steps"]
     assert [step["token"] for step in steps] == ["what", "time", "is", "it", "?"]
-    assert all(len(step["memory"]) == 5 and len(step["best"]) == 3 for step in steps)
+    assert all(len(step["jacobian_norms"]) == 5 and len(step["best"]) == 3 for step in steps)
     assert main(["predict", " ", "--bundle", folder]) == 2
-    assert capsys.readouterr().err.startswith("refused: text 1: a text must have 1 to")
+    assert capsys.readouterr().err.startswith("invalid: text 1: a text must have 1 to")
 
 
-def test_train_command_repeats_and_reports_beside_the_baselines(trained, capsys, tmp_path):
+def test_the_train_command_is_reproducible_and_reports_baselines(trained, capsys, tmp_path):
     root, classifier, _ = trained
     options = {**dataclasses.asdict(TINY), **dataclasses.asdict(SMALL)}
     del options["causal"]
@@ -173,7 +173,7 @@ def test_train_command_repeats_and_reports_beside_the_baselines(trained, capsys,
     assert about["seed"] == 0
 
 
-def test_command_line_in_a_process_of_its_own(trained):
+def test_the_command_line_in_a_separate_process(trained):
     root, _, _ = trained
     command = [sys.executable, "-m", "examples.intent", "predict", "--bundle", str(root / "bundle"), "--json"]
     lines = 'lights on\n\n{"text": "放首歌"}\n{"words": 1}\n'
@@ -185,8 +185,8 @@ def test_command_line_in_a_process_of_its_own(trained):
     assert [(row["number"], row["text"]) for row in rows] == [(1, "lights on"), (3, "放首歌")]
     assert set(rows[0]) == {"number", "text", "intent", "probability", "next", "reason", "slots"}
     assert ran.returncode == 2
-    assert ran.stderr.startswith("refused: line 2: a text must have 1 to")
-    assert 'refused: line 4: needs {"text": "..."}' in ran.stderr
+    assert ran.stderr.startswith("invalid: line 2: a text must have 1 to")
+    assert 'invalid: line 4: needs {"text": "..."}' in ran.stderr
     assert "Traceback" not in ran.stderr
 
 
@@ -196,29 +196,29 @@ def test_command_line_in_a_process_of_its_own(trained):
         ("--hidden 0", "--hidden must be 1 or more"),
         ("--input-dropout 1", "must be 0 or more and less than 1"),
         ("--learning-rate nan", "--learning-rate must be"),
-        ("--most-epochs 3", "--most-epochs 3 is less"),
+        ("--max-epochs 3", "--max-epochs 3 is less"),
         ("--seed -1", "--seed must be from 0"),
         ("--data {0}/no", "no such file or folder"),
         ("--data {0}", "train.tsv: cannot be read: Is a directory"),
         ("--bundle {0}/file", "it is a file"),
-        ("--bundle {0}/file/b", "no place for a bundle: Not a directory"),
-        ("--bundle {0}", "holds file and is no bundle"),
+        ("--bundle {0}/file/b", "cannot save a bundle there: Not a directory"),
+        ("--bundle {0}", "has file and is not a bundle"),
     ],
 )
-def test_train_refuses_before_it_trains(tmp_path, capsys, flags, message):
+def test_train_rejects_invalid_flags_before_training(tmp_path, capsys, flags, message):
     (tmp_path / "file").touch()
     (tmp_path / "train.tsv").mkdir()
     try:
         status = main(["train", *flags.format(tmp_path).split()])
-    except SystemExit as refused:  # of tyro, which draws a box around the message
-        status = refused.code
+    except SystemExit as error:  # raised by tyro, which draws a box around the message
+        status = error.code
     printed = capsys.readouterr()
     assert status == 2
     assert message in " ".join((printed.out + printed.err).replace("│", " ").split())
     assert not (tmp_path / "manifest.json").exists()
 
 
-def test_where_no_validation_text_has_a_known_word_nothing_is_trained(tmp_path):
+def test_train_raises_if_no_validation_text_has_a_known_word(tmp_path):
     write_tsv(tmp_path / "train.tsv", LINES.items())
     for split in ("valid", "test"):
         (tmp_path / f"{split}.tsv").write_text("!!!\ttime\n")
@@ -226,7 +226,7 @@ def test_where_no_validation_text_has_a_known_word_nothing_is_trained(tmp_path):
         train(data.load(tmp_path), SMALL, TINY, seed=0, progress=False)
 
 
-def test_the_baseline_is_fitted_to_emoji_too():
+def test_the_baseline_fits_a_corpus_of_emoji():
     examples = [
         Example(text, label, "") for text, label in (("👍👍", "yes"), ("👍", "yes"), ("👎", "no"), ("👎👎", "no"))
     ]
@@ -237,13 +237,13 @@ def test_scores():
     found = scores.score(["a", "a", "b", "b"], ["a", "b", "b", "b"])
     assert found.accuracy == 0.75
     assert found.macro_f1 == pytest.approx((2 / 3 + 0.8) / 2)
-    assert found.rows[0].mistaken == "b"
+    assert found.rows[0].most_confused_with == "b"
     assert scores.majority(["b", "b", "a"], ["a", "b"]) == 0.5
-    assert scores.separation(np.array([0.9, 0.5]), np.array([0.5, 0.1])) == 0.875
+    assert scores.auroc(np.array([0.9, 0.5]), np.array([0.5, 0.1])) == 0.875
 
 
 def test_characters_without_a_font_are_escaped(capsys):
-    assert legible(["plain"])[1] == ["plain"]
+    assert escape_missing_glyphs(["plain"])[1] == ["plain"]
     assert capsys.readouterr().err == ""
-    assert legible(["a\u0378b"])[1] == ["aU+0378 b"]
-    assert "no font here has U+0378" in capsys.readouterr().err
+    assert escape_missing_glyphs(["a\u0378b"])[1] == ["aU+0378 b"]
+    assert "no installed font has U+0378" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The server's page in a real browser, headless."""
+"""The page of the server in a headless browser."""
 
 import contextlib
 import dataclasses
@@ -21,7 +21,7 @@ FLAGS += ["--disable-component-update", "--disable-sync"]
 
 @contextlib.contextmanager
 def serving(classifier):  # noqa: F811
-    """The address of a running server."""
+    """Run a server and yield its address."""
     with connections.listen("127.0.0.1", 0) as listener:
         server = connections.server(application(classifier))
         thread = threading.Thread(target=server.run, args=([listener],))
@@ -37,7 +37,7 @@ def serving(classifier):  # noqa: F811
 
 @contextlib.contextmanager
 def page_of(classifier):  # noqa: F811
-    """A page of a browser; whatever its scripts raise or pop up fails the test."""
+    """Yield a page in a browser. The test fails if its scripts raise an error or open a dialog."""
     failures = []
     with serving(classifier) as address, sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
@@ -51,7 +51,7 @@ def page_of(classifier):  # noqa: F811
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
-def test_labels_and_texts_are_no_markup(classifier):  # noqa: F811
+def test_labels_and_texts_are_not_parsed_as_markup(classifier):  # noqa: F811
     labels = ("<img src=x onerror=alert(1)>", "<script>alert(2)</script>", "\u202e&lt;b&gt;\n\x1b[31m")
     with page_of(dataclasses.replace(classifier, labels=labels)) as page:
         page.fill("#text", "time <img src=y onerror=alert(3)> it &amp; </td><svg onload=alert(4)>")
@@ -64,7 +64,7 @@ def test_labels_and_texts_are_no_markup(classifier):  # noqa: F811
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
-def test_the_intent_forms_token_by_token_as_one_types(classifier):  # noqa: F811
+def test_the_page_shows_a_prediction_after_each_token(classifier):  # noqa: F811
     with page_of(classifier) as page:
         page.fill("#text", "what time is it ?")
         page.wait_for_function("document.querySelectorAll('#steps tr').length === 5")

@@ -1,4 +1,4 @@
-"""The server: answers, refusals, batches, and the page."""
+"""The server: predictions, errors, batches, and the page."""
 
 import asyncio
 import json
@@ -10,8 +10,7 @@ from starlette.testclient import TestClient
 
 from examples.intent import serve
 from examples.intent.calibration import Calibration
-from examples.intent.classifier import Classifier, Config, build, init
-from examples.intent.classifier import _batches as batches
+from examples.intent.classifier import Classifier, Config, build, init, padded_batches
 from examples.intent.slots import Tagger
 from examples.intent.text import Vocabulary
 
@@ -33,24 +32,24 @@ def client(classifier):
         yield client
 
 
-def test_one_text_and_many_are_answered_as_in_process(client, classifier):
-    got = client.post("/predict", json={"texts": TEXTS, "top_k": 2}).json()["answers"]
-    for text, answer, want in zip(TEXTS, got, classifier.answers(TEXTS), strict=True):
-        assert answer["intent"] == (want.intent or "none")
-        assert [best["intent"] for best in answer["best"]] == [name for name, _ in want.best[:2]]
-        assert answer["probability"] == pytest.approx(want.probability, abs=1e-3)
-        assert answer["slots"] == [slot._asdict() for slot in want.slots]
-        assert client.post("/predict", json={"text": text}).json()["intent"] == (want.intent or "none")
+def test_predictions_equal_those_in_process(client, classifier):
+    predictions = client.post("/predict", json={"texts": TEXTS, "top_k": 2}).json()["predictions"]
+    for text, prediction, expected in zip(TEXTS, predictions, classifier.predict(TEXTS), strict=True):
+        assert prediction["intent"] == (expected.intent or "none")
+        assert [best["intent"] for best in prediction["best"]] == [name for name, _ in expected.best[:2]]
+        assert prediction["probability"] == pytest.approx(expected.probability, abs=1e-3)
+        assert prediction["slots"] == [slot._asdict() for slot in expected.slots]
+        assert client.post("/predict", json={"text": text}).json()["intent"] == (expected.intent or "none")
 
 
-def test_a_threshold_of_ones_own_answers_none_and_says_why(client):
+def test_a_threshold_in_the_request_rejects_with_a_reason(client):
     answer = client.post("/predict", json={"text": TEXTS[0], "threshold": 1.5}).json()
     assert answer["intent"] == "none"
-    assert "where 1.5 are allowed" in answer["reason"]
+    assert "the threshold is 1.5" in answer["reason"]
 
 
-def test_unfolding_ends_in_the_prediction(client):
-    steps = client.post("/unfold", json={"text": TEXTS[0]}).json()["steps"]
+def test_the_last_prefix_has_the_prediction_of_the_text(client):
+    steps = client.post("/prefixes", json={"text": TEXTS[0]}).json()["steps"]
     assert [step["token"] for step in steps] == ["what", "time", "is", "it", "?"]
     answer = client.post("/predict", json={"text": TEXTS[0]}).json()
     assert steps[-1]["intent"] == answer["intent"]
@@ -61,12 +60,12 @@ def test_unfolding_ends_in_the_prediction(client):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"", "no JSON"),
-        (b"{", "no JSON"),
-        (b"\xff\xfe", "no JSON"),
-        (b'{"text": "\xff"}', "no JSON"),
-        (b'{"text": "\\ud800"}', "no JSON"),
-        (b'{"text": "a", "threshold": NaN}', "no JSON"),
+        (b"", "invalid JSON"),
+        (b"{", "invalid JSON"),
+        (b"\xff\xfe", "invalid JSON"),
+        (b'{"text": "\xff"}', "invalid JSON"),
+        (b'{"text": "\\ud800"}', "invalid JSON"),
+        (b'{"text": "a", "threshold": NaN}', "invalid JSON"),
         (b"[" * 100_000, "Expected `object`, got `array`"),
         (b'{"a":' * 100_000, "unknown field"),
         (b'{"' + b"a" * 10_000 + b'": 1}', "unknown field"),
@@ -90,12 +89,12 @@ def test_unfolding_ends_in_the_prediction(client):
     ],
     ids=range(26),
 )
-def test_bad_input_is_refused_with_a_sentence(client, body, words):
-    for path in ("/predict", "/unfold"):
-        got = client.post(path, content=body)
-        assert got.status_code == 422
-        assert words in got.json()["detail"]
-        assert len(got.json()["detail"]) <= 300
+def test_bad_input_is_rejected_with_a_message(client, body, words):
+    for path in ("/predict", "/prefixes"):
+        response = client.post(path, content=body)
+        assert response.status_code == 422
+        assert words in response.json()["detail"]
+        assert len(response.json()["detail"]) <= 300
 
 
 def test_a_large_top_k_is_all_intents(client):
@@ -103,15 +102,15 @@ def test_a_large_top_k_is_all_intents(client):
     assert len(client.post("/predict", content=body).json()["best"]) == 3
 
 
-def test_each_of_many_texts_is_answered_or_refused(client):
+def test_each_of_many_texts_has_a_prediction_or_an_error(client):
     fine, none, more, blank = client.post("/predict", json={"texts": [TEXTS[0], "", TEXTS[1], "\u200b"]}).json()[
-        "answers"
+        "predictions"
     ]
     assert fine == client.post("/predict", json={"text": TEXTS[0]}).json()
     assert more == client.post("/predict", json={"text": TEXTS[1]}).json()
     assert none["detail"].startswith("texts[1]: a text must have 1 to 2048 tokens")
     assert blank["detail"].startswith("texts[3]: a text must have 1 to 2048 tokens")
-    (alone,) = client.post("/predict", json={"texts": [""]}).json()["answers"]
+    (alone,) = client.post("/predict", json={"texts": [""]}).json()["predictions"]
     assert alone["detail"].startswith("texts[0]: ")
 
 
@@ -119,36 +118,36 @@ def test_a_few_long_texts_pad_no_large_batch(classifier):
     lengths = [1] * 200 + [2048, 129]
     sequences = [np.full((length, classifier.vocabulary.width), 1, np.int32) for length in lengths]
     shapes, seen = [], []
-    for rows, ids, _ in batches(sequences):
+    for rows, ids, _ in padded_batches(sequences):
         shapes.append(ids.shape[:2])
         seen += rows
     assert sorted(seen) == list(range(len(lengths)))
     assert max(steps * rows for steps, rows in shapes) == 2048 * 16
-    assert [ids.shape[:2] for _, ids, _ in batches(sequences[:200])] == [(8, 256)]
+    assert [ids.shape[:2] for _, ids, _ in padded_batches(sequences[:200])] == [(8, 256)]
 
 
 def test_limits(client, monkeypatch):
-    assert client.post("/predict", content=b"x" * (serve.LARGEST + 1)).status_code == 413
+    assert client.post("/predict", content=b"x" * (serve.MAX_BODY_BYTES + 1)).status_code == 413
     assert client.post("/predict", json={"texts": ["word " * 2000] * 17}).status_code == 413
     assert client.get("/predict").status_code == 405
     assert client.get("/nowhere").status_code == 404
     assert client.post("/").status_code == 405
     assert client.get("/health/", follow_redirects=False, headers={"host": "evil.example"}).status_code == 404
-    monkeypatch.setattr(serve, "MOST_WAITING", 2)
-    got = client.post("/predict", json={"texts": TEXTS})
-    assert got.status_code == 429
-    assert got.headers["retry-after"] == "1"
+    monkeypatch.setattr(serve, "MAX_PENDING", 2)
+    response = client.post("/predict", json={"texts": TEXTS})
+    assert response.status_code == 429
+    assert response.headers["retry-after"] == "1"
     assert client.post("/predict", json={"texts": TEXTS[:2]}).status_code == 200
 
 
 def test_health_description_and_page(client):
     assert client.get("/health").json() == {"status": "ok", "intents": 3}
     description = client.get("/openapi.json").json()
-    assert set(description["paths"]) == {"/predict", "/unfold", "/health"}
-    assert "token by token" in client.get("/").text
+    assert set(description["paths"]) == {"/predict", "/prefixes", "/health"}
+    assert "prediction after each token" in client.get("/").text
 
 
-def test_what_waits_becomes_one_batch_and_a_failure_reaches_who_waits():
+def test_pending_requests_form_one_batch_and_raise_its_error():
     sizes = []
 
     def work(items):
@@ -161,13 +160,13 @@ def test_what_waits_becomes_one_batch_and_a_failure_reaches_who_waits():
         batcher = serve.Batcher(work)
         worker = asyncio.create_task(batcher.run())
         first = [asyncio.create_task(batcher([f"a{i}", f"b{i}"])) for i in range(200)]
-        got = await asyncio.gather(*first)
-        assert [list(g) for g in got] == [[f"a{i}", f"b{i}"] for i in range(200)]
+        results = await asyncio.gather(*first)
+        assert [list(result) for result in results] == [[f"a{i}", f"b{i}"] for i in range(200)]
         with pytest.raises(ValueError, match="bad"):
             await batcher(["bad"])
         assert list(await batcher(["good"])) == ["good"]
         worker.cancel()
 
     asyncio.run(go())
-    assert max(sizes) <= serve.MOST_TEXTS
+    assert max(sizes) <= serve.MAX_TEXTS
     assert len(sizes) < 10

@@ -1,4 +1,4 @@
-"""Slots: the random field against brute force, spans, what is read and written, and a tiny training."""
+"""Slots: the random field compared with brute force, spans, tags, and a short training."""
 
 import itertools
 import json
@@ -10,37 +10,38 @@ import pytest
 from examples.intent import bundle, data
 from examples.intent.__main__ import main
 from examples.intent.classifier import Config
-from examples.intent.crf import ChainParams, likeliest, losses
+from examples.intent.crf import ChainParams, most_probable_tags, negative_log_likelihood
 from examples.intent.errors import UserError
 from examples.intent.formats import Example
-from examples.intent.slots import Slot, Tagger, fill, gathered, span_f1, spans, spread
+from examples.intent.slots import Slot, Tagger, extract_slots, span_f1, spans, token_tags, word_tags
 from examples.intent.train import Recipe, train
 
 SMALL = Config(16, 16, 0.1, 0.1)
-TINY = Recipe(steps=100, least_epochs=20, most_epochs=20, batch_size=8, groups=1, learning_rate=3e-2, word_dropout=0.1)
+TINY = Recipe(steps=100, min_epochs=20, max_epochs=20, batch_size=8, groups=1, learning_rate=3e-2, word_dropout=0.1)
 
 
-def test_the_random_field_is_what_enumerating_all_paths_gives():
+def test_the_random_field_equals_an_enumeration_of_all_paths():
     draw = np.random.default_rng(0)
     steps, rows, count, lengths = 5, 3, 4, np.array([5, 3, 1])
-    first, follow, emissions = (draw.normal(size=s) for s in ((count,), (count, count), (steps, rows, count)))
+    initial, transitions, emissions = (draw.normal(size=s) for s in ((count,), (count, count), (steps, rows, count)))
     tags = draw.integers(0, count, (steps, rows))
-    params = ChainParams(jnp.array(first, jnp.float32), jnp.array(follow, jnp.float32))
+    params = ChainParams(jnp.array(initial, jnp.float32), jnp.array(transitions, jnp.float32))
     field = jnp.array(emissions, jnp.float32), jnp.array(lengths)
-    got, path = losses(params, field[0], jnp.array(tags), field[1]), likeliest(params, *field)
+    found = negative_log_likelihood(params, field[0], jnp.array(tags), field[1])
+    best = most_probable_tags(params, *field)
     for row, length in enumerate(lengths):
         scores = {
-            way: first[way[0]]
-            + sum(emissions[t, row, tag] for t, tag in enumerate(way))
-            + sum(follow[pair] for pair in itertools.pairwise(way))
-            for way in itertools.product(range(count), repeat=length)
+            path: initial[path[0]]
+            + sum(emissions[t, row, tag] for t, tag in enumerate(path))
+            + sum(transitions[pair] for pair in itertools.pairwise(path))
+            for path in itertools.product(range(count), repeat=length)
         }
         total = np.log(sum(np.exp(score) for score in scores.values()))
-        assert got[row] == pytest.approx(total - scores[tuple(tags[:length, row])], abs=1e-4)
-        assert tuple(path[:length, row]) == max(scores, key=scores.get)
+        assert found[row] == pytest.approx(total - scores[tuple(tags[:length, row])], abs=1e-4)
+        assert tuple(best[:length, row]) == max(scores, key=scores.get)
 
 
-def test_spans_are_conllevals():
+def test_spans_equal_those_of_conlleval():
     assert spans(["I-a", "I-a", "O", "B-a", "B-a", "I-b", "O"]) == [("a", 0, 2), ("a", 3, 4), ("a", 4, 5), ("b", 5, 6)]
     assert span_f1([["B-a", "I-a", "O"], ["B-b"]], [["B-a", "O", "O"], ["B-b"]]) == 0.5
     assert span_f1([["O"]], [["O"]]) == 1
@@ -58,14 +59,14 @@ def test_spans_are_conllevals():
         ("nothing", "O", []),
     ],
 )
-def test_slots_are_written_as_in_the_text(text, tags, slots):
-    assert fill(text, tags.split()) == tuple(Slot(*slot) for slot in slots)
+def test_slots_are_spelled_as_in_the_text(text, tags, slots):
+    assert extract_slots(text, tags.split()) == tuple(Slot(*slot) for slot in slots)
 
 
 def test_tags_of_words_and_of_tokens():
     example = Example("at 9am sharp \u200b", "alarm", "", ("O", "B-time", "I-time", "O"))
-    assert spread(example) == ["O", "B-time", "I-time", "I-time"]
-    assert gathered(example.text, spread(example)) == list(example.tags)
+    assert token_tags(example) == ["O", "B-time", "I-time", "I-time"]
+    assert word_tags(example.text, token_tags(example)) == list(example.tags)
 
 
 ROOMS, STATES = ("kitchen", "living room", "bath", "cellar", "hall"), ("on", "off")
@@ -89,11 +90,11 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_slots_are_learned_saved_and_answered(folder, capsys):
+def test_slots_are_learned_saved_and_predicted(folder, capsys):
     classifier, _ = bundle.load(folder / "bundle")
     assert classifier.tagger == Tagger(("O", "B-room", "I-room", "B-state", "I-state"))
-    (answer,) = classifier.answers(["turn the Living Room light off"])
-    assert answer.slots == (("room", "Living Room"), ("state", "off"))
+    (prediction,) = classifier.predict(["turn the Living Room light off"])
+    assert prediction.slots == (("room", "Living Room"), ("state", "off"))
     assert main(["predict", "how warm is the hall", "--bundle", str(folder / "bundle")]) == 0
     assert "room='hall'" in capsys.readouterr().out
     assert main(["evaluate", "--data", str(folder), "--bundle", str(folder / "bundle")]) == 0
@@ -104,12 +105,12 @@ def test_slots_are_learned_saved_and_answered(folder, capsys):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"text": "lights on", "label": "a", "tags": ["O"]}', "train.jsonl:2: needs a tag a word"),
+        ('{"text": "lights on", "label": "a", "tags": ["O"]}', "train.jsonl:2: needs one tag per word"),
         ('{"text": "lights on", "label": "a", "tags": ["O", "X-a"]}', "got 2 words"),
-        ('{"text": "lights on", "label": "a"}', "train.jsonl:2: has no tags, as others have"),
+        ('{"text": "lights on", "label": "a"}', "train.jsonl:2: has no tags, while other examples have"),
     ],
 )
-def test_bad_tags_are_named(tmp_path, line, message):
+def test_bad_tags_are_reported(tmp_path, line, message):
     (tmp_path / "train.jsonl").write_text('{"text": "lights off", "label": "b", "tags": ["O", "B-state"]}\n' + line)
     with pytest.raises(UserError, match=message):
         data.load(tmp_path)

@@ -21,7 +21,7 @@ def main(index: int, count: int, port: int, folder: pathlib.Path, epochs: int) -
         jax.distributed.initialize(f"localhost:{port}", count, index)
     corpus = data.load()
     corpus.train, corpus.valid = corpus.train[::16], corpus.valid[::8]
-    recipe = Recipe(least_epochs=epochs, most_epochs=epochs, batch_size=32, groups=1, adversary=0)
+    recipe = Recipe(min_epochs=epochs, max_epochs=epochs, batch_size=32, groups=1, adversarial_norm=0)
     mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
     how = {"mesh": mesh, "checkpoints": Checkpoints(folder / "checkpoints"), "progress": False}
     _, fitted = train(corpus, Config(32, 16), recipe, seed=0, **how)

@@ -1,4 +1,4 @@
-"""Text in pictures: what comes from data is drawn as it stands, or escaped where no font here can."""
+"""Fonts of plots: text from data is drawn literally, and characters that no installed font has are escaped."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from matplotlib.ft2font import FT2Font
 
 from .terminal import printable
 
-BOXES = "Last Resort"  # a font that has a box for everything
+FALLBACK_FONT = "Last Resort"  # draws a box for every character
 
 
-def lettered(families: Sequence[str]) -> AbstractContextManager[None]:
-    """Return the context to draw in: these fonts, and no text is a formula."""
+def font_context(families: Sequence[str]) -> AbstractContextManager[None]:
+    """Return a context that uses these fonts, and never parses text as a formula."""
     return matplotlib.rc_context({"font.family": list(families), "font.size": 10, "text.parse_math": False})
 
 
-def legible(texts: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return font families that have every character, and the texts.
+def escape_missing_glyphs(texts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return font families that cover the texts, and the texts with escapes for what no font covers.
 
-    Control characters are escaped, and so is what no font here has, of which a warning tells.
+    Control characters are escaped too. A warning lists characters without a font.
     """
     texts = [printable(text) for text in texts]
     needed = {ord(character) for text in texts for character in text}
@@ -32,7 +32,8 @@ def legible(texts: Sequence[str]) -> tuple[list[str], list[str]]:
     families = [family]
     if needed - covered:
         for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: (entry.weight != 400, entry.name)):
-            found = set() if entry.name.startswith(BOXES) else _characters(entry.fname) & (needed - covered)
+            is_fallback = entry.name.startswith(FALLBACK_FONT)
+            found = set() if is_fallback else _characters(entry.fname) & (needed - covered)
             if found:
                 families.append(entry.name)
                 covered |= found
@@ -40,15 +41,15 @@ def legible(texts: Sequence[str]) -> tuple[list[str], list[str]]:
                 break
     missing = needed - covered
     if missing:
-        some = " ".join(f"U+{code:04X}" for code in sorted(missing)[:6])
-        print(f"warning: no font here has {some}: escaped in the picture. Fonts: apt install fonts-noto-cjk",
-              file=sys.stderr)  # fmt: skip
+        listed = " ".join(f"U+{code:04X}" for code in sorted(missing)[:6])
+        advice = "To install fonts: apt install fonts-noto-cjk"
+        print(f"warning: no installed font has {listed}: escaped in the plot. {advice}", file=sys.stderr)
     escapes = {code: f"U+{code:04X} " for code in missing}
     return families, [text.translate(escapes).strip() for text in texts]
 
 
 def _characters(font: str) -> set[int]:
-    """Return the characters that a font file has; none if this matplotlib cannot draw with it (colour emoji)."""
+    """Return the characters that a font file has; none if matplotlib cannot draw with it (color emoji)."""
     try:
         return set(FT2Font(font).get_charmap())
     except RuntimeError:
