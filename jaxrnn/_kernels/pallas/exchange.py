@@ -131,7 +131,7 @@ class Exchange:
             for count, dtype in ((vectors, jnp.int32), (chains, jnp.float32))
         ]
 
-        @plgpu.inline_mgpu(arg_types=(*self._operand_types, *[plgpu.RefType()] * len(refs)), return_type=tuple(types))
+        @plgpu.inline_mgpu(arg_types=(*self._operand_types, *[plgpu.RefType()] * len(refs)), return_type=tuple(types))  # type: ignore[untyped-decorator]
         def fetch(context: Any, in_registers: Any, weights: Any, products: Any, *refs: Any) -> Any:
             mosaic.warpgroup_barrier()  # all threads have read the products of the step before
             words, sums = Warp(self.tiling, in_registers.registers, weights, products).fetch(refs)
@@ -144,7 +144,7 @@ class Exchange:
         """Complete the product with the result of `fetch`."""
         layouts = [_vectors(array.size // 512) for array in (words, sums)]
 
-        @plgpu.inline_mgpu(arg_types=(*self._operand_types, *layouts))
+        @plgpu.inline_mgpu(arg_types=(*self._operand_types, *layouts))  # type: ignore[untyped-decorator]
         def multiply(context: Any, in_registers: Any, weights: Any, products: Any, words: Any, sums: Any) -> None:
             warp = Warp(self.tiling, in_registers.registers, weights, products)
             warp.multiply(unpacked(words.registers), unpacked(sums.registers))
@@ -167,7 +167,7 @@ class Exchange:
     def _for_each_address(self, emit: Callable[..., None], ref: Any, *tiles: jax.Array) -> None:
         """Call `emit` with each address of a thread in a reference, and with its registers of the tiles."""
 
-        @plgpu.inline_mgpu(arg_types=(plgpu.RefType(), *[self.layout] * len(tiles)))
+        @plgpu.inline_mgpu(arg_types=(plgpu.RefType(), *[self.layout] * len(tiles)))  # type: ignore[untyped-decorator]
         def each(context: Any, ref: Any, *tiles: Any) -> None:
             kind = ir.MemRefType(ref.type)
             stride = mosaic.c(kind.get_strides_and_offset()[0][0], ir.IndexType.get())
@@ -193,7 +193,7 @@ def _array(numbers: list[Any], signed: bool | None) -> Any:
     return mosaic.FragmentedArray(_registers=packed(numbers), _layout=layout, _is_signed=signed)
 
 
-@plgpu.inline_mgpu()
+@plgpu.inline_mgpu()  # type: ignore[untyped-decorator]
 def _synchronize(context: Any) -> None:
     """Synchronize the threads of a thread block."""
     mosaic.warpgroup_barrier()
