@@ -24,8 +24,8 @@ def test_the_blocks_of_a_page_run(page):
     run(page)
 
 
-def test_contributing_has_an_example_of_each_kind():
-    names = " ".join(BLOCKS["CONTRIBUTING.md"])
+def test_extending_has_an_example_of_each_kind():
+    names = " ".join(BLOCKS["docs/extending.md"])
     for base in ("GatedCell", "AffineCell", "WrappedCell", "Composite", "with_context", "lax.stop_gradient"):
         assert base in names
 
