@@ -41,7 +41,7 @@ def _draws(cell: GatedCell | AffineCell) -> bool:
 
 
 class _NoisyGated(WrappedGatedCell):
-    """A gated cell with inputs (x, noise): the noise stands after the input terms u."""
+    """A gated cell with inputs (x, noise): the noise follows the arrays of u."""
 
     def noise(self, key: Key, batch: tuple[int, ...]) -> Noise:
         """Return nothing: the inputs hold the noise."""

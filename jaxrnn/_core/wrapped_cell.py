@@ -59,11 +59,11 @@ class WrappedGatedCell(GatedCell):
         return self.cell.transition(local, s, u, v)
 
     def project(self, params: Params, x: Inputs) -> Projected:
-        """Return the cell's input terms."""
+        """Return the cell's u."""
         return self.cell.project(params, x)
 
     def recur(self, params: Params, s: State) -> tuple[jax.Array, ...]:
-        """Return the cell's recurrent terms."""
+        """Return the cell's v."""
         return self.cell.recur(params, s)
 
     def noise(self, key: Key, batch: tuple[int, ...]) -> jax.Array | tuple[jax.Array, ...]:

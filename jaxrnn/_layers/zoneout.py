@@ -82,7 +82,7 @@ class _Zoned(WrappedGatedCell):
     rate: float | State
 
     def project(self, params: Params, x: tuple[Inputs, State]) -> Projected:
-        """Return the cell's input terms, and k."""
+        """Return the cell's u, and k."""
         x, keep = x
         return self.cell.project(params, x), keep
 
