@@ -16,6 +16,7 @@ from jaxrnn.train import (
     Carried,
     Checkpoints,
     CrossEntropy,
+    EarlyStopping,
     LengthGroups,
     epoch_batches,
     evaluation,
@@ -37,7 +38,7 @@ def loss(w, batch, key):
 
 
 def returns(*found):
-    """A loss that returns what it should not."""
+    """Return a loss that returns values of wrong types."""
     return lambda w, batch, key: (jnp.mean(w * batch), *found) if found else jnp.mean(w * batch)
 
 
@@ -62,7 +63,7 @@ FIT = {
     "scalars; a is a str": {"loss": returns({"a": "x"})},
     "weight must be at least 0.* -1": {"loss": returns({"weight": jnp.array(-1.0)})},
     "weight must be at least 0.* nan": {"loss": returns({"weight": jnp.array(jnp.nan)})},
-    r"carry as it was handed, float32\[2\]; got float32\[3\]": {
+    r"carry as it was given, float32\[2\]; got float32\[3\]": {
         "loss": Carried(lambda w, carry, batch, key: (jnp.zeros(3), w.mean(), {}), jnp.copy)
     },
     "a loss must return .carry, a scalar": {"loss": Carried(lambda w, carry, batch, key: (w.mean(), {}), jnp.copy)},
@@ -71,9 +72,8 @@ FIT = {
     "number for each name; loss is 'a'": {"evaluate": lambda params: {"loss": "a"}},
     "number for each name; loss is None": {"evaluate": lambda params: {"loss": None}},
     r"number for each name; loss is array\(\[1": {"evaluate": lambda params: {"loss": np.ones(2)}},
-    "pass evaluate": {"monitor": "accuracy"},
-    "monitor must be the name": {"evaluate": lambda params: {"loss": 1.0}, "monitor": 3},
-    "patience must be.* 1.5": {"evaluate": lambda params: {"loss": 1.0}, "patience": 1.5},
+    "pass evaluate": {"early_stopping": EarlyStopping("accuracy")},
+    "early_stopping must be": {"evaluate": lambda params: {"loss": 1.0}, "early_stopping": "loss"},
     r"checkpoints must be Checkpoints\(directory\)": {"checkpoints": "runs"},
 }
 
@@ -91,6 +91,8 @@ def rows(labels=None, **options):
 
 
 OTHERS = {
+    "metric must be the name": lambda: EarlyStopping(3),
+    "patience must be.* 1.5": lambda: EarlyStopping(patience=1.5),
     "batches must be a function without": lambda: evaluation(loss, [BATCH]),
     "loss must be a function": lambda: evaluation(None, list),
     "the TrainState that init returned": lambda: make_step(loss, SGD)(W, BATCH),
@@ -152,7 +154,7 @@ def test_labels_that_are_no_integers_are_refused():
 
 
 def on_the_host():
-    """Do what needs no device, as a forked worker may."""
+    """Prepare batches without a device, as a forked worker may."""
     assert sum(int(batch.ids.sum()) for batch in rows([0, 1], rng=np.random.default_rng(0))) == 6
     assert sum(float(window.xs.sum()) for window in windows(streams(np.arange(12), 2), 4)) == 66
     assert length_groups([3, 1, 4], 2).boundaries[-1] == 4

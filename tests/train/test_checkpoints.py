@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrnn.train import Checkpoints, fit
+from jaxrnn.train import Checkpoints, EarlyStopping, fit
 from jaxrnn.train import _manifest as manifest
 
 KEY = jax.random.key(3)
@@ -170,16 +170,16 @@ def without_seconds(history):
 
 
 @pytest.mark.optimised
-def test_a_restart_goes_on_bit_for_bit(tmp_path):
+def test_a_restart_resumes_bit_for_bit(tmp_path):
     straight = train(4)
     train(2, Checkpoints(tmp_path))
-    taken_up = train(4, Checkpoints(tmp_path), key=jax.random.key(99))  # the key saved is the one that counts
-    assert bits((straight.params, straight.state)) == bits((taken_up.params, taken_up.state))
-    assert without_seconds(straight.history) == without_seconds(taken_up.history)
+    resumed = train(4, Checkpoints(tmp_path), key=jax.random.key(99))  # the key saved is the one that counts
+    assert bits((straight.params, straight.state)) == bits((resumed.params, resumed.state))
+    assert without_seconds(straight.history) == without_seconds(resumed.history)
     assert Checkpoints(tmp_path).epochs() == [2, 3, 4]
     again = train(4, Checkpoints(tmp_path))
     assert bits(again.params) == bits(straight.params)
     with pytest.raises(ValueError, match="does not fit"):
         train(5, Checkpoints(tmp_path), evaluate=None)
     with pytest.raises(ValueError, match="best by"):
-        train(5, Checkpoints(tmp_path), mode="max")
+        train(5, Checkpoints(tmp_path), early_stopping=EarlyStopping(mode="max"))

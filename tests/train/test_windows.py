@@ -48,9 +48,9 @@ def test_windows_are_checked(xs, window):
         windows(np.ones((4, 2)), 2, lengths=[5, 1])
 
 
-def test_streams_lay_a_text_side_by_side():
+def test_streams_split_a_text():
     assert streams(np.arange(7), 3).tolist() == [[0, 2, 4], [1, 3, 5]]
-    with pytest.raises(ValueError, match="no step"):
+    with pytest.raises(ValueError, match="too few"):
         streams(np.arange(2), 3)
 
 
@@ -65,9 +65,9 @@ def test_a_window_of_the_whole_sequence_has_the_full_gradient():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state.params, want)
 
 
-def test_the_state_carried_makes_the_outputs_of_the_whole_run():
+def test_carrying_the_state_gives_the_outputs_of_the_whole_run():
     full_state, full = MODEL.unroll(PARAMS, IDS)
-    state, outputs = jax.tree.map(lambda s: s + 9.0, LOSS.initial(PARAMS)), []  # the first window begins anew
+    state, outputs = jax.tree.map(lambda s: s + 9.0, LOSS.initial(PARAMS)), []  # the first window resets it
     for window in windows(IDS, 3):
         state, logits = MODEL.unroll(PARAMS, window.xs, window.lengths, state=state, resets=window.resets)
         outputs.append(logits)
