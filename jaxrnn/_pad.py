@@ -1,54 +1,48 @@
-"""Padding of sequences on the host."""
+"""From lists of sequences to arrays, on the host."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from ._core.checks import host_array, is_number
 
-if TYPE_CHECKING:
-    from jaxtyping import Int, Shaped
 
-
-def pad(
-    sequences: Sequence[ArrayLike], length: int | None = None
-) -> tuple[Shaped[np.ndarray, "T B ..."], Int[np.ndarray, " B"]]:
-    """Pad sequences to one length and stack them, with NumPy alone, so that a forked data loader may call it.
+def pad(sequences: Sequence[Any], length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Put sequences of different lengths side by side, on the host: NumPy alone, so a forked data loader may call it.
 
     Args:
-        sequences: arrays (T_b, ...) that differ in T_b alone, at least one. An empty one, such as [], fits any.
-        length: T, the length to pad to; None is that of the longest. A few fixed lengths mean few compilations.
+        sequences: arrays (T_b, ...), equal in all but T_b; at least one. One without steps, such as [], fits any.
+        length: T to pad to; None takes the longest. A few fixed lengths mean few compilations.
 
     Returns:
-        xs (T, B, ...), zero in the padding, and lengths (B,) int32, as `unroll` takes them.
+        xs (T, B, ...), zero where a sequence has ended, and lengths (B,) int32: what `unroll` takes.
 
     Raises:
-        ValueError: for no sequences, different features or dtypes, values that are no numbers, or a sequence longer
-            than `length`.
+        ValueError: for no sequences, different features or dtypes, what is no numbers, or a sequence longer than
+            `length`.
 
     >>> xs, lengths = pad([np.ones((2, 3)), np.ones((5, 3))])
     >>> xs.shape, lengths.tolist()
     ((5, 2, 3), [2, 5])
     """
-    arrays = consistent_arrays("pad", sequences)
+    arrays = of_one_kind("pad", sequences)
     lengths = np.array([len(a) for a in arrays], np.int32)
     longest = int(lengths.max())
     if length is not None and length < longest:
         raise ValueError(
             f"pad to length={length}, but the longest sequence has {longest} steps. Cut it, or pad further."
         )
-    return stack_padded(arrays, arrays[0], longest if length is None else length, len(arrays)), lengths
+    return side_by_side(arrays, arrays[0], longest if length is None else length, len(arrays)), lengths
 
 
-def consistent_arrays(caller: str, sequences: Sequence[ArrayLike]) -> list[np.ndarray]:
-    """Return sequences as arrays (T_b, ...) that agree in features and dtype, empty ones included.
+def of_one_kind(caller: str, sequences: Sequence[Any]) -> list[np.ndarray]:
+    """Return sequences as arrays (T_b, ...) that agree in features and dtype, those without steps as the others.
 
     Raises:
-        ValueError: for no sequences, different features or dtypes, and values that are no numbers.
+        ValueError: for no sequences, for some that do not agree, and for what is no numbers.
     """
     arrays = [host_array(f"the sequences of {caller}", sequence) for sequence in sequences]
     kinds = {(a.shape[1:], a.dtype) for a in arrays if a.ndim == 0 or len(a)} or {
@@ -58,7 +52,7 @@ def consistent_arrays(caller: str, sequences: Sequence[ArrayLike]) -> list[np.nd
     if not fits or not is_number(next(iter(kinds))[1]):
         got = sorted({f"{a.dtype} {('T', *a.shape[1:]) if a.ndim else ()}" for a in arrays})
         raise ValueError(
-            f"{caller} needs arrays of numbers (T, ...) that agree in features and dtype; got "
+            f"{caller} needs arrays of numbers (T, ...) of one kind, which agree in features and dtype; got "
             f"{', '.join(got) or 'none'}"
         )
     ((features, dtype),) = kinds
@@ -69,8 +63,8 @@ def consistent_arrays(caller: str, sequences: Sequence[ArrayLike]) -> list[np.nd
     return [a if len(a) else np.zeros((0, *features), dtype) for a in arrays]
 
 
-def stack_padded(arrays: Sequence[np.ndarray], like: np.ndarray, length: int, batch: int) -> np.ndarray:
-    """Return arrays (T_b, ...) as one (length, batch, ...) of the dtype of `like`, zero in the padding and in empty rows."""
+def side_by_side(arrays: Sequence[np.ndarray], like: np.ndarray, length: int, batch: int) -> np.ndarray:
+    """Return arrays (T_b, ...) of the kind of `like` as (length, batch, ...), zero past them and in rows left over."""
     padded = np.zeros((length, batch, *like.shape[1:]), like.dtype)
     for b, array in enumerate(arrays):
         padded[: len(array), b] = array

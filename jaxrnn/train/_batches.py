@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import ArrayLike
 
 from .._core.checks import host_array
-from .._pad import consistent_arrays, stack_padded
+from .._pad import of_one_kind, side_by_side
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int, Shaped
@@ -192,7 +192,7 @@ def epoch_batches(
     >>> [(batch.ids.shape, batch.lengths.tolist(), batch.weights.tolist()) for batch in batches]
     [((2, 2), [2, 1], [1.0, 1.0]), ((4, 2), [3, 0], [1.0, 0.0])]
     """
-    arrays = consistent_arrays("epoch_batches", sequences)
+    arrays = of_one_kind("epoch_batches", sequences)
     label_arrays, each_step = _label_arrays(arrays, labels)
     if not isinstance(groups, LengthGroups):
         raise TypeError(f"groups must be LengthGroups, as length_groups returns; got {groups!r:.60}")
@@ -233,7 +233,7 @@ def _label_arrays(
     if len(labels) != len(arrays):
         raise ValueError(f"each sequence needs a label; got {len(arrays)} sequences and {len(labels)} labels")
     each_step = isinstance(labels, list | tuple) and np.ndim(labels[0]) > 0
-    found = consistent_arrays("the labels of epoch_batches", labels) if each_step else [*host_array("labels", labels)]
+    found = of_one_kind("the labels of epoch_batches", labels) if each_step else [*host_array("labels", labels)]
     if each_step and [len(a) for a in found] != [len(a) for a in arrays]:
         raise ValueError(
             "a list of arrays holds one label per step, so each must have as many steps as its sequence. One label per "
@@ -267,11 +267,11 @@ def _batch(
     if label_arrays is not None:
         chosen = [label_arrays[row] for row in rows]
         if each_step:
-            labels = stack_padded(chosen, label_arrays[0], length, batch_size)
+            labels = side_by_side(chosen, label_arrays[0], length, batch_size)
         else:
             labels = _filled(np.array(chosen, label_arrays[0].dtype).reshape(-1, *label_arrays[0].shape), empty)
     return Batch(
-        stack_padded([arrays[row] for row in rows], arrays[0], length, batch_size),
+        side_by_side([arrays[row] for row in rows], arrays[0], length, batch_size),
         lengths,
         labels,
         _filled(np.ones(len(rows), np.float32), empty),
