@@ -1,4 +1,4 @@
-"""What every test and doctest stands on: the platform, and the names that docstrings use."""
+"""The platform of all tests and doctests, and the names in scope of doctests."""
 
 import dataclasses
 import os
@@ -15,7 +15,7 @@ jax.config.update("jax_platforms", jax.config.jax_platforms or "cpu")
 
 
 @pytest.fixture(autouse=True)
-def names(doctest_namespace):
-    """Give docstring examples the public names."""
+def public_names(doctest_namespace):
+    """Add the public names to the namespace of doctests."""
     doctest_namespace.update({name: getattr(jaxrnn, name) for name in dir(jaxrnn) if not name.startswith("_")})
     doctest_namespace.update(dataclasses=dataclasses, jax=jax, jnp=jnp, np=np)

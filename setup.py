@@ -1,8 +1,8 @@
-"""Builds the native library, `jaxrnn/_kernels/cpu/_kernels.so`: its kernels once for every instruction set.
+"""Build the native library, `jaxrnn/_kernels/cpu/_kernels.so`, with its kernels compiled for each instruction set.
 
-Where there is no compiler, or it fails, jaxrnn is installed without the library. Also here is what pyproject.toml
-cannot express: the folder `examples` is installed as the package `jaxrnn_examples`, and the description on an index is
-the README without its relative links, which lead nowhere there.
+Without a compiler, or where it fails, jaxrnn is installed without the library. Two settings that pyproject.toml cannot
+express: the folder `examples` is installed as the package `jaxrnn_examples`, and the long description is the README
+without its relative links.
 """
 
 import concurrent.futures
@@ -23,18 +23,18 @@ ISAS = (AVX512, "-mavx2 -mfma", "") if platform.machine() in ("x86_64", "AMD64")
 
 
 def headers() -> str:
-    """Give the folder of XLA's headers, without importing jaxlib."""
+    """Return the folder of XLA's headers, without importing jaxlib."""
     found = importlib.util.find_spec("jaxlib")
     if found is None or not found.submodule_search_locations:
-        raise CompileError("jaxlib is not here, and with it XLA's headers")
+        raise CompileError("jaxlib, which has the headers of XLA, is not installed")
     return str(pathlib.Path(found.submodule_search_locations[0]) / "include")
 
 
 class Build(build_ext):
-    """Compiles kernel.cc with the flags of each instruction set, all files side by side, and links them."""
+    """A `build_ext` that compiles kernel.cc once for each instruction set, in parallel, and links the results."""
 
     def get_ext_filename(self, fullname: str) -> str:
-        """Return a name without the version of Python, on which the library does not depend."""
+        """Return a file name without the version of Python, on which the library does not depend."""
         return str(pathlib.Path(*fullname.split("."))) + ".so"
 
     def build_extension(self, extension: Extension) -> None:
@@ -50,21 +50,21 @@ class Build(build_ext):
             return self.compiler.compile([str(source)], str(folder), include_dirs=include, extra_postargs=flags)
 
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            objects = [made for one in pool.map(compile_one, jobs) for made in one]
+            objects = [path for paths in pool.map(compile_one, jobs) for path in paths]
         path = self.get_ext_fullpath(extension.name)
         self.compiler.link_shared_object(objects, path, extra_postargs=["-s"], target_lang="c++")
 
 
 class Wheel(bdist_wheel):
-    """The library knows nothing of Python, so one wheel serves every version of it."""
+    """A `bdist_wheel` for every version of Python: the library does not use its C API."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        """Give py3-none-PLATFORM."""
+        """Return the tag py3-none-PLATFORM."""
         return "py3", "none", super().get_tag()[2]
 
 
 def description() -> str:
-    """Return the README, with the path of a file in place of each link to one."""
+    """Return the README with each relative link replaced by its path."""
     text = pathlib.Path("README.md").read_text(encoding="utf-8")
     return re.sub(r"\[([^\]]+)\]\((?!https?:)([^)]+)\)", lambda link: _named(*link.groups()), text)
 

@@ -1,1 +1,1 @@
-"""Measurements, one command each; results under `benchmarks/results/<hardware>/`."""
+"""Benchmarks, one command each; results under `benchmarks/results/<hardware>/`."""

@@ -10,15 +10,16 @@ def main() -> None:
     keep_memory()
     import tyro
 
+    from examples.intent.benchmarks.load import Load
+    from examples.intent.benchmarks.train import Train
+
     from .agree import Agree
     from .compare import Peers
     from .limit import Limit
-    from .load import Load
     from .long import Long
     from .memory import Memory
     from .report import Report
     from .scaling import Scaling
-    from .train import Train
 
     tyro.cli(Peers | Agree | Scaling | Memory | Train | Limit | Long | Load | Report, prog="python -m benchmarks")()
 

@@ -52,6 +52,6 @@ def share(ratios: list[float]) -> dict[str, Any]:
 
 
 def _timed(path: pathlib.Path) -> dict[tuple[str, str], Any]:
-    """Give the rows that hold a time."""
+    """Return the rows that hold a time."""
     rows = record.read(path)["rows"]
     return {(str(row["workload"]), row["name"]): row for row in rows if "seconds" in row}

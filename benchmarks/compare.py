@@ -23,11 +23,11 @@ from .workload import Data, Workload, draw, error, reference
 
 console = Console()
 BASE = "jaxrnn select"
-FAR = {"float32": 0.1, "bfloat16": 0.3}  # what no rounding explains, not even in TF32, or in a relu that grows
+FAR = {"float32": 0.1, "bfloat16": 0.3}  # larger than any rounding error, also of TF32 and of a relu that grows
 APART = (*(peer for peer in BASELINES if isinstance(peer, PythonLoop)), OnnxRuntime())
-"""What slows whoever comes next: garbage to be collected, threads that spin on for long."""
+"""Measured after the others, since they slow the next one: garbage to collect, threads that keep spinning."""
 SPINNING = ("torch",)
-"""Whose threads spin on for a moment."""
+"""Peers whose threads keep spinning for a moment."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Peers:
         suite: quick, standard, deepbench or flashrnn.
         json: the result file; by default `peers.json` in the folder of this hardware.
         budget: seconds of timing a workload at most (but never fewer than 3 rounds).
-        rounds: that are enough.
+        rounds: the most rounds of a workload.
         names: the implementations; all by default.
     """
 
@@ -72,11 +72,11 @@ class Peers:
             if peer.package != "torch" and installed(peer) and not peer.lacks(workload, jax.default_backend()):
                 try:
                     peer.make(workload, draw(workload))
-                except Exception as failure:  # it is named again where it is measured
+                except Exception as failure:  # the measurement reports it again
                     console.print(f"{peer.name} {workload} failed: {failure}"[:300], markup=False)
 
     def _chosen(self) -> tuple[tuple[Workload, ...], list[Peer]]:
-        """Give what is measured."""
+        """Return the workloads and the implementations to measure."""
         peers = [peer for peer in PEERS if not self.names or peer.name in self.names]
         if missing := set(self.names) - {peer.name for peer in peers}:
             raise SystemExit(f"no such implementation: {sorted(missing)}. There are {[peer.name for peer in PEERS]}")
@@ -85,7 +85,7 @@ class Peers:
 
 METHOD = (
     "in turn in one process (A B A B), freed memory kept, one sample a round, the mean of the calls of a turn; "
-    "over_select is taken round by round; median and quartiles. Python loops and onnxruntime have rounds of their own, "
+    "over_select is taken round by round; median and quartiles. Python loops and onnxruntime have separate rounds, "
     "after the others. Loss sum(h^2), gradients for params and inputs, the input projection included. error: the "
     "largest difference from float64, relative to the largest entry of the array."
 )
@@ -93,14 +93,14 @@ CACHED = " Programs may come from JAX's cache, compiled by other processes: comp
 
 
 def _suite(name: str) -> tuple[Workload, ...]:
-    """Give the workloads of a suite."""
+    """Return the workloads of a suite."""
     if name not in SUITES:
         raise SystemExit(f"no suite {name!r}; there are {', '.join(SUITES)}")
     return tuple(SUITES[name]())
 
 
 def compare(workload: Workload, peers: list[Peer], budget: float, rounds: int) -> list[dict[str, Any]]:
-    """Give a row for every implementation: what it measured, or why it is absent."""
+    """Return a row for every implementation: its measurements, or why it is absent."""
     platform, data = jax.default_backend(), draw(workload)
     rows, programs = [], {}
     for peer in peers:
@@ -112,7 +112,7 @@ def compare(workload: Workload, peers: list[Peer], budget: float, rounds: int) -
         else:
             try:
                 programs[peer.name] = _checked(peer, workload, data, about)
-            except Exception as failure:  # of a library's own: out of memory, say; it is named, and the others go on
+            except Exception as failure:  # any error of a library, such as out of memory, becomes its reason
                 about = {"workload": about["workload"], "name": peer.name, "absent": f"failed: {failure}"[:300]}
                 console.print(f"{peer.name} {about['absent']}", markup=False)
             rows.append(about)
@@ -128,19 +128,19 @@ def compare(workload: Workload, peers: list[Peer], budget: float, rounds: int) -
 
 
 def _checked(peer: Peer, workload: Workload, data: Data, about: dict[str, Any]) -> Program:
-    """Make a program and check it; what is known of it goes into `about`."""
+    """Compile a program and check it; add what is known of it to `about`."""
     program = peer.make(workload, data)
     equation = peer.equation(workload)
     about |= {"equation": equation, "compile_seconds": program.compile_seconds}
     about |= {"temporary_bytes": program.temporary_bytes, "driver": _driver(workload) if peer.name == BASE else None}
     about["error"] = error(program.answer(program.call()), reference(workload, equation))
     if not about["error"] < FAR[workload.dtype]:
-        raise ValueError(f"off by {about['error']:.1e} from float64: it computes something else")
+        raise ValueError(f"off by {about['error']:.1e} from float64: it computes another function")
     return program
 
 
 def _driver(workload: Workload) -> str:
-    """Say what `select` takes."""
+    """Return the driver that `select` chooses."""
     shape = (workload.time, workload.batch, workload.inputs)
     return str(select(workload.own_cell(), shape, workload.dtype, jax.default_backend()))
 

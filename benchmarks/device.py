@@ -35,7 +35,7 @@ def both(cell: str, shape: tuple[int, int, int, int], dtype: str = "float32", he
 
 
 def workloads() -> tuple[Workload, ...]:
-    """Give what is measured, the most telling first: time may run out."""
+    """Return what is measured, the most important first, since time may run out."""
     first = [w for cell in ("lstm", "gru") for dtype in ("float32", "bfloat16") for w in both(cell, FLASHRNN, dtype)]
     return (*first, *(w for shape in SHAPES[1:] for cell in ("lstm", "gru") for w in both(cell, shape)))
 
@@ -58,20 +58,20 @@ def memory() -> Memory:
 
 
 def limit() -> Limit:
-    """The bound, beside nothing of a narrower type than its workload."""
+    """The lower bound, and implementations in a type at least as wide as that of the workload."""
     chosen = tuple(w for shape in SHAPES[:2] for w in both("lstm", shape)) + tuple(both("lstm", FLASHRNN, "bfloat16"))
     return Limit(workloads=chosen, names=("jaxrnn select", "torch TF32", "jax.experimental.rnn"), budget=0.5)
 
 
 def fused() -> Peers:
-    """One kernel for the time loop beside every other way, at FlashRNN's size."""
+    """One kernel for the time loop next to every other implementation, at FlashRNN's size."""
     flash = [w for cell in ("lstm", "gru") for dtype in ("bfloat16", "float32") for w in both(cell, FLASHRNN, dtype)]
     names = ("naive lax.scan", "jaxrnn Fused", "jaxrnn Scan", "jaxrnn BPTT", *LIBRARIES)
     return Peers(workloads=tuple(flash), budget=0.5, rounds=10, names=names, json=record.folder() / "fused.json")
 
 
 def shapes() -> Peers:
-    """It at FlashRNN's head dimensions from 16 to 256, DeepBench's sizes, T from 64 to 16,384."""
+    """`Fused` at FlashRNN's head dimensions from 16 to 256, DeepBench's sizes, T from 64 to 16,384."""
     heads = [w for n in (48, 24, 12, 6, 3) for w in both("lstm", FLASHRNN, "bfloat16", n)]
     times = [w for time in (64, 256, 4096, 16_384) for w in both("lstm", (time, *FLASHRNN[1:]), "bfloat16")]
     deepbench = ((25, 16, 512, 512), (25, 32, 1024, 1024), (150, 16, 256, 256), (187, 32, 1024, 1024))
@@ -83,7 +83,7 @@ def shapes() -> Peers:
 
 
 def bound() -> Limit:
-    """The bound beside it."""
+    """The lower bound next to `Fused`."""
     cases = (("lstm", "bfloat16"), ("gru", "bfloat16"), ("lstm", "float32"))
     chosen = tuple(w for cell, dtype in cases for w in both(cell, FLASHRNN, dtype))
     return Limit(workloads=chosen, names=("jaxrnn Fused",), budget=0.3, json=record.folder() / "fused-bound.json")
@@ -99,7 +99,7 @@ def graphs() -> Peers:
 def long() -> Long:
     """Affine cells at Griffin's sizes, and Newton's method at those of DEER.
 
-    Few, since XLA compiles for minutes: 28 programs of such lengths were not compiled in 70 s by 16 cores.
+    The list is short since XLA needs minutes to compile programs of such lengths.
     """
     newton = {"units": (1, 16), "batches": (1,), "times": (1000, 10_000)}
     return Long(cells=("rg_lru",), shapes=((1024, 8, 1536), (8192, 8, 1536)), **newton, error_times=(1000,), budget=0.3)
@@ -112,7 +112,7 @@ PARTS: dict[str, Callable[[], Command]] = {
 
 
 def tiny(command: Command) -> Command:
-    """Give the same at sizes for a CPU, where it means nothing."""
+    """Return the command at tiny sizes for a dry run on a CPU; its figures mean nothing."""
     few = tuple(both("lstm", (4, 2, 3, 5)))
     match command:
         case Peers() | Limit():

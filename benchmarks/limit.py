@@ -1,4 +1,4 @@
-"""How near to what the machine allows: time beside a lower bound, from figures measured in the same run."""
+"""Time next to a lower bound, which is computed from figures of the machine measured in the same run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMES = ("jaxrnn select", "torch", "naive lax.scan")
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-    """Time workloads beside a lower bound: what the matmuls and the memory of this machine take at the least.
+    """Time workloads next to a lower bound: the least time that matmuls and memory of this machine need.
 
     Forward, with G gates, k arrays of state, s bytes an element, P the FLOP/s of a large matmul:
 
@@ -34,7 +34,7 @@ class Limit:
 
     where a bandwidth is that of the smallest level (L2, L3, memory; on an accelerator: on chip, memory) which holds
     what is moved: the recurrent weights, the activations of a step. With n heads H² is H² / n. A gradient has three
-    times the FLOPs: the input projection three times, the chain of steps twice (forward and back), and the gradient
+    times the FLOPs: the input projection three times, the chain of steps twice (forward and backward), and the gradient
     for the recurrent weights, 2 G B T H² / P, which need not wait for the chain. The activation functions, the latency
     of a step and the reading of inputs are left out: no implementation reaches the bound where they count.
 
@@ -42,7 +42,7 @@ class Limit:
         suite: of quick, standard, deepbench and flashrnn.
         workloads: what is measured, in place of a suite.
         names: the implementations; () is all of them.
-        budget: seconds of timing a workload, beside compilation.
+        budget: seconds of timing a workload, without compilation.
         json: the result file; by default `limit.json` in the folder of this hardware.
     """
 
@@ -87,12 +87,12 @@ def projection_flops(workload: Workload) -> float:
 
 
 def weight_bytes(workload: Workload) -> float:
-    """Give the recurrent weights, read at every step: G H² s / n."""
+    """Return the recurrent weights, read at every step: G H² s / n."""
     return workload.gates * workload.hidden**2 / workload.heads * _item(workload)
 
 
 def activation_bytes(workload: Workload) -> float:
-    """Give gates and state of a step: (G + k) B H s; k is 2 for an LSTM, else 1."""
+    """Return gates and state of a step: (G + k) B H s; k is 2 for an LSTM, else 1."""
     states = 2 if workload.cell == "lstm" else 1
     return (workload.gates + states) * workload.batch * workload.hidden * _item(workload)
 
@@ -102,7 +102,7 @@ def _item(workload: Workload) -> int:
 
 
 def step_seconds(workload: Workload, able: Machine) -> dict[str, float]:
-    """Give what a step takes at the least, by what limits it; the largest counts."""
+    """Return the least time of a step by each limit; the largest counts."""
     return {
         "matmul": recurrent_flops(workload) / able.peak(workload.dtype),
         "weights": able.move(weight_bytes(workload)),
@@ -111,7 +111,7 @@ def step_seconds(workload: Workload, able: Machine) -> dict[str, float]:
 
 
 def bound_seconds(workload: Workload, able: Machine) -> float:
-    """Give what a call takes at the least: the formula in `Limit`."""
+    """Return the least time of a call, by the formula in `Limit`."""
     peak = able.peak(workload.dtype)
     projection = projection_flops(workload) / peak
     chain = workload.time * max(step_seconds(workload, able).values())
@@ -121,7 +121,7 @@ def bound_seconds(workload: Workload, able: Machine) -> float:
 
 
 def choose(names: Sequence[str]) -> list[Peer]:
-    """Give the implementations of these names, all where there are none."""
+    """Return the implementations of these names, all where there are none."""
     known = {peer.name: peer for peer in PEERS}
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"names are of {', '.join(map(repr, known))}; got {', '.join(map(repr, unknown))}")
@@ -141,7 +141,7 @@ def take(workload: Workload, peers: Sequence[Peer], budget: float) -> dict[str, 
 
 
 def rows(able: Machine, found: Sequence[tuple[Workload, dict[str, Any]]]) -> list[Row]:
-    """Put the bound beside each time."""
+    """Return a row for each time, with its bound."""
     out = []
     for workload, samples in found:
         bound, steps = bound_seconds(workload, able), step_seconds(workload, able)
@@ -158,7 +158,7 @@ def rows(able: Machine, found: Sequence[tuple[Workload, dict[str, Any]]]) -> lis
 
 
 def sentences(able: Machine) -> list[str]:
-    """Say what the machine can do."""
+    """Return the measured figures of the machine as sentences."""
     lines = [
         f"matmul, {dtype}: " + ", ".join(f"{rate / 1e9:,.0f} GFLOP/s through {name}" for name, rate in rates.items())
         for dtype, rates in able.gemm.items()
@@ -169,7 +169,7 @@ def sentences(able: Machine) -> list[str]:
 
 
 def table(found: Sequence[Row]) -> Table:
-    """Give a line for each workload, a column for each implementation: ms, and the bound as a percentage of it."""
+    """Return a line for each workload, a column for each implementation: ms, and the bound as a percentage of it."""
     names = list(dict.fromkeys(row["name"] for row in found))
     shown = Table("", "bound, ms", "step limited by", *names, box=None, header_style="bold")
     for at in range(0, len(found), len(names)):

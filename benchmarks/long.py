@@ -1,4 +1,4 @@
-"""Long sequences: the affine recurrence in parallel, Newton's method beside a scan, and how errors grow with T."""
+"""Long sequences: the affine recurrence in parallel, Newton's method next to a scan, and how errors grow with T."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from rich.table import Table
 
 import jaxrnn
 from jaxrnn import GRU, LRU, RGLRU, AffineCell, Associative, Driver, MinGRU, Native, Newton, Scan, available_drivers
-from jaxrnn._drivers.native import unsupported_reason
 from jaxrnn.extend import StepMasks
 
 from . import record, timing
@@ -37,7 +36,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 @dataclasses.dataclass(frozen=True)
 class ByHand:
-    """What one would write: `jax.lax.associative_scan`, differentiated by JAX."""
+    """A plain `jax.lax.associative_scan`, differentiated by JAX."""
 
     def __call__(
         self, cell: AffineCell, params: Any, state: Any, xs: Any, masks: StepMasks, *, reverse: bool = False
@@ -70,7 +69,7 @@ class Long:
         batches: its B.
         times: its T.
         error_times: the T at which errors are measured.
-        budget: seconds of timing a workload, beside compilation.
+        budget: seconds of timing a workload, without compilation.
         json: the result file; by default in the folder of this hardware.
     """
 
@@ -112,20 +111,21 @@ def affine(name: str, shape: tuple[int, ...], gradient: bool, budget: float) -> 
     cell = CELLS[name](hidden)
     params, xs = drawn(cell, shape)
     kinds = {leaf.dtype for leaf in jax.tree.leaves((params, cell.initial_state(params)))}
-    refused = unsupported_reason(cell, kinds) or available_drivers()["Native"]
-    drivers = {n: d for n, d in DRIVERS.items() if not (isinstance(d, Native) and refused)}
+    no_native = kinds != {jnp.dtype(jnp.float32)} or available_drivers()["Native"]
+    drivers = {n: d for n, d in DRIVERS.items() if not (isinstance(d, Native) and no_native)}
     about = {"part": "affine", "cell": name, "time": steps, "batch": batch, "hidden": hidden, "gradient": gradient}
     return [{**about, **row} for row in timed(cell, params, xs, drivers, gradient, budget)]
 
 
 def newton(shape: tuple[int, ...], gradient: bool, budget: float) -> list[Row]:
-    """Measure a GRU under Newton's method beside a scan."""
+    """Measure a GRU under Newton's method next to a scan."""
     steps, batch, hidden = shape
     cell = GRU(hidden)
     params, xs = drawn(cell, shape)
     drivers: dict[str, Driver | None] = {BASE: Scan()}
-    room = {"full": steps * batch * hidden**2 <= MOST, "diagonal": True}
-    drivers |= {f"Newton('{kind}')": Newton(kind) for kind, fits in room.items() if fits}
+    if steps * batch * hidden**2 <= MOST:
+        drivers["Newton('full')"] = Newton(jaxrnn.FullJacobian())
+    drivers["Newton('diagonal')"] = Newton(jaxrnn.DiagonalJacobian())
     about = {"part": "newton", "cell": "gru", "time": steps, "batch": batch, "hidden": hidden, "gradient": gradient}
     rows = timed(cell, params, xs, drivers, gradient, budget)
     for row in rows:
@@ -154,12 +154,12 @@ def errors(name: str, times: tuple[int, ...], hidden: int = 8) -> list[Row]:
 
 
 def answer(run: Any, cell: Any, driver: Driver, given: Any) -> Any:
-    """Give what `run` gives, as numpy arrays, which outlive `enable_x64`."""
+    """Run and return numpy arrays, which stay valid outside `enable_x64`."""
     return jax.tree.map(np.asarray, jax.jit(functools.partial(run, cell, driver))(*given))
 
 
 def farthest(got: Any, want: Any) -> float:
-    """Give the largest difference of two trees, each array's as a share of its largest entry."""
+    """Return the largest difference of two trees, each array's as a share of its largest entry."""
     far = jax.tree.map(lambda a, b: np.abs(a - b).max() / np.abs(b).max(), got, want)
     return float(max(jax.tree.leaves(far)))
 

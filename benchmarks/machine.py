@@ -62,11 +62,11 @@ class Machine:
         return max(self.gemm[dtype].values())
 
     def level(self, size: float) -> Level:
-        """Give the smallest level that holds so many bytes."""
+        """Return the smallest level that holds so many bytes."""
         return next(level for level in self.levels if level.capacity is None or size <= level.capacity)
 
     def move(self, size: float) -> float:
-        """Give the seconds that it takes to move `size` bytes from where they live."""
+        """Return the seconds that it takes to move `size` bytes from where they live."""
         bandwidth = self.level(size).bandwidth
         return 0.0 if bandwidth is None else size / bandwidth
 
@@ -82,7 +82,7 @@ def measure(dtypes: Iterable[str] = ("float32",)) -> Machine:
 
 
 def best(first: Machine, second: Machine) -> Machine:
-    """Give the better of two measurements, figure by figure: a noisy moment makes a machine no slower than it is."""
+    """Return the better of two measurements, figure by figure: a noisy moment makes a machine no slower than it is."""
     gemm = {
         dtype: {library: max(rate, second.gemm[dtype][library]) for library, rate in rates.items()}
         for dtype, rates in first.gemm.items()
@@ -99,7 +99,7 @@ def _platform() -> str:
 
 
 def _least(call: Callable[[], Any]) -> float:
-    """Give the seconds of the fastest of seven calls, after one."""
+    """Return the seconds of the fastest of seven calls, after one."""
     call()
     taken = []
     for _ in range(REPEATS):
@@ -138,7 +138,7 @@ def _cpu_levels() -> tuple[Level, ...]:
 
 
 def _cache_sizes() -> dict[str, int]:
-    """Give bytes by level, as Linux tells them."""
+    """Return bytes by level, as Linux tells them."""
     found = dict(CACHES)
     for index in pathlib.Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
         name = f"L{(index / 'level').read_text().strip()}"
@@ -149,7 +149,7 @@ def _cache_sizes() -> dict[str, int]:
 
 
 def _triad(pool: concurrent.futures.Executor, cores: int, name: str) -> float:
-    """Give bytes a second of a += b, two reads and a write, on all cores, again and again over the same arrays."""
+    """Return bytes a second of a += b, two reads and a write, on all cores, again and again over the same arrays."""
     count = ARRAYS[name] // (2 * 4) // (1 if name == "L2" else cores)
     repeats = math.ceil(PASS / ARRAYS[name])
     sums = [np.zeros(count, np.float32) for _ in range(cores)]

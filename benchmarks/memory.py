@@ -1,4 +1,4 @@
-"""What a gradient keeps in memory, by driver and by rematerialisation, and what that costs in time."""
+"""Memory that a gradient keeps, by driver and rematerialisation, and its time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Measure the memory of one gradient, by the compiler's plan and by the growth of a process of its own.
+    """Measure the memory of one gradient, by the compiler's plan and by the growth of a separate process.
 
     The process is watched after compilation and a first call, with weights and inputs in place, so that its growth is
     the temporary memory and the gradients. On a GPU the growth is of the device's memory, with what compiling tried.
@@ -36,7 +36,7 @@ class Memory:
         batch: B.
         inputs: I.
         hidden: H.
-        budget: seconds of timing a driver, beside compilation.
+        budget: seconds of timing a driver, without compilation.
         json: the result file; by default in the folder of this hardware.
     """
 
@@ -65,7 +65,7 @@ class Memory:
 
 
 def probe(peer: Peer, workload: Workload, budget: float) -> Row:
-    """Measure one driver in a fresh process, which takes of a GPU's memory only what it needs."""
+    """Measure one driver in a new process, which does not preallocate the memory of a GPU."""
     about = {"workload": dataclasses.asdict(workload), "name": peer.name}
     if not installed(peer):
         return {**about, "absent": f"{peer.package} is not installed"}
@@ -76,7 +76,7 @@ def probe(peer: Peer, workload: Workload, budget: float) -> Row:
 
 
 def _table(workload: Workload, rows: list[Row]) -> Table:
-    """A line for each driver; an array is one of (T, B, H)."""
+    """Return a line for each driver; an array is one of (T, B, H)."""
     table = Table(str(workload), box=None, header_style="bold")
     for head in ("plan, MB", "arrays", "process, MB", "arrays", "ms"):
         table.add_column(head, justify="right")

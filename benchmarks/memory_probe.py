@@ -1,4 +1,4 @@
-"""One gradient in a process of its own, for `memory`: the memory it takes and its time, printed as a line of JSON.
+"""One gradient in a separate process, for `memory`: its memory and its time, printed as a line of JSON.
 
 python -m benchmarks.memory_probe '{"name": "BPTT()", "budget": 1.0, "workload": {"cell": "lstm", ...}}'
 """
@@ -29,7 +29,7 @@ CALLS = 5  # that are watched, after one that loads code and takes scratch
 MMAP_THRESHOLD = -3  # glibc's M_MMAP_THRESHOLD
 AT_ONCE, AS_USUAL = 2**18, 2**25  # bytes from which freed memory goes back at once: while watched; glibc's own most
 Grown = Callable[[], int]
-"""Gives the bytes by which the peak has passed what was in use at the start."""
+"""Returns the bytes by which the peak has passed what was in use at the start."""
 
 SUBJECTS: tuple[Peer, ...] = (
     Own("Scan()", Scan()),
@@ -50,7 +50,7 @@ SUBJECTS: tuple[Peer, ...] = (
 
 
 def measure(peer: Peer, workload: Workload, budget: float) -> dict[str, Any]:
-    """Give a row's figures: the compiler's plan, the growth of the peak in a call, its seconds; or what it lacks."""
+    """Return a row's figures: the compiler's plan, the growth of the peak in a call, its seconds; or what it lacks."""
     if reason := peer.lacks(workload, jax.default_backend()):
         return {"absent": reason}
     program = peer.make(workload, draw(workload))
@@ -69,7 +69,7 @@ def measure(peer: Peer, workload: Workload, budget: float) -> dict[str, Any]:
 
 
 def growth(peer: Peer, program: Program) -> int:
-    """Give the bytes by which a call raises the peak: the median of a few, each watched by itself."""
+    """Return the bytes by which a call raises the peak: the median of a few, each watched by itself."""
     _give_back_from(AT_ONCE)
     program.call()
     sizes = []

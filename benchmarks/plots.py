@@ -7,19 +7,19 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .peer_tables import kind
-from .result import SELECT, Result, Row, distinct, geometric_mean, median
-from .tables import AXES
+from .result import SELECT, Result, Row, distinct, geometric_mean, kind, median
 
 Draw = Callable[[Any], None]
 """Draws on a matplotlib figure."""
+AXES = {"T": "time", "B": "batch", "H": "hidden"}
+"""The field of a workload that grows along an axis."""
 SIZE = (4.6, 3.6)  # inches of a panel
 DPI = 120
 MARKERS = "osv^D<>Pp*Xdh"
 
 
 def pictures(result: Result) -> dict[str, Draw]:
-    """Give the pictures of a result file: file names, and what draws them."""
+    """Return the pictures of a result file: file names, and what draws them."""
     found: dict[str, Draw] = {}
     stem = f"{result.hardware}-{result.name}"
     if result.benchmark == "peers" and any(row.get("over_select") for row in result.timed):
@@ -49,7 +49,7 @@ def save(draw: Draw, path: pathlib.Path) -> None:
 
 
 def panels(picture: Any, kinds: Sequence[tuple[str, str]], height: float = SIZE[1]) -> list[Any]:
-    """Give a panel for each cell and kind: a row for each cell, titled."""
+    """Return a panel for each cell and kind: a row for each cell, titled."""
     cells, hows = distinct(cell for cell, _ in kinds), distinct(how for _, how in kinds)
     picture.set_size_inches(SIZE[0] * len(hows), height * len(cells))
     axes = picture.subplots(len(cells), len(hows), squeeze=False)

@@ -1,4 +1,4 @@
-"""A result file: what was measured, on what, with what, by which command and commit."""
+"""Result files: rows, hardware, versions, flags, command and commit."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 from typing import Any
@@ -21,16 +22,12 @@ PACKAGES = (
     *("scikit-learn",),
 )
 
-FLAGS = (
-    "XLA_FLAGS",
-    "OMP_NUM_THREADS",
-    "JAX_PLATFORMS",
-    "JAX_DEFAULT_MATMUL_PRECISION",
-)  # of the environment, which change what is measured
+FLAGS = ("XLA_FLAGS", "OMP_NUM_THREADS", "JAX_PLATFORMS", "JAX_DEFAULT_MATMUL_PRECISION")
+"""Environment variables that change the measurements; each one that is set is recorded."""
 
 
 def hardware() -> dict[str, Any]:
-    """Say what this machine is."""
+    """Describe this machine."""
     info = pathlib.Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
@@ -46,16 +43,19 @@ def hardware() -> dict[str, Any]:
 
 
 def folder() -> pathlib.Path:
-    """Give `benchmarks/results/<hardware>`, or $OUT on a lent machine."""
-    if out := os.environ.get("OUT"):
-        return pathlib.Path(out)
-    machine = hardware()
-    name = f"cpu-{machine['cores']}-cores" if machine["platform"] == "cpu" else machine["device"]
-    return RESULTS / "-".join(name.lower().split())
+    """Return `benchmarks/results/<hardware>`, or $OUT where that is set."""
+    out = os.environ.get("OUT")
+    return pathlib.Path(out) if out else RESULTS / slug(hardware())
+
+
+def slug(machine: dict[str, Any]) -> str:
+    """Return the folder name of a machine: the model of its GPU, or of its CPU with the number of cores."""
+    name = f"{machine['cpu']} {machine['cores']} cores" if machine["platform"] == "cpu" else machine["device"]
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def versions() -> dict[str, str | None]:
-    """Give the version of every package that may be measured; None where it is not installed."""
+    """Return the version of every package that may be measured; None where it is not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -66,7 +66,7 @@ def versions() -> dict[str, str | None]:
 
 
 def commit() -> str:
-    """Give the commit, with a mark where files differ from it; 'unknown' outside a checkout."""
+    """Return the commit, with a note where files differ from it; 'unknown' outside a checkout."""
     git = ["git", "-C", str(ROOT)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
@@ -78,7 +78,7 @@ def commit() -> str:
 
 
 def write(name: str, rows: Any, path: pathlib.Path | None = None, **more: Any) -> pathlib.Path:
-    """Write a result file, `<name>.json` in `folder()` unless a path is given, and give its path."""
+    """Write a result file, `<name>.json` in `folder()` unless a path is given, and return its path."""
     path = path or folder() / f"{name}.json"
     about = {
         "benchmark": name,
@@ -87,9 +87,7 @@ def write(name: str, rows: Any, path: pathlib.Path | None = None, **more: Any) -
         "commit": commit(),
         "hardware": hardware(),
         "versions": versions(),
-        "flags": {
-            key: os.environ[key] for key in ("XLA_FLAGS", "OMP_NUM_THREADS", "JAX_PLATFORMS") if key in os.environ
-        },
+        "flags": {name: os.environ[name] for name in FLAGS if name in os.environ},
         **more,
     }
     path.parent.mkdir(parents=True, exist_ok=True)

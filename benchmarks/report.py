@@ -5,20 +5,20 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
-from . import peer_tables, plots, record, tables
-from .result import SELECT, Result, distinct, figure, median, read, read_all, why_absent
+from . import plots, record, tables
+from .result import SELECT, Result, Row, distinct, figure, median, read, read_all
 from .workload import Workload
 
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
-README_RESULT = "cpu-2-cores/peers.json"
+README_RESULT = "amd-epyc-2-cores/peers.json"
 README_SHAPES = ((128, 32, 64, 128), (256, 32, 128, 256))
 TITLES = {
-    "peers": ("Implementations side by side", peer_tables.peers),
+    "peers": ("Implementations side by side", tables.peers),
     "scaling": ("Over the sequence, the batch and the width", tables.scaling),
     "memory": ("Memory of a gradient", tables.memory),
     "train": ("Training and latency", tables.train),
     "long": ("Long sequences", tables.long),
-    "limit": ("Beside what the machine allows", tables.limit),
+    "limit": ("Next to what the machine allows", tables.limit),
 }
 """What is shown, in this order."""
 INTRODUCTION = """\
@@ -37,9 +37,9 @@ class Report:
     """Write docs/benchmarks.md, its pictures, and the README's table, from the result files.
 
     Args:
-        results: the folder of result files, one folder within for each hardware.
-        page: the Markdown file; its pictures go into the folder of its name beside it.
-        readme: the file whose block between the two marks is replaced.
+        results: the folder of result files, one folder in it for each machine.
+        page: the Markdown file; its pictures go into the folder of the same name.
+        readme: the file whose block between the two comments is replaced.
     """
 
     results: pathlib.Path = record.RESULTS
@@ -58,7 +58,7 @@ class Report:
 
 
 def markdown(results: pathlib.Path) -> str:
-    """Give the text of docs/benchmarks.md."""
+    """Return the text of docs/benchmarks.md."""
     parts = [INTRODUCTION]
     for hardware, found in read_all(results).items():
         parts.append(f"## {hardware}\n\n{machine(found[0])}\n")
@@ -68,7 +68,7 @@ def markdown(results: pathlib.Path) -> str:
 
 
 def all_pictures(results: pathlib.Path) -> dict[str, plots.Draw]:
-    """Give every picture that docs/benchmarks.md shows."""
+    """Return every picture that docs/benchmarks.md shows."""
     found = [result for folder in read_all(results).values() for result in folder]
     return {name: draw for result in found for name, draw in plots.pictures(result).items()}
 
@@ -104,38 +104,34 @@ def versions(result: Result) -> str:
 
 
 def readme_table(results: pathlib.Path) -> str:
-    """Give the README's table: each implementation's time over jaxrnn's, and where it is from."""
+    """Return the README's table: each implementation's time over jaxrnn's, and where it is from."""
     result = read(results / README_RESULT)
-    rows = {(row["workload"], row["name"]): row for row in result.timed}
     columns = [
         Workload(cell, *shape, gradient=gradient)
         for cell in ("lstm", "gru")
         for shape in README_SHAPES
         for gradient in (False, True)
     ]
-    lines = []
-    for name in distinct(name for _, name in rows):
-        own = [rows[column, name] for column in columns if (column, name) in rows]
-        cells = [readme_cell(rows.get((column, name))) for column in columns]
-        if any(cells):
-            lines.append([name + peer_tables.mark(own), *cells])
-    if not lines:
+    rows = [row for row in result.timed if row["workload"] in columns]
+    if not rows:
         raise ValueError(f"{results / README_RESULT} has no row of the README's workloads: {columns[0]}, ...")
+    frame = tables.frame([{**row, "text": readme_cell(row)} for row in rows])
+    table = tables.pivot(frame, "name", "workload", "text", str).reindex(columns=columns)
     heads = [f"{w.cell.upper()} {w.kind}<br>{w.time}, {w.batch}, {w.inputs}, {w.hidden}" for w in columns]
-    return f"{tables.grid(['T, B, I, H', *heads], lines)}\n\n{readme_origin(result, columns)}"
+    table = table.reindex(name for name in distinct(row["name"] for row in result.timed) if name in table.index)
+    table = table.set_axis(heads, axis=1).rename(index=tables.starred(frame))
+    return f"{tables.grid(table, 'T, B, I, H')}\n\n{readme_origin(result, columns)}"
 
 
-def readme_cell(row: dict | None) -> str:
+def readme_cell(row: Row) -> str:
     """Write a ratio; for jaxrnn itself the time."""
-    if row is None or why_absent(row):
-        return ""
     if row["name"] == SELECT:
         return f"1 ({figure(median(row['seconds']), 1e3)} ms)"
     return figure(median(row["over_select"]))
 
 
 def readme_origin(result: Result, columns: list[Workload]) -> str:
-    """Say in one line what was measured, on what, with what, by which command, and where the rest is."""
+    """Describe in one line what was measured, on what, with what, by which command, and where the rest is."""
     path = f"benchmarks/results/{README_RESULT}"
     equations = distinct(row["equation"] for row in result.timed if row.get("equation") and row["workload"] in columns)
     other = rf" \* Another equation: {', '.join(equations)}." if equations else ""
@@ -146,7 +142,7 @@ def readme_origin(result: Result, columns: list[Workload]) -> str:
 
 
 def with_block(text: str, block: str, name: str = "README.md") -> str:
-    """Replace what stands between the marks."""
+    """Replace the text between the two comments."""
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(END) < text.index(BEGIN):
         raise ValueError(
             f"{name} must have one line {BEGIN} and, below it, one line {END}; the table goes between them"

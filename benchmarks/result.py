@@ -63,28 +63,28 @@ def read_all(results: pathlib.Path) -> dict[str, list[Result]]:
 
 
 def why_absent(row: Row) -> str | None:
-    """Say why a row holds no figures; None where it does."""
+    """Return why a row holds no figures; None where it does."""
     return next((row[key] for key in WHY_ABSENT if row.get(key)), None)
 
 
 def distinct(items: Iterable[Any]) -> list[Any]:
-    """Give every item once, in the order they came."""
+    """Return every item once, in the order they came."""
     return list(dict.fromkeys(items))
 
 
 def median(value: Any) -> Any:
-    """Give the median of a spread; a number is its own, and so is None."""
+    """Return the median of a spread; a number is its own, and so is None."""
     return value["median"] if isinstance(value, dict) else value
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    """Give exp of the mean logarithm."""
+    """Return exp of the mean logarithm."""
     return math.exp(sum(map(math.log, values)) / len(values))
 
 
 def figure(value: float | None, scale: float = 1.0) -> str:
     """Write a number to three figures; nothing for None."""
-    if value is None:
+    if value is None or math.isnan(value):
         return ""
     value *= scale
     if value == 0 or not math.isfinite(value):
@@ -94,7 +94,7 @@ def figure(value: float | None, scale: float = 1.0) -> str:
 
 def small(value: float | None) -> str:
     """Write an error: one figure and its power of ten."""
-    return "" if value is None else f"{value:.0e}".replace("e-0", "e-")
+    return "" if value is None or math.isnan(value) else f"{value:.0e}".replace("e-0", "e-")
 
 
 def shape(workload: Workload) -> str:
@@ -104,7 +104,6 @@ def shape(workload: Workload) -> str:
     return sizes + heads + ("" if workload.dtype == "float32" else f", {workload.dtype}")
 
 
-def grid(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Write a Markdown table: the first column to the left, the others to the right."""
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *lines))
+def kind(row: Row) -> tuple[str, str]:
+    """Return the cell of a row, and whether it is forward, or forward+backward."""
+    return row["workload"].cell, row["workload"].kind

@@ -1,4 +1,4 @@
-"""How cost grows with the sequence, the batch and the width; and what a Python loop costs beside `select`."""
+"""How cost grows with the sequence, the batch and the width; and the cost of a Python loop next to `select`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Calls = dict[str, tuple[int, float]]
 UNJITTED, JITTED, NAIVE = (peer.name for peer in BASELINES)
 SELECT, FLAT = "jaxrnn select", ("jaxrnn Scan", "jaxrnn BPTT")
 ONCE = 0.3  # of the limit: a Python loop whose first call takes longer is not called again
-LOOP_BUDGET = 5  # budgets for the Python loop beside `select`
+LOOP_BUDGET = 5  # budgets for the Python loop next to `select`
 METHOD = (
     "in turn in one process (A B A B), median and quartiles; jax_cpu_enable_async_dispatch is off: handing a call over "
     "to another thread costs some 40 us, which is no part of a step (JAX's default is on)."
@@ -33,7 +33,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-    """Time a step over T, B and H, forward and with gradients; then the Python loop beside `select`.
+    """Time a step over T, B and H, forward and with gradients; then the Python loop next to `select`.
 
     Along T, B is 1 and I = H = 64; along B, T and I = H are 128; along H = I, T is 64 and B is 16.
 
@@ -43,8 +43,8 @@ class Scaling:
         times: the T along T.
         batches: the B along B.
         hiddens: the H along H.
-        loop: the (T, B, I, H) of the Python loop beside `select`; () leaves it out.
-        budget: seconds of timing a workload, beside compilation.
+        loop: the (T, B, I, H) of the Python loop next to `select`; () leaves it out.
+        budget: seconds of timing a workload, without compilation.
         limit: seconds a call of a Python loop may take; one that is expected to take longer is not started.
         json: the result file; by default in the folder of this hardware.
     """
@@ -83,7 +83,7 @@ class Scaling:
         return record.write("scaling", rows, self.json, limit=self.limit, flatness=flatness(rows), method=METHOD)
 
     def _axes(self) -> Iterator[dict[str, list[Workload]]]:
-        """Give, for each cell and kind, the workloads along each axis."""
+        """Yield, for each cell and kind, the workloads along each axis."""
         for cell in self.cells:
             for gradient in (False, True):
                 yield {
@@ -94,7 +94,7 @@ class Scaling:
 
 
 def choose(names: Sequence[str]) -> list[Peer]:
-    """Give the implementations of these names."""
+    """Return the implementations of these names."""
     known = {peer.name: peer for peer in (*BASELINES, *OWN)}
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"names are of {', '.join(map(repr, known))}; got {', '.join(map(repr, unknown))}")
@@ -136,23 +136,23 @@ def measure(axis: str, workload: Workload, peers: Sequence[Peer], last: Calls, h
 
 
 def number(axis: str, workload: Workload) -> int:
-    """Give what grows along an axis."""
+    """Return what grows along an axis."""
     return {"T": workload.time, "B": workload.batch, "H": workload.hidden}[axis]
 
 
 def compile_operations(loop: PythonLoop, workload: Workload) -> None:
-    """Take two steps, so that the operations of a step are compiled before the loop's first call."""
+    """Run two steps, so that the operations of a step are compiled before the loop's first call."""
     short = dataclasses.replace(workload, time=2)
     loop.make(short, draw(short)).call()
 
 
 def expect(last: tuple[int, float] | None, time: int) -> float:
-    """Give the seconds of a loop over `time` steps, in proportion to the last one; 0 where there was none."""
+    """Return the seconds of a loop over `time` steps, in proportion to the last one; 0 where there was none."""
     return 0.0 if last is None else last[1] * time / last[0]
 
 
 def figures(workload: Workload, program: Program, samples: Sequence[float]) -> Row:
-    """Give what a row says about one program."""
+    """Return what a row says about one program."""
     return {
         "seconds": timing.spread(samples),
         "seconds_per_step": statistics.median(samples) / workload.time,
@@ -163,7 +163,7 @@ def figures(workload: Workload, program: Program, samples: Sequence[float]) -> R
 
 
 def _loop(workload: Workload, how: Scaling) -> list[Row]:
-    """Measure the Python loops beside `select`; each row has its ratio to `select`."""
+    """Measure the Python loops and `select`; each row has its ratio to `select`."""
     peers = choose((UNJITTED, JITTED, SELECT))
     data = draw(workload)
     programs = {peer.name: peer.make(workload, data) for peer in peers}
@@ -180,7 +180,7 @@ def _loop(workload: Workload, how: Scaling) -> list[Row]:
 
 
 def flatness(rows: Sequence[Row]) -> list[Row]:
-    """Say, for Scan and BPTT along T from 64 on, how far the time of a step varies, and the seconds to compile."""
+    """Return, for Scan and BPTT along T from 64 on, how far the time of a step varies, and the seconds to compile."""
     lines: dict[tuple[str, str, bool], list[Row]] = {}
     for row in rows:
         workload = row["workload"]

@@ -1,9 +1,9 @@
-"""How time is taken: implementations in turn, A B A B, so that a noisy moment meets them all.
+"""Time implementations in turn, A B A B, so that a noisy moment affects them all.
 
-A turn calls an implementation once without looking (what ran before leaves caches and spinning threads behind), then
-times calls until a turn is long enough to be read off the clock; its sample is their mean. Ratios are taken round by
-round. Memory that is freed is kept (`keep_memory`): else glibc gives it back to the system at moments of its own, and
-who allocates next pays for new pages, up to half of its time.
+A turn first makes calls that are not timed (the previous one leaves caches and spinning threads behind), then
+times calls until the clock resolves the turn; its sample is their mean. Ratios are taken round by
+round. Memory that is freed is kept (`keep_memory`): otherwise glibc returns it to the system at
+unpredictable moments, and the next allocation pays for new pages, up to half of the time of a call.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Call = Callable[[], object]
 WARM_UP = 2  # calls of a short one before it is timed
 ROUNDS = 20  # that are enough
 LEAST = 3  # rounds of the slowest
-SHORT, SETTLE = 0.02, 0.002  # seconds: a call below SHORT is settled in first
+SETTLED_BELOW, SETTLE = 0.02, 0.002  # seconds: a call below SETTLED_BELOW is settled in first
 AFTER_SPINNING = 0.02  # seconds that torch's threads spin on, about: whoever came next took 1.6 times as long
 TURN = 0.006  # seconds that a turn lasts at least
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
@@ -40,14 +40,14 @@ def keep_memory() -> None:
 
 
 def seconds(call: Call) -> float:
-    """Give what one call takes."""
+    """Return what one call takes."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def turn(call: Call, guess: float, settle: float) -> float:
-    """Give the mean seconds a call, of one turn, after `settle` seconds of calls that do not count."""
+    """Return the mean seconds a call, of one turn, after `settle` seconds of calls that do not count."""
     for _ in range(math.ceil(settle / guess)):
         call()
     count = max(1, math.ceil(TURN / guess))
@@ -57,7 +57,7 @@ def turn(call: Call, guess: float, settle: float) -> float:
 def interleave(
     calls: Mapping[str, Call], budget: float = 10.0, rounds: int = ROUNDS, spinning: Collection[str] = ()
 ) -> dict[str, list[float]]:
-    """Give seconds a call, a sample a round: `rounds` of them, or as many as `budget` seconds allow, at least 3.
+    """Return seconds a call, a sample a round: `rounds` of them, or as many as `budget` seconds allow, at least 3.
 
     Each call has been made once before, so that nothing is left to load or compile. One so slow that three of it
     outlast the budget is timed once, in the first round, and left out of the others. The threads of those that are
@@ -70,11 +70,11 @@ def interleave(
     end = time.perf_counter() + budget
 
     def settle(name: str) -> float:
-        return AFTER_SPINNING if name in after else SETTLE if guesses[name] < SHORT else 0.0
+        return AFTER_SPINNING if name in after else SETTLE if guesses[name] < SETTLED_BELOW else 0.0
 
     for name, call in calls.items():
         first = seconds(call)
-        if first < SHORT:
+        if first < SETTLED_BELOW:
             guesses[name] = max(min(seconds(call) for _ in range(WARM_UP)), 1e-7)
             samples[name] = [turn(call, guesses[name], settle(name))]
         else:
@@ -90,7 +90,7 @@ def interleave(
 
 
 def spread(samples: Sequence[float]) -> dict[str, float]:
-    """Give the median, the quartiles and how many samples they stand on."""
+    """Return the median, the quartiles and how many samples they stand on."""
     if len(samples) < 2:
         return {"median": samples[0], "low": samples[0], "high": samples[0], "samples": len(samples)}
     low, median, high = statistics.quantiles(samples, n=4, method="inclusive")
@@ -98,7 +98,7 @@ def spread(samples: Sequence[float]) -> dict[str, float]:
 
 
 def ratio(samples: Sequence[float], base: Sequence[float]) -> dict[str, float]:
-    """Give samples over base, taken round by round (over the base's median where the two were not in turn)."""
+    """Return samples over base, taken round by round (over the base's median where the two were not in turn)."""
     if len(samples) != len(base):
         base = [statistics.median(base)] * len(samples)
     return spread([s / b for s, b in zip(samples, base, strict=True)])

@@ -1,4 +1,4 @@
-"""What is measured: one definition of each workload, used by every command.
+"""Workloads: one definition, used by every command.
 
 T time, B batch, I input features, H hidden units, G gates. The input projection is always part of it.
 """
@@ -71,7 +71,7 @@ class Workload:
         return forward * (3 if self.gradient else 1)
 
     def own_cell(self) -> Any:
-        """Give jaxrnn's cell."""
+        """Return jaxrnn's cell."""
         more = {"recurrence": Heads(self.heads)} if self.heads > 1 else {}
         return CELLS[self.cell](self.hidden, **more)
 
@@ -128,7 +128,7 @@ OTHER_EQUATIONS = {
 
 @functools.lru_cache(maxsize=4)
 def reference(workload: Workload, equation: str | None = None, seed: int = 0) -> Answer:
-    """Give the answer in float64 by jaxrnn's `Scan()`, as numpy arrays."""
+    """Return the answer in float64 by jaxrnn's `Scan()`, as numpy arrays."""
     params, xs = draw(workload, seed)
     cell = workload.own_cell() if equation is None else OTHER_EQUATIONS[equation](workload)
     if equation == "reset before the matmul":
@@ -146,7 +146,7 @@ def reference(workload: Workload, equation: str | None = None, seed: int = 0) ->
 
 
 def error(answer: Answer, truth: Answer) -> float:
-    """Give the largest difference from the truth, relative to the largest entry of each array; NaN if there is one."""
+    """Return the largest difference from the truth, relative to the largest entry of each array; NaN stays NaN."""
     worst = np.float64(0.0)
     for got, true in zip(answer, truth, strict=True):
         if true is None:

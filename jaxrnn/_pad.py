@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ._core.checks import host_array, is_number
 
 
-def pad(sequences: Sequence[Any], length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Put sequences of different lengths side by side, on the host: NumPy alone, so a forked data loader may call it.
+def pad(sequences: Sequence[ArrayLike], length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Pad sequences of different lengths to one array, on the host in NumPy, so a forked data loader may call it.
 
     Args:
         sequences: arrays (T_b, ...), equal in all but T_b; at least one. One without steps, such as [], fits any.
         length: T to pad to; None takes the longest. A few fixed lengths mean few compilations.
 
     Returns:
-        xs (T, B, ...), zero where a sequence has ended, and lengths (B,) int32: what `unroll` takes.
+        xs (T, B, ...), zero where a sequence has ended, and lengths (B,) int32, as `unroll` takes them.
 
     Raises:
-        ValueError: for no sequences, different features or dtypes, what is no numbers, or a sequence longer than
+        ValueError: for no sequences, different features or dtypes, anything but numbers, or a sequence longer than
             `length`.
 
     >>> xs, lengths = pad([np.ones((2, 3)), np.ones((5, 3))])
@@ -33,16 +33,16 @@ def pad(sequences: Sequence[Any], length: int | None = None) -> tuple[np.ndarray
     longest = int(lengths.max())
     if length is not None and length < longest:
         raise ValueError(
-            f"pad to length={length}, but the longest sequence has {longest} steps. Cut it, or pad further."
+            f"pad to length={length}, but the longest sequence has {longest} steps. Truncate it, or pass a larger length."
         )
     return side_by_side(arrays, arrays[0], longest if length is None else length, len(arrays)), lengths
 
 
-def of_one_kind(caller: str, sequences: Sequence[Any]) -> list[np.ndarray]:
+def of_one_kind(caller: str, sequences: Sequence[ArrayLike]) -> list[np.ndarray]:
     """Return sequences as arrays (T_b, ...) that agree in features and dtype, those without steps as the others.
 
     Raises:
-        ValueError: for no sequences, for some that do not agree, and for what is no numbers.
+        ValueError: for no sequences, for some that do not agree, and for anything but numbers.
     """
     arrays = [host_array(f"the sequences of {caller}", sequence) for sequence in sequences]
     kinds = {(a.shape[1:], a.dtype) for a in arrays if a.ndim == 0 or len(a)} or {
@@ -64,7 +64,7 @@ def of_one_kind(caller: str, sequences: Sequence[Any]) -> list[np.ndarray]:
 
 
 def side_by_side(arrays: Sequence[np.ndarray], like: np.ndarray, length: int, batch: int) -> np.ndarray:
-    """Return arrays (T_b, ...) of the kind of `like` as (length, batch, ...), zero past them and in rows left over."""
+    """Return arrays (T_b, ...) of the kind of `like` as (length, batch, ...), with zeros after them and in the other rows."""
     padded = np.zeros((length, batch, *like.shape[1:]), like.dtype)
     for b, array in enumerate(arrays):
         padded[: len(array), b] = array

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,19 @@ from ._select import select
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Int
+
+
+class UnrollOptions(TypedDict, total=False):
+    """The keywords of `unroll` that models and modules pass on."""
+
+    state: State
+    mask: Bool[ArrayLike, T * batch] | None
+    resets: Bool[ArrayLike, T * batch] | None
+    reverse: bool
+    context: Context
+    key: Key | None
+    state_dtype: DTypeLike | None
+    driver: Driver | None
 
 
 @broadcasting

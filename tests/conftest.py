@@ -1,4 +1,4 @@
-"""Every test has 8 virtual devices and compiles quickly; doctests have what users have."""
+"""8 virtual devices and quick compilation for every test; doctests run with the defaults of users."""
 
 import jax
 import pytest
@@ -8,7 +8,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 @pytest.fixture(autouse=True, scope="module")
 def compile_quickly():
-    """Most numbers do not depend on how hard the compiler tries; the time of the tests does."""
+    """Disable most compiler optimizations: they take most of the time of the tests."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -16,7 +16,7 @@ def compile_quickly():
 
 @pytest.fixture(autouse=True)
 def compile_as_users_do(request, compile_quickly):
-    """Not so where a test is marked: then what it compiles is what users run."""
+    """Enable them for a test with the marker `optimised`."""
     jax.config.update("jax_disable_most_optimizations", request.node.get_closest_marker("optimised") is None)
     yield
     jax.config.update("jax_disable_most_optimizations", True)

@@ -1,6 +1,6 @@
-"""A `jit` for what does not depend on how hard the compiler tries: most of the time of these tests is the compiler's.
+"""`jax.jit` that compiles quickly, for tests of numbers: most of their time is spent in the compiler.
 
-The emitters of fusions take most of it on CPU, and `jax_disable_most_optimizations` leaves them on.
+Fusion emitters take most of it on CPU, and `jax_disable_most_optimizations` does not disable them.
 """
 
 import functools

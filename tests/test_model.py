@@ -170,8 +170,8 @@ def test_state_goes_on_and_hidden_is_before_the_readout():
     [
         (Bidirectional(Elman(2)), every, "no causal step"),
         (Stack((Elman(2), Bidirectional(Elman(2)))), last, "no causal step"),
-        (Elman(2), mean, "mean reads the whole sequence"),
-        (Elman(2), maximum, "maximum reads the whole sequence"),
+        (Elman(2), mean, "mean needs the whole sequence"),
+        (Elman(2), maximum, "maximum needs the whole sequence"),
     ],
 )
 def test_what_has_no_step_says_so(layers, read, match):

@@ -1,4 +1,4 @@
-"""What a wheel and a source distribution hold, and what is said where an extra is missing; nothing is compiled."""
+"""The contents of wheels and source distributions, and the errors on missing extras; nothing is compiled."""
 
 import ast
 import email
@@ -22,7 +22,7 @@ SOURCES = [*(ROOT / "jaxrnn").rglob("*.py"), *(ROOT / "examples").rglob("*.py")]
 INTENT = ROOT / "examples/intent"
 DATA = [ROOT / "jaxrnn/py.typed", *(INTENT / "corpus").iterdir(), *(INTENT / "static").iterdir()]
 NATIVE = [path for kind in ("*.h", "*.cc") for path in (ROOT / "jaxrnn/_kernels/cpu").glob(kind)]
-NEEDED = {"jax", "jaxlib", "numpy", "optax", "jaxrnn", *sys.stdlib_module_names}  # what `pip install jaxrnn` brings
+NEEDED = {"jax", "jaxlib", "numpy", "optax", "jaxrnn", *sys.stdlib_module_names}  # installed with jaxrnn
 
 
 def names(paths):
@@ -43,20 +43,20 @@ def built(tmp_path_factory):
     return folder
 
 
-def test_a_wheel_holds_the_library_and_the_examples(built):
+def test_a_wheel_contains_the_library_and_the_examples(built):
     wheel = built / "wheel"
     found = {str(path.relative_to(wheel)) for path in wheel.rglob("*") if path.is_file()}
     assert found == {re.sub(r"^examples/", "jaxrnn_examples/", name) for name in names(SOURCES + DATA)}
 
 
-def test_a_source_distribution_holds_what_a_wheel_is_built_of(built):
+def test_a_source_distribution_contains_the_sources_of_a_wheel(built):
     listed = (built / "jaxrnn.egg-info/SOURCES.txt").read_text().split("\n")
     found = {name for name in listed if ".egg-info/" not in name}
     rest = {"LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"}
     assert found == names(SOURCES + DATA + NATIVE) | rest
 
 
-def test_the_metadata_has_the_version_and_no_dead_link(built):
+def test_the_metadata_has_the_version_and_no_relative_link(built):
     metadata = email.message_from_string((built / "jaxrnn.egg-info/PKG-INFO").read_text())
     assert metadata["Version"] == jaxrnn.__version__
     description, code = metadata.get_payload(), re.compile(r"```.*?```", re.S)
@@ -66,8 +66,8 @@ def test_the_metadata_has_the_version_and_no_dead_link(built):
     assert all(link.startswith("https://") for link in links), links
 
 
-def test_the_installed_examples_run_and_know_their_name(built, tmp_path):
-    """From the files of the wheel, in another directory, with a home that cannot be written."""
+def test_the_installed_examples_run_under_their_package_name(built, tmp_path):
+    """Run the files of the wheel in another directory, with a read-only home."""
     path = f"{built / 'wheel'}:{ROOT}"
     environment = {"PYTHONPATH": path, "HOME": "/dev/null/home", "JAX_PLATFORMS": "cpu", "PATH": ""}
     done = run("-m", "jaxrnn_examples.intent", "predict", "hello", "--bundle", "b", cwd=tmp_path, env=environment)
@@ -78,7 +78,7 @@ def test_the_installed_examples_run_and_know_their_name(built, tmp_path):
 
 
 def imports(tree, extra=None):
-    """Yield each package that is imported, with the extra that the code around names."""
+    """Yield each imported package, with the extra named by the `with` around the import."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.With) and isinstance(call := node.items[0].context_expr, ast.Call):
             name = call.args[0].value if ast.unparse(call.func) == "extra" else extra
@@ -91,7 +91,7 @@ def imports(tree, extra=None):
             yield from imports(node, extra)
 
 
-def test_what_only_an_extra_installs_is_imported_under_its_name():
+def test_optional_packages_are_imported_under_their_extra():
     bare, providers = [], importlib.metadata.packages_distributions()  # of "orbax": orbax-checkpoint
     for path in (ROOT / "jaxrnn").rglob("*.py"):
         for package, extra in imports(ast.parse(path.read_text())):
@@ -110,13 +110,13 @@ def test_what_only_an_extra_installs_is_imported_under_its_name():
         ("rich.console", lambda: Bar(1)),
     ],
 )
-def test_a_missing_package_is_named_with_the_command(monkeypatch, package, use):
+def test_the_error_on_a_missing_package_names_the_command(monkeypatch, package, use):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ModuleNotFoundError, match=re.escape('pip install "jaxrnn[train]"')):
         use()
 
 
-def test_a_command_names_a_missing_package_in_a_line(monkeypatch, capsys):
+def test_a_command_reports_a_missing_package_in_one_line(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tyro", None)
     assert main(["predict"]) == 2
     assert re.fullmatch(r'error: .*tyro.*pip install "jaxrnn\[examples\]"\n', capsys.readouterr().err)

@@ -8,10 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.interop._arrays import join_gates
-
 from ..workload import Data, Workload
-from .layout import batch_major, dense_only
+from .layout import batch_major, dense_only, join_gates
 from .peer import Program
 
 
@@ -49,6 +47,6 @@ class CuDNN:
 
 
 def packed(params: Any) -> jax.Array:
-    """Give one vector: W_ih, W_hh, b_ih and b_hh, the gates in our order."""
+    """Return one vector: W_ih, W_hh, b_ih and b_hh, the gates in our order."""
     b = params.b.ravel()
     return jnp.concatenate([join_gates(params.w_x).ravel(), join_gates(params.w_h).ravel(), b, jnp.zeros_like(b)])

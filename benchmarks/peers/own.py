@@ -7,14 +7,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import jaxrnn
 from jaxrnn import BPTT, Driver, Fused, Native, Scan, available_drivers
-from jaxrnn._drivers.native import unsupported_reason
 
 from ..workload import Answer, Data, Workload
 from .layout import dense_only
 from .peer import Program, compiled, gradients, numpy
+
+GROUP = 64
+"""How many arrays one concatenation joins."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +29,16 @@ class Own:
     package: str = "jaxrnn"
 
     def lacks(self, workload: Workload, platform: str) -> str | None:
-        """What the driver refuses: `Native` needs its library, a CPU, dense weights, float32; `Fused` no CPU."""
+        """Return the reason: `Native` needs its library, a CPU, dense float32 weights; `Fused` a GPU or a TPU."""
         if isinstance(self.driver, Fused):
             return "for a GPU or a TPU" if platform == "cpu" else None
         if not isinstance(self.driver, Native):
             return None
         if platform != "cpu":
             return "for a CPU"
-        return available_drivers()["Native"] or unsupported_reason(workload.own_cell(), {jnp.dtype(workload.dtype)})
+        if workload.heads > 1 or workload.dtype != "float32":
+            return "dense recurrent weights in float32 only"
+        return available_drivers()["Native"]
 
     def equation(self, workload: Workload) -> str | None:
         """The workload's."""
@@ -71,7 +76,7 @@ class NaiveScan:
 
 
 def flat_weights(params: Any) -> Any:
-    """Give matrices: (I, G * H), (H, G * H), (G * H,), and a GRU's b_hn."""
+    """Return matrices: (I, G * H), (H, G * H), (G * H,), and a GRU's b_hn."""
     w_x, w_h, b, local = params
     return w_x.reshape(len(w_x), -1), w_h.reshape(len(w_h), -1), b.ravel(), local
 
@@ -122,29 +127,43 @@ class PythonLoop:
         return None
 
     def make(self, workload: Workload, data: Data) -> Program:
-        """Move weights and inputs; a jitted step compiles at the first call."""
+        """Move weights and inputs, one array for each step; a jitted step compiles at the first call."""
         cell = workload.own_cell()
-        params, xs = jax.tree.map(lambda a: jnp.asarray(a, workload.dtype), data)
+        params = jax.tree.map(lambda a: jnp.asarray(a, workload.dtype), data.params)
+        steps = [jnp.asarray(x, workload.dtype) for x in data.xs]
 
-        def at(params: Any, state: Any, xs: jax.Array, t: int) -> Any:
-            """Step on xs[t], by a dynamic index: a static one compiles a backward pass of its own for each t."""
-            return cell.step(params, state, jax.lax.dynamic_index_in_dim(xs, t, keepdims=False))
+        def advance(params: Any, state: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+            state, y = cell.step(params, state, x)
+            return state, jnp.expand_dims(y, 0)
 
-        step = jax.jit(at) if self.jitted else at
+        step = jax.jit(advance) if self.jitted else advance
 
-        def forward(params: Any, xs: jax.Array) -> jax.Array:
+        def forward(params: Any, steps: list[jax.Array]) -> jax.Array:
             state, ys = cell.initial_state(params, (workload.batch,)), []
-            for t in range(workload.time):
-                state, y = step(params, state, xs, t)
+            for x in steps:
+                state, y = step(params, state, x)
                 ys.append(y)
-            return jnp.stack(ys)
+            return join(ys)
 
-        run = jax.grad(lambda p, xs: jnp.square(forward(p, xs)).sum(), (0, 1)) if workload.gradient else forward
+        gradient = jax.grad(lambda params, steps: jnp.square(forward(params, steps)).sum(), (0, 1))
+        run = gradient if workload.gradient else forward
 
         def answer(result: Any) -> Answer:
-            return gradients(lambda p: p, params, *result) if workload.gradient else Answer(ys=numpy(result))
+            if not workload.gradient:
+                return Answer(ys=numpy(result))
+            return gradients(lambda p: p, params, result[0], np.stack(result[1]))
 
-        return Program(lambda: jax.block_until_ready(run(params, xs)), answer)
+        return Program(lambda: jax.block_until_ready(run(params, steps)), answer)
+
+
+def join(parts: list[jax.Array]) -> jax.Array:
+    """Concatenate along the first axis, `GROUP` arrays at a time.
+
+    One concatenation of T arrays compiles a program with T operands, which takes minutes for a large T.
+    """
+    while len(parts) > 1:
+        parts = [jnp.concatenate(parts[at : at + GROUP]) for at in range(0, len(parts), GROUP)]
+    return parts[0]
 
 
 OWN = (

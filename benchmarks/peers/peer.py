@@ -15,13 +15,13 @@ from ..workload import Answer, Data, Workload
 
 
 class Program(NamedTuple):
-    """A workload made ready by one peer.
+    """A workload prepared by one peer.
 
     Attributes:
-        call: computes it once and returns when the answer is there; what it returns goes to `answer`.
+        call: computes it once and waits for the result, which goes to `answer`.
         answer: turns that into an `Answer` in jaxrnn's layout.
         compile_seconds: tracing and compiling; None where nothing is compiled.
-        temporary_bytes: what the compiler plans beside inputs and outputs; None where it is not known.
+        temporary_bytes: memory that the compiler plans, without inputs and outputs; None where it is unknown.
     """
 
     call: Callable[[], Any]
@@ -42,7 +42,7 @@ class Peer(Protocol):
     package: str
 
     def lacks(self, workload: Workload, platform: str) -> str | None:
-        """Say why it cannot compute this workload on "cpu", "gpu" or "tpu"; None where it can."""
+        """Return why it cannot compute this workload on "cpu", "gpu" or "tpu"; None where it can."""
         ...
 
     def equation(self, workload: Workload) -> str | None:
@@ -50,7 +50,7 @@ class Peer(Protocol):
         ...
 
     def make(self, workload: Workload, data: Data) -> Program:
-        """Make a workload ready: move weights and inputs, compile."""
+        """Prepare a workload: move weights and inputs, compile."""
         ...
 
 
@@ -64,7 +64,7 @@ Convert = Callable[[Any], Any]  # jaxrnn's params to a library's weights, tracea
 
 
 def compiled(workload: Workload, data: Data, convert: Convert, forward: Forward, *, device: Any = None) -> Program:
-    """Make a program of a traceable forward pass: compiled ahead of time, its gradients by JAX.
+    """Compile a program of a traceable forward pass: compiled ahead of time, its gradients by JAX.
 
     The gradients for a library's weights are brought to jaxrnn's layout through the transpose of `convert`.
     """
@@ -95,6 +95,6 @@ def gradients(convert: Convert, params: Any, dweights: Any, dxs: Any) -> Answer:
 
 
 def numpy(array: Any) -> np.ndarray:
-    """Give a float32 (or wider) numpy array."""
+    """Return a float32 (or wider) numpy array."""
     array = np.asarray(array)
     return array if array.dtype.itemsize >= 4 else array.astype(np.float32)

@@ -7,11 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-
-from jaxrnn.interop._arrays import join_gates
+import numpy as np
 
 from ..workload import Answer, Data, Workload
-from .layout import dense_only, recurrent_bias
+from .layout import dense_only, join_gates, recurrent_bias
 from .peer import Program, gradients
 
 MODULES = {"elman": "RNN", "gru": "GRU", "lstm": "LSTM"}
@@ -44,15 +43,13 @@ class Torch:
         """Move weights and inputs; nothing is compiled."""
         import torch
 
-        from jaxrnn.interop._torch_weights import to_tensor
-
         params = jax.tree.map(jnp.asarray, data.params)
         dtype = getattr(torch, {None: workload.dtype, "tf32": "float32"}.get(self.precision, self.precision))
         place = {"device": "cpu" if self.precision is None else "cuda", "dtype": dtype}
         module = getattr(torch.nn, MODULES[workload.cell])(workload.inputs, workload.hidden)
-        module.load_state_dict({name: to_tensor(array) for name, array in convert(params).items()})
+        module.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in convert(params).items()})
         module.to(**place)
-        xs = to_tensor(data.xs).to(**place).requires_grad_(workload.gradient)
+        xs = torch.from_numpy(np.array(data.xs)).to(**place).requires_grad_(workload.gradient)
 
         def call() -> Any:
             self.set_precision()
@@ -80,13 +77,13 @@ class Torch:
 
 
 def convert(params: Any) -> dict[str, jax.Array]:
-    """Give the weights under torch's names; the gates are in our order."""
+    """Return the weights under torch's names; the gates are in our order."""
     biases = {"bias_ih_l0": params.b.ravel(), "bias_hh_l0": recurrent_bias(params).ravel()}
     return {"weight_ih_l0": join_gates(params.w_x), "weight_hh_l0": join_gates(params.w_h), **biases}
 
 
 def forward(module: Any, xs: Any) -> Any:
-    """Give the outputs."""
+    """Return the outputs."""
     import torch
 
     with torch.no_grad():
@@ -94,7 +91,7 @@ def forward(module: Any, xs: Any) -> Any:
 
 
 def backward(module: Any, xs: Any) -> Any:
-    """Give the gradients for the weights, by name, and for the inputs."""
+    """Return the gradients for the weights, by name, and for the inputs."""
     module.zero_grad(set_to_none=True)
     xs.grad = None
     module(xs)[0].square().sum().backward()
@@ -102,7 +99,7 @@ def backward(module: Any, xs: Any) -> Any:
 
 
 def to_array(tensor: Any) -> Any:
-    """Give a tensor as numpy in float32."""
+    """Return a tensor as numpy in float32."""
     return tensor.detach().float().cpu().numpy()
 
 

@@ -1,4 +1,4 @@
-"""Checks of what callers pass: each error says what was given, what was needed, and how to correct it."""
+"""Checks of arguments: each error names what was given, what is needed, and the fix."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .fields import check_static, is_key, show
 
 
 def as_numbers(name: str, tree: Any) -> Any:
-    """Return `tree` with leaves that JAX holds without loss; raise ValueError for leaves that are no numbers.
+    """Return `tree` with leaves that JAX represents without loss; raise ValueError for leaves that are not numbers.
 
-    Arrays on the host become native in byte order, and `longdouble` becomes float64.
+    Arrays on the host are converted to the native byte order, and `longdouble` to float64.
     """
     return jax.tree.map(functools.partial(_as_numbers, name), tree)
 
@@ -34,14 +34,14 @@ def _as_numbers(name: str, leaf: Any) -> Any:
         held = np.iinfo(jax.dtypes.canonicalize_dtype(array.dtype))
         if array.min() < held.min or array.max() > held.max:
             raise ValueError(
-                f"{name} holds integers from {array.min()} to {array.max()}, and JAX would cut them to {held.dtype}. "
+                f"{name} has integers from {array.min()} to {array.max()}, which overflow {held.dtype}. "
                 "Cast them to float32, or set jax_enable_x64."
             )
     return array
 
 
 def host_array(name: str, value: Any) -> np.ndarray:
-    """Return `value` as a NumPy array of a native dtype that JAX knows; raise ValueError if it is no array."""
+    """Return `value` as a NumPy array of a native dtype of JAX; raise ValueError if it is not an array."""
     if isinstance(value, np.ma.MaskedArray):
         raise ValueError(f"{name} is a masked array, whose mask would be lost. Pass its data, and lengths or a mask.")
     try:
@@ -49,7 +49,7 @@ def host_array(name: str, value: Any) -> np.ndarray:
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name} must be arrays of numbers; got {_named(value)}: {error}") from error
     if array.dtype.kind == "O":
-        hint = " A driver is named: driver=Scan()." if callable(value) else ""
+        hint = " Pass a driver by keyword: driver=Scan()." if callable(value) else ""
         raise ValueError(f"{name} must be arrays of numbers; got {_named(value)}.{hint}")
     if (
         array.dtype.kind in "fc"
@@ -60,7 +60,7 @@ def host_array(name: str, value: Any) -> np.ndarray:
 
 
 def is_number(dtype: Any) -> bool:
-    """Return whether JAX computes with arrays of this dtype, booleans among them."""
+    """Return whether JAX computes with arrays of this dtype, including booleans."""
     return jnp.issubdtype(dtype, np.number) or jnp.issubdtype(dtype, np.bool_)
 
 
@@ -73,8 +73,8 @@ def check_cell(cell: Any, kinds: Any, caller: str) -> None:
     """Raise ValueError unless `cell` is an instance of one of `kinds`."""
     if isinstance(cell, type) or not isinstance(cell, kinds):
         raise ValueError(
-            f"{caller} needs a cell (init, initial_state, step) or a composite; got {show(cell)}. An instance, not a "
-            "class: LSTM(128), not LSTM."
+            f"{caller} needs a cell (init, initial_state, step) or a composite; got {show(cell)}. Pass an instance: "
+            "LSTM(128), not LSTM."
         )
     check_takes_in_dim(cell, caller)
     if dataclasses.is_dataclass(cell):
@@ -82,15 +82,15 @@ def check_cell(cell: Any, kinds: Any, caller: str) -> None:
 
 
 def check_takes_in_dim(cell: Any, caller: str) -> None:
-    """Raise ValueError if `init` takes no `in_dim`: a whole model has the methods of a cell, and is none."""
+    """Raise ValueError if `init` takes no `in_dim`: a model has the methods of a cell but is not one."""
     if not _takes_in_dim(cell.init):
         raise ValueError(
-            f"{caller} needs a cell, with init(key, in_dim); the init of a {type(cell).__name__} does not take these "
-            "two. Call a whole model, model(params, ids), or pass its layers, model.layers."
+            f"{caller} needs a cell, with init(key, in_dim); {type(cell).__name__}.init does not take these arguments. "
+            "For a model, call model(params, ids), or pass model.layers."
         )
 
 
-@functools.lru_cache(maxsize=256)  # reading a signature takes a third of the time of an eager `unroll`
+@functools.lru_cache(maxsize=256)  # `inspect.signature` takes a third of the time of an eager `unroll`
 def _takes_in_dim(init: Callable[..., Any]) -> bool:
     """Return whether a cell's `init` takes a key and a number of features."""
     try:
@@ -103,26 +103,26 @@ def _takes_in_dim(init: Callable[..., Any]) -> bool:
 def check_driver(driver: Any) -> None:
     """Raise ValueError unless `driver` is an instance of a driver, or None."""
     if isinstance(driver, type) or not (driver is None or callable(driver)):
-        raise ValueError(f"driver is a driver such as Scan() or BPTT(), or None; got {driver!r}")
+        raise ValueError(f"driver must be a driver such as Scan() or BPTT(), or None; got {driver!r}")
 
 
 def check_key(key: Any) -> None:
     """Raise ValueError unless `key` is one key of `jax.random`, typed or raw, or None."""
     if key is not None and not is_key(key):
         got = f"{key.dtype} {key.shape}" if isinstance(key, jax.Array | np.ndarray) else repr(key)
-        raise ValueError(f"key is one key, jax.random.key(0), or None for no randomness; got {got}")
+        raise ValueError(f"key must be one key, jax.random.key(0), or None for no randomness; got {got}")
 
 
 def float_kind(name: str, dtype: Any) -> Any:
-    """Return `dtype` as a floating dtype, None for None; raise ValueError for any other."""
+    """Return a floating dtype, or None for None; raise ValueError for anything else."""
     if dtype is None:
         return None
     try:
         kind = jnp.dtype(dtype)
     except TypeError as error:
-        raise ValueError(f"{name} is a floating dtype such as jnp.float32; got {dtype!r}") from error
+        raise ValueError(f"{name} must be a floating dtype such as jnp.float32; got {dtype!r}") from error
     if not jnp.issubdtype(kind, jnp.floating):
-        raise ValueError(f"{name} is a floating dtype such as jnp.float32; got {kind}, which would cut the state")
+        raise ValueError(f"{name} must be a floating dtype such as jnp.float32; got {kind}")
     return kind
 
 
@@ -131,24 +131,24 @@ def check_inputs(xs: Any) -> tuple[int, tuple[int, ...]]:
     shapes = [np.shape(x) for x in jax.tree.leaves(xs)]
     if isinstance(xs, list):
         how = "jnp.stack(xs)" if shapes and shapes[0] else "jnp.asarray(xs)"
-        raise ValueError(f"xs must be an array (T, *batch, D); got a list of {len(xs)}. Make one array of it: {how}.")
+        raise ValueError(f"xs must be an array (T, *batch, D); got a list of {len(xs)}. Convert it: {how}.")
     if not shapes or any(len(shape) < 2 for shape in shapes) or len({shape[:-1] for shape in shapes}) > 1:
         got = f"shapes {shapes}" if shapes else repr(xs)
         raise ValueError(
-            f"xs must be (T, *batch, D), or a pytree of arrays that agree in all but D; got {got}. One sequence of T "
-            "scalars is xs[:, None]."
+            f"xs must be (T, *batch, D), or a pytree of arrays that agree in all but D; got {got}. For one "
+            "sequence of T scalars pass xs[:, None]."
         )
     length, *batch = shapes[0][:-1]
     return length, tuple(batch)
 
 
 def as_lengths(lengths: Any, length: Any, batch: tuple[int, ...]) -> Any:
-    """Return lengths as an array; raise ValueError unless they are integers (*batch), between 0 and T on the host."""
+    """Return lengths as an array; raise ValueError unless they are integers (*batch), on the host between 0 and T."""
     if lengths is None:
         return None
     lengths = lengths if isinstance(lengths, jax.Array) else host_array("lengths", lengths)
     if lengths.shape != batch or not jnp.issubdtype(lengths.dtype, jnp.integer):
-        hint = " Is xs batch-major? Time comes first: jnp.swapaxes(xs, 0, 1)." if lengths.shape == (length,) else ""
+        hint = " If xs is batch-major, pass jnp.swapaxes(xs, 0, 1)." if lengths.shape == (length,) else ""
         raise ValueError(
             f"lengths must be integers of shape {batch}, one for each row; got {lengths.dtype} {lengths.shape}.{hint}"
         )
@@ -160,7 +160,7 @@ def as_lengths(lengths: Any, length: Any, batch: tuple[int, ...]) -> Any:
 def as_flags(name: str, flags: Any, length: Any, batch: tuple[int, ...]) -> Any:
     """Return a mask or resets as booleans (T, *batch); raise ValueError unless they are booleans, or 0 and 1.
 
-    Numbers on a device are not looked at: all but 0 are true.
+    Numbers on a device are not checked: all but 0 are true.
     """
     if flags is None:
         return None
@@ -172,39 +172,37 @@ def as_flags(name: str, flags: Any, length: Any, batch: tuple[int, ...]) -> Any:
     if flags.dtype == bool:
         return flags
     if isinstance(flags, np.ndarray) and not np.isin(flags, (0, 1)).all():
-        raise ValueError(
-            f"{name} must be booleans, or numbers that are 0 or 1; got others. Compare them: {name} > 0.5."
-        )
+        raise ValueError(f"{name} must be booleans, or numbers 0 and 1; got other numbers. Compare them: {name} > 0.5.")
     return flags != 0
 
 
 def check_state(cell: Any, batch: tuple[int, ...], state: Any, needed: Any) -> None:
-    """Raise ValueError unless the state has the structure, the shapes and the kinds of number of the cell's own."""
+    """Raise ValueError unless the state has the structure, the shapes and the kinds of dtype that the cell needs."""
     fits = jax.tree.structure(state) == jax.tree.structure(needed)  # type: ignore[operator]
     if not fits or [*map(_kind, jax.tree.leaves(state))] != [*map(_kind, jax.tree.leaves(needed))]:
         raise ValueError(
-            f"the state of {type(cell).__name__} for a batch of {batch} is {shown(needed)}; got {shown(state)}. Start "
-            f"from cell.initial_state(params, {batch})."
+            f"the state of {type(cell).__name__} for batch axes {batch} must be {shown(needed)}; got {shown(state)}. "
+            f"Start from cell.initial_state(params, {batch})."
         )
 
 
 def check_context(cell: Any, context: Any) -> None:
-    """Raise ValueError if there is a context that no cell takes."""
+    """Raise ValueError for a context that no cell takes."""
     if context is not None and not takes_context(cell):
         raise ValueError(
-            f"{show(cell)} takes no context: a cell that does has a method with_context(params, context). Got "
-            f"{shown(context)}."
+            f"{show(cell)} takes no context; got {shown(context)}. A cell that takes one has a method "
+            "with_context(params, context)."
         )
 
 
 def check_step(cell: Any, params: Any, state: Any, x: Any) -> None:
-    """Raise ValueError unless params and state are those of the cell for one step's input x (*batch, D)."""
+    """Raise ValueError unless params and state match the cell and the input x (*batch, D) of one step."""
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(x)]
     if not shapes or not all(isinstance(n, int) for n in shapes[0]) or not shapes[0]:
-        return  # symbolic under jax.export; what is no array is refused where it is multiplied
+        return  # symbolic under jax.export; `check_features` raises for other values
     *batch, features = shapes[0]
     if takes_context(cell) or _drawn(cell, features) is None:
-        return  # with a context, the params are those that `with_context` returned
+        return  # with a context, params are the result of `with_context`
     check_params(cell, params, features)
     leaves, form = jax.tree.flatten(params)
     kinds = tuple(jax.ShapeDtypeStruct(np.shape(leaf), _dtype(leaf)) for leaf in leaves)
@@ -212,9 +210,9 @@ def check_step(cell: Any, params: Any, state: Any, x: Any) -> None:
 
 
 def check_params(cell: Any, params: Any, *in_dim: Any) -> None:
-    """Raise ValueError unless the params have the leaves, shapes and kinds of number that `cell.init` draws.
+    """Raise ValueError unless the params have the leaves, shapes and kinds of dtype that `cell.init` draws.
 
-    An axis that follows from `in_dim` may have any size: the message on features is that of the matmul.
+    An axis that depends on `in_dim` may have any size: `check_features` raises for the number of features.
     """
     if not all(isinstance(n, int) for n in in_dim):
         return  # symbolic, under jax.export
@@ -227,8 +225,8 @@ def check_params(cell: Any, params: Any, *in_dim: Any) -> None:
     if wrong := _fit(needed, given):
         rest = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(
-            f"the params are not those of {show(cell)}: {'; '.join(wrong[:3])}{rest} (a "
-            f"{type(params).__name__} was given). Make them with init, or take the cell that they were made for."
+            f"the params do not match {show(cell)}: {'; '.join(wrong[:3])}{rest}; got a {type(params).__name__}. Draw "
+            "them with its init, or use the cell that drew them."
         )
 
 
@@ -236,7 +234,7 @@ Kind = tuple[tuple[Any, ...], str]
 
 
 def _kind(leaf: Any) -> Kind:
-    """Return the shape of an array and which kind of number it holds."""
+    """Return the shape of an array and its kind of dtype."""
     dtype = _dtype(leaf)
     for kind in (jnp.floating, jnp.complexfloating, jnp.integer):
         if jnp.issubdtype(dtype, kind):
@@ -245,24 +243,24 @@ def _kind(leaf: Any) -> Kind:
 
 
 def shown(tree: Any) -> Any:
-    """Return a tree with the dtype and the shape of each leaf in its place, for messages."""
+    """Return the tree with each leaf replaced by its dtype and shape, for messages."""
     return jax.tree.map(lambda leaf: f"{_dtype(leaf)}{list(np.shape(leaf))}", tree)
 
 
 def _dtype(leaf: Any) -> Any:
-    """Return the dtype of an array or a number, that of objects for anything else."""
+    """Return the dtype of an array or a number, and object for anything else."""
     return leaf.dtype if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) else np.asarray(leaf).dtype
 
 
 def _leaves(tree: Any) -> dict[str, Kind]:
-    """Return what is at each path of a tree."""
+    """Return the kind of each leaf, by its path."""
     return {jax.tree_util.keystr(path): _kind(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _fit(needed: dict[str, Kind], given: dict[str, Kind]) -> list[str]:
-    """Return in which leaves the two differ."""
+    """Return a description of each leaf that differs."""
     wrong = [f"params{path} is missing" for path in needed.keys() - given.keys()]
-    wrong += [f"params{path} is not one of them" for path in given.keys() - needed.keys()]
+    wrong += [f"params{path} is not expected" for path in given.keys() - needed.keys()]
     for path in needed.keys() & given.keys():
         (shape, kind), (got, got_kind) = needed[path], given[path]
         if (
@@ -271,19 +269,19 @@ def _fit(needed: dict[str, Kind], given: dict[str, Kind]) -> list[str]:
             or any(n not in ("D", m) for n, m in zip(shape, got, strict=True))
         ):
             form = f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
-            wrong.append(f"params{path} is {kind} {form}, got {got_kind} {got}")
+            wrong.append(f"params{path} must be {kind} {form}, got {got_kind} {got}")
     return sorted(wrong)
 
 
 def _common(one: Kind, other: Kind) -> Kind:
-    """Return the kind with the axes that differ as "D"."""
+    """Return the kind with "D" for the axes that differ."""
     (shape, kind), (others, _) = one, other
     return tuple(n if n == m else "D" for n, m in zip(shape, others, strict=True)), kind
 
 
 @functools.lru_cache(maxsize=256)
 def _drawn(cell: Any, *in_dim: int) -> dict[str, Kind] | None:
-    """Return what `init` draws; None where it cannot be traced, for then there is nothing to compare with."""
+    """Return the kinds that `init` draws, or None where it cannot be traced."""
     try:
         return _leaves(jax.eval_shape(lambda: cell.init(jax.random.key(0), *in_dim)))
     except Exception:
@@ -292,5 +290,5 @@ def _drawn(cell: Any, *in_dim: int) -> dict[str, Kind] | None:
 
 @functools.lru_cache(maxsize=256)
 def _initial_state(cell: Any, batch: tuple[int, ...], form: Any, kinds: tuple[jax.ShapeDtypeStruct, ...]) -> Any:
-    """Return the shapes of the cell's initial state for params of this form."""
+    """Return the shapes of the cell's initial state for params of this structure."""
     return jax.eval_shape(lambda params: cell.initial_state(params, batch), jax.tree.unflatten(form, kinds))

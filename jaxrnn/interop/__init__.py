@@ -1,1 +1,1 @@
-"""Weights and adapters of other libraries, a module each. Nothing is imported here: name the module you need."""
+"""Weights and adapters of other libraries, one module each. Import the module that you need by its name."""

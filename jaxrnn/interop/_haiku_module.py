@@ -1,17 +1,18 @@
-"""The adapter: an `hk.Module` around any jaxrnn cell."""
+"""The adapter: an `hk.Module` that holds any jaxrnn cell."""
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
-import numpy as np
 
+from .._core.cell import Cell
+from .._core.composite import Composite
 from .._core.extras import extra
-from .._core.types import Output, State
+from .._core.types import Inputs, Output, Params, State
 from .._drivers import Driver
 from .._unroll import unroll
+from ._arrays import in_dim_of
 
 with extra("haiku"):
     import haiku as hk
@@ -23,11 +24,11 @@ class HaikuRNN(hk.Module):
     Args:
         cell: any cell or composite.
         driver: how to run over time; None asks `jaxrnn.select`.
-        in_dim: D; None reads it off xs, which must then be one array.
+        in_dim: D; None takes it from the shape of xs, which must then be one array.
         name: the module's name.
 
-    Each leaf of the cell's params is a param of the module: `w_x`, `b`, in a `Stack` `0.w_x`. `from_haiku` returns them
-    as the cell's own tree.
+    Each leaf of the cell's params is a param of the module, in the dtype of `cell.init`: `w_x`, `b`, in a
+    `Stack` `0.w_x`. `from_haiku` returns them as the tree of the cell.
 
     >>> network = hk.transform(lambda xs: HaikuRNN(LSTM(8))(xs, lengths=jnp.array([10, 4])))
     >>> params = network.init(jax.random.key(0), jnp.ones((10, 2, 3)))
@@ -37,44 +38,49 @@ class HaikuRNN(hk.Module):
     """
 
     def __init__(
-        self, cell: Any, *, driver: Driver | None = None, in_dim: int | None = None, name: str | None = None
+        self,
+        cell: Cell | Composite,
+        *,
+        driver: Driver | None = None,
+        in_dim: int | None = None,
+        name: str | None = None,
     ) -> None:
         super().__init__(name=name)
         self.cell = cell
         self.driver = driver
         self.in_dim = in_dim
 
-    def __call__(self, xs: Any, state: State = None, **keywords: Any) -> tuple[State, Output]:
-        """Return the state after the last step, and the outputs: `jaxrnn.unroll`.
+    def __call__(self, xs: Inputs, state: State = None, **keywords: Any) -> tuple[State, Output]:
+        """Run the cell over time, as `jaxrnn.unroll` does.
 
         Args:
-            xs: (T, *batch, D).
-            state: the state before the first step; None takes the cell's own.
-            keywords: those of `unroll`: lengths, resets, reverse, state_dtype, and `key=hk.next_rng_key()` for dropout.
+            xs: (T, *batch, D), or a pytree of such arrays.
+            state: the state before the first step, each leaf (*batch, H); None takes the cell's own.
+            keywords: those of `unroll`: lengths, mask, resets, reverse, context, state_dtype, and
+                `key=hk.next_rng_key()` for dropout and noise.
+
+        Returns:
+            The state after the last step, and the outputs (T, *batch, H).
+
+        Raises:
+            ValueError: if `in_dim` is None and xs is not one array; and as `unroll`.
         """
-        if self.in_dim is None and not isinstance(xs, jax.Array | np.ndarray):
-            raise ValueError(
-                f"xs is no array, whose last axis would be in_dim; name it: HaikuRNN({self.cell}, in_dim=...)"
-            )
-        in_dim = xs.shape[-1] if self.in_dim is None else self.in_dim
+        in_dim = in_dim_of(xs, self.in_dim, f"HaikuRNN({self.cell}, in_dim=...)")
         names, shapes, structure = named_leaves(self.cell, in_dim)
-        drawn: Any = shapes
+        initial: Params = shapes
         if hk.running_init():
-            drawn = jax.tree.leaves(self.cell.init(hk.next_rng_key(), in_dim))
+            initial = jax.tree.leaves(self.cell.init(hk.next_rng_key(), in_dim))
         leaves = [
-            hk.get_parameter(name, a.shape, a.dtype, init=functools.partial(_drawn, value))
-            for name, a, value in zip(names, shapes, drawn, strict=True)
+            hk.get_parameter(name, a.shape, a.dtype, init=hk.initializers.Constant(value))
+            for name, a, value in zip(names, shapes, initial, strict=True)
         ]
         params = jax.tree.unflatten(structure, leaves)
         return unroll(self.cell, params, xs, state, driver=self.driver, **keywords)
 
 
-def _drawn(value: jax.Array, shape: Any, dtype: Any) -> jax.Array:
-    """Return what was drawn, as haiku's initialiser."""
-    return value
-
-
-def named_leaves(cell: Any, in_dim: int) -> tuple[list[str], list[Any], Any]:
+def named_leaves(
+    cell: Cell | Composite, in_dim: int
+) -> tuple[list[str], list[jax.ShapeDtypeStruct], jax.tree_util.PyTreeDef]:
     """Return the names, the shapes and the structure of a cell's params."""
     shapes = jax.eval_shape(lambda key: cell.init(key, in_dim), jax.random.key(0))
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]

@@ -1,56 +1,57 @@
-"""A composite as a list of the cells it is made of, lowest layer first, forward before backward."""
+"""A composite as the list of its cells: the lowest layer first, forward before backward."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TypeAlias
 
+from .._core.cell import Cell
+from .._core.composite import Composite
+from .._core.types import Params, State
 from .._layers.bidirectional import Bidirectional, Both
 from .._layers.dropout import Dropout, VariationalDropout
 from .._layers.stack import Stack
 
-
-def directions(both: Bidirectional) -> tuple[Any, Any]:
-    """Return the two cells of a `Bidirectional`."""
-    return both.forward, both.forward if both.backward is None else both.backward
+Tree: TypeAlias = Params | State
+"""The params or the state of a cell or a composite."""
 
 
-def leaves(cell: Any) -> list[Any]:
-    """Return the cells of a `Stack`, a `Bidirectional` or a cell; a layer of dropout has none.
+def leaves(cell: Cell | Composite) -> list[Cell | Composite]:
+    """Return the cells of a `Stack`, a `Bidirectional` or a cell; a dropout layer has none.
 
     >>> leaves(Stack((Bidirectional(LSTM(2)), Dropout(0.5), GRU(3)))) == [LSTM(2), LSTM(2), GRU(3)]
     True
     """
-    return [leaf for layer in children(cell) for leaf in leaves(layer)] if _composite(cell) else [cell]
+    return [leaf for layer in children(cell) for leaf in leaves(layer)] if _has_children(cell) else [cell]
 
 
-def parts(cell: Any, tree: Any) -> list[Any]:
-    """Return what belongs to each of the `leaves`, of the params or the state of a cell.
+def split_tree(cell: Cell | Composite, tree: Tree) -> list[Tree]:
+    """Return the params, or the state, of each of the `leaves`.
 
     Raises:
         ValueError: if the tree has another number of layers.
     """
-    if not _composite(cell):
+    if not _has_children(cell):
         return [tree]
     if not isinstance(tree, tuple | list) or len(tree) != len(children(cell)):
         raise ValueError(f"{cell} has a tuple of {len(children(cell))}, an entry for each part; got {tree!r:.200}")
-    return [part for layer, below in zip(children(cell), tree, strict=True) for part in parts(layer, below)]
+    return [leaf for layer, below in zip(children(cell), tree, strict=True) for leaf in split_tree(layer, below)]
 
 
-def arrange(cell: Any, found: Iterator[Any]) -> Any:
-    """Put what belongs to each of the `leaves` where the composite keeps it: the inverse of `parts`."""
-    if not _composite(cell):
-        return next(found)
-    below = tuple(arrange(layer, found) for layer in children(cell))
+def join_tree(cell: Cell | Composite, trees: Iterator[Tree]) -> Tree:
+    """Return the params, or the state, of a composite from those of its `leaves`: the inverse of `split_tree`."""
+    if not _has_children(cell):
+        return next(trees)
+    below = tuple(join_tree(layer, trees) for layer in children(cell))
     return Both(*below) if isinstance(cell, Bidirectional) else below
 
 
-def children(cell: Any) -> tuple[Any, ...]:
-    """Return the parts of a `Stack` or a `Bidirectional`; a cell has none, nor has a layer of dropout."""
-    if type(cell) is Bidirectional:
-        return directions(cell)
-    return cell.layers if type(cell) is Stack else ()
+def children(cell: Cell | Composite) -> tuple[Cell | Composite, ...]:
+    """Return the parts of a `Stack` or a `Bidirectional`; a cell and a dropout layer have none."""
+    if isinstance(cell, Bidirectional) and type(cell) is Bidirectional:
+        return cell.cells
+    return cell.layers if isinstance(cell, Stack) and type(cell) is Stack else ()
 
 
-def _composite(cell: Any) -> bool:
+def _has_children(cell: Cell | Composite) -> bool:
     return type(cell) in (Stack, Bidirectional, Dropout, VariationalDropout)

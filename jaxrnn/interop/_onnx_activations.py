@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-Function = Callable[[jax.Array], jax.Array]
+Function: TypeAlias = Callable[[jax.Array], jax.Array]
 
 _PLAIN: dict[str, Function] = {
     "Tanh": jnp.tanh,
@@ -19,7 +19,7 @@ _PLAIN: dict[str, Function] = {
     "Softsign": jax.nn.soft_sign,
     "Softplus": jax.nn.softplus,
 }
-_SCALED: dict[str, Callable[[jax.Array, Any, Any], jax.Array]] = {
+_SCALED: dict[str, Callable[[jax.Array, float, float], jax.Array]] = {
     "Affine": lambda x, alpha, beta: alpha * x + beta,
     "LeakyRelu": lambda x, alpha, beta: jnp.where(x >= 0, x, alpha * x),
     "ThresholdedRelu": lambda x, alpha, beta: jnp.where(x >= alpha, x, 0),
@@ -27,13 +27,12 @@ _SCALED: dict[str, Callable[[jax.Array, Any, Any], jax.Array]] = {
     "HardSigmoid": lambda x, alpha, beta: jnp.clip(alpha * x + beta, 0, 1),
     "Elu": lambda x, alpha, beta: jnp.where(x >= 0, x, alpha * jnp.expm1(jnp.minimum(x, 0))),
 }
-# (alpha, beta) where the node gives none; REQUIRED where ONNX has no default, None where there is no such number
-REQUIRED = "required"
-_DEFAULTS: dict[str, tuple[Any, Any]] = {
-    "Affine": (REQUIRED, REQUIRED),
+# the defaults of alpha and beta: NaN where ONNX has none and the node must name one, None where f has no such number
+_DEFAULTS: dict[str, tuple[float | None, float | None]] = {
+    "Affine": (math.nan, math.nan),
     "LeakyRelu": (0.01, None),
     "ThresholdedRelu": (1.0, None),
-    "ScaledTanh": (REQUIRED, REQUIRED),
+    "ScaledTanh": (math.nan, math.nan),
     "HardSigmoid": (0.2, 0.5),
     "Elu": (1.0, None),
 }
@@ -77,10 +76,12 @@ class Activation:
         """Apply it, elementwise."""
         if self.clip is not None:
             x = jnp.clip(x, -self.clip, self.clip)
-        return _PLAIN[self.name](x) if self.name in _PLAIN else _SCALED[self.name](x, self.alpha, self.beta)
+        if self.name in _PLAIN:
+            return _PLAIN[self.name](x)
+        return _SCALED[self.name](x, self.alpha or 0.0, self.beta or 0.0)  # f ignores a number that is None
 
 
-_OF_JAX: dict[Function, Activation] = {
+_ACTIVATIONS: dict[Function, Activation] = {
     **{function: Activation(name) for name, function in _PLAIN.items()},
     jax.nn.leaky_relu: Activation("LeakyRelu", 0.01),
     jax.nn.elu: Activation("Elu", 1.0),
@@ -89,44 +90,47 @@ _OF_JAX: dict[Function, Activation] = {
 }
 
 
-def to_jax(activation: Activation) -> Function:
-    """Return the function of JAX that is equal to an activation without numbers; any other activation itself.
+def to_function(activation: Activation) -> Function:
+    """Return the function of JAX that equals an activation without parameters; any other activation unchanged.
 
-    >>> to_jax(Activation("Tanh")) is jnp.tanh
+    >>> to_function(Activation("Tanh")) is jnp.tanh
     True
     """
     return activation if activation.clip else _PLAIN.get(activation.name, activation)
 
 
-def from_jax(function: Function) -> Activation | None:
-    """Return a function as ONNX names it, None if ONNX does not have it.
+def from_function(function: Function) -> Activation | None:
+    """Return the activation of ONNX that equals a function of JAX; None if ONNX does not have it.
 
-    >>> from_jax(jax.nn.elu)
+    >>> from_function(jax.nn.elu)
     Activation(name='Elu', alpha=1.0, beta=None, clip=None)
     """
-    return function if isinstance(function, Activation) else _OF_JAX.get(function)
+    return function if isinstance(function, Activation) else _ACTIVATIONS.get(function)
 
 
-def activations(names: list[str], alphas: list[float], betas: list[float], clip: float | None) -> list[Activation]:
-    """Return the functions that a node names; each takes the next alpha and beta, if it has such a number.
+def to_activations(names: list[str], alphas: list[float], betas: list[float], clip: float | None) -> list[Activation]:
+    """Return the activations that a node names; each takes the next alpha and beta, if it has such a number.
 
     Raises:
         ValueError: for a name that ONNX does not have here, and for too few or too many numbers.
 
-    Note: ThresholdedRelu has alpha=1 where none is given, as ONNX's operator of that name; onnxruntime takes 0.
+    Note: the default alpha of ThresholdedRelu is 1, as for ONNX's operator of that name; onnxruntime takes 0.
 
-    >>> activations(["Tanh", "LeakyRelu"], [0.5], [], clip=None)[1]
+    >>> to_activations(["Tanh", "LeakyRelu"], [0.5], [], clip=None)[1]
     Activation(name='LeakyRelu', alpha=0.5, beta=None, clip=None)
     """
     rest = {"alpha": list(alphas), "beta": list(betas)}
     functions = []
     for given in names:
         name = _NAMES.get(given.lower(), given)
-        numbers = {}
+        numbers: dict[str, float | None] = {}
         for key, default in zip(rest, _DEFAULTS.get(name, (None, None)), strict=True):
-            numbers[key] = rest[key].pop(0) if default is not None and rest[key] else default
-            if numbers[key] == REQUIRED:
+            if default is not None and rest[key]:
+                numbers[key] = rest[key].pop(0)
+            elif default is not None and math.isnan(default):
                 raise ValueError(f"{name} needs an {key}; the node has too few in activation_{key}")
+            else:
+                numbers[key] = default
         functions.append(Activation(name, **numbers, clip=clip))
     left = sum(map(len, rest.values()))
     if left and any(f.name in _SCALED for f in functions):

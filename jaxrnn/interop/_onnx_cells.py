@@ -1,4 +1,4 @@
-"""ONNX's LSTM with an activation of its own for h, or coupled gates: what `from_node` returns for these."""
+"""ONNX's LSTM with a separate activation for h, or coupled gates, as gated cells that `from_node` returns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SIGMOID, _TANH = Activation("Sigmoid"), Activation("Tanh")
 
 @dataclasses.dataclass(frozen=True)
 class OnnxLSTM(GatedCell):
-    """The LSTM with ONNX's three activations f, g and h, its gates in the order i, f, g, o.
+    """An LSTM with ONNX's three activations f, g and h, its gates in the order i, f, g, o.
 
     i, f, o = f(u + v), g = g(u_g + v_g), c_t = f * c_{t-1} + i * g, h_t = o * h(c_t); with `input_forget` f = 1 - i.
 
@@ -27,7 +27,7 @@ class OnnxLSTM(GatedCell):
         gate_activation: f.
         activation: g.
         output_activation: h.
-        input_forget: whether the gates i and f are coupled; the weights of f are then not used.
+        input_forget: whether the gates i and f are coupled; the weights of f are then unused.
 
     The state is `LSTMState(h, c)`, each (*batch, H).
 
@@ -36,8 +36,9 @@ class OnnxLSTM(GatedCell):
     >>> cell.step(params, cell.initial_state(params), jnp.ones(3))[1].shape
     (4,)
 
-    Note: ONNX clips "the input of activations", so c_t before h too; onnxruntime 1.32 does not clip c_t
-    (microsoft/onnxruntime#27224): `dataclasses.replace(cell, output_activation=Activation("Tanh"))` computes the same.
+    Note: ONNX clips "the input of activations", so c_t before h too. onnxruntime 1.32 does not clip c_t
+    (microsoft/onnxruntime#27224); to compute what it does, use
+    `dataclasses.replace(cell, output_activation=Activation("Tanh"))`.
     """
 
     hidden: int
@@ -48,23 +49,23 @@ class OnnxLSTM(GatedCell):
     gates = 4
 
     def initial_state(self, params: GatedParams, batch: tuple[int, ...] = ()) -> LSTMState:
-        """h_0 = c_0 = 0, (*batch, H), in the dtype of the params."""
+        """Return h_0 = c_0 = 0, (*batch, H), in the dtype of the params."""
         zeros = jnp.zeros((*batch, self.hidden), params.b.dtype)
         return LSTMState(zeros, zeros)
 
     def read(self, s: LSTMState) -> jax.Array:
-        """What the recurrent weights see: h."""
+        """Return h, which the recurrent weights multiply."""
         return s.h
 
     def gate(self, s: LSTMState, u: tuple[jax.Array, ...], v: tuple[jax.Array, ...]) -> LSTMState:
-        """The equations above."""
+        """Apply the equations above."""
         i, f, g, o = (a + b for a, b in zip(u, v, strict=True))
         return self.combine(s, i, f, g, lambda c: o)
 
     def combine(
         self, s: LSTMState, i: jax.Array, f: jax.Array, g: jax.Array, o: Callable[[jax.Array], jax.Array]
     ) -> LSTMState:
-        """Return the state from what each gate's activation is applied to; o may depend on c_t."""
+        """Return the state from the preactivations of the gates; that of o may depend on c_t."""
         i = self.gate_activation(i)
         f = 1 - i if self.input_forget else self.gate_activation(f)
         c = f * s.c + i * self.activation(g)
@@ -73,19 +74,19 @@ class OnnxLSTM(GatedCell):
 
 @dataclasses.dataclass(frozen=True)
 class OnnxPeepholeLSTM(OnnxLSTM):
-    """`OnnxLSTM` with peepholes p: p_i * c_{t-1}, p_f * c_{t-1} and p_o * c_t are added to what i, f and o see.
+    """`OnnxLSTM` with peepholes p: p_i * c_{t-1}, p_f * c_{t-1} and p_o * c_t are added to the inputs of i, f and o.
 
     `params.local` is `Peepholes(i, f, o)`, each (H,), zero at first.
     """
 
     def init_local(self, key: jax.Array) -> Peepholes:
-        """Zeros."""
+        """Return peepholes of zero."""
         zeros = jnp.zeros(self.hidden)
         return Peepholes(zeros, zeros, zeros)
 
     def transition(
         self, local: Peepholes, s: LSTMState, u: tuple[jax.Array, ...], v: tuple[jax.Array, ...]
     ) -> LSTMState:
-        """The equations above."""
+        """Apply the equations above."""
         i, f, g, o = (a + b for a, b in zip(u, v, strict=True))
         return self.combine(s, i + local.i * s.c, f + local.f * s.c, g, lambda c: o + local.o * c)

@@ -1,4 +1,4 @@
-"""Files of ONNX, which may come from a stranger: what they hold is checked before it is converted."""
+"""Reading of ONNX files that are not trusted: their contents are checked before they are converted."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ with extra("onnx"):
 
 
 MAX_BYTES = 2**31
-"""Of a file, as of any message of protobuf, and of all weights that are converted."""
+"""The limit of a file, as of any protobuf message, and of all weights that are converted."""
 
 MAX_NODES = 1000
-"""Recurrent nodes of a graph."""
+"""The limit of recurrent nodes in a graph."""
 
 MIN_OPSET = 7
 
@@ -36,7 +36,7 @@ _EXTERNAL_KEYS = {"location", "offset", "length", "checksum"}
 
 
 def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
-    """Read the model in a file, without what it keeps in others.
+    """Read the model in a file, without data in other files.
 
     Raises:
         ValueError: if it is too large, or not a model of ONNX.
@@ -44,17 +44,19 @@ def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
     with pathlib.Path(path).open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise ValueError(f"a model of ONNX has at most {MAX_BYTES} bytes, other data in files beside it; got more")
+        raise ValueError(
+            f"a model of ONNX has at most {MAX_BYTES} bytes, and its other data in separate files; got more"
+        )
     try:
         return onnx.load_model_from_string(content)
     except DecodeError as error:
         raise ValueError(
-            f"a file of {len(content)} bytes is no model of ONNX, or a damaged one: protobuf cannot parse it"
+            f"a file of {len(content)} bytes is not a model of ONNX, or is damaged: protobuf cannot parse it"
         ) from error
 
 
 def check_opset(model: onnx.ModelProto) -> None:
-    """Raise unless the model states an opset whose recurrent operators are those of today."""
+    """Raise ValueError unless the model states an opset whose recurrent operators are supported."""
     versions = [opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")]
     if not versions or min(versions) < MIN_OPSET:
         raise ValueError(
@@ -64,7 +66,7 @@ def check_opset(model: onnx.ModelProto) -> None:
 
 
 def tensors_of(graph: onnx.GraphProto) -> dict[str, TensorProto]:
-    """Return what a graph holds, by name: initializers and constants."""
+    """Return the initializers and constants of a graph by name."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         single = node.op_type == "Constant" and len(node.attribute) == len(node.output) == 1
@@ -74,7 +76,7 @@ def tensors_of(graph: onnx.GraphProto) -> dict[str, TensorProto]:
 
 
 def size_of(tensor: TensorProto) -> int:
-    """Return the bytes that a tensor's shape and dtype need; raise if these are not those of weights."""
+    """Return the bytes that a tensor needs; raise ValueError if its shape or dtype is not that of weights."""
     title = f"the tensor {brief(tensor.name)}"
     if tensor.data_type not in _FIELDS:
         raise ValueError(
@@ -84,32 +86,32 @@ def size_of(tensor: TensorProto) -> int:
         raise ValueError(
             f"{title} has the shape {brief(list(tensor.dims))}; weights have at most 3 axes, none negative"
         )
-    size = math.prod(tensor.dims) * _itemsize(tensor)
+    size = int(math.prod(tensor.dims)) * _itemsize(tensor)
     if max(size, *tensor.dims, 0) > MAX_BYTES:
         raise ValueError(f"{title} has the shape {brief(list(tensor.dims))}; weights have at most {MAX_BYTES} bytes")
     return size
 
 
 def to_array(tensor: TensorProto, folder: str | None) -> np.ndarray:
-    """Return a tensor's numbers.
+    """Return a tensor as an array of NumPy.
 
     Args:
-        tensor: of floating numbers.
-        folder: where files with external data are; None if they are nowhere.
+        tensor: a floating tensor.
+        folder: the folder of files with external data; None if there is none.
 
     Raises:
-        ValueError: if its shape, its dtype and its data do not agree, or its data is outside the folder.
+        ValueError: if its shape, dtype and data do not agree, or its data is outside the folder.
     """
     needed, title = size_of(tensor), f"the tensor {brief(tensor.name)}"
     if tensor.data_location == TensorProto.EXTERNAL:
         tensor = _fetch(tensor, folder, needed, title)
     data = tensor.raw_data
-    found = len(data)
+    size = len(data)
     if not tensor.HasField("raw_data"):
         data = getattr(tensor, _FIELDS[tensor.data_type])
-        found = len(data) * _itemsize(tensor)
-    if found != needed or tensor.HasField("segment"):
-        raise ValueError(f"{title} has the shape {list(tensor.dims)}, which needs {needed} bytes; it holds {found}")
+        size = len(data) * _itemsize(tensor)
+    if size != needed or tensor.HasField("segment"):
+        raise ValueError(f"{title} has the shape {list(tensor.dims)}, which needs {needed} bytes; it holds {size}")
     return np.asarray(onnx.numpy_helper.to_array(tensor))
 
 
@@ -118,12 +120,12 @@ def _itemsize(tensor: TensorProto) -> int:
 
 
 def _fetch(tensor: TensorProto, folder: str | None, needed: int, title: str) -> TensorProto:
-    """The tensor with its external data, `needed` bytes of a file in the folder."""
+    """Return the tensor with its external data, `needed` bytes of a file in the folder."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     if folder is None or set(entries) - _EXTERNAL_KEYS or entries.get("length", str(needed)) != str(needed):
         raise ValueError(
-            f"{title} has its data in another file ({brief(entries.get('location', ''))}), {needed} bytes of it. Hand "
-            "over the path of the model, in a folder with that file, or a model of onnx.load."
+            f"{title} has its data in another file ({brief(entries.get('location', ''))}), {needed} bytes of it. Pass "
+            "the path of the model, in a folder with that file, or a model of onnx.load."
         )
     copy = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
     copy.data_location = TensorProto.EXTERNAL

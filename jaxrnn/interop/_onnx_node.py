@@ -1,26 +1,29 @@
-"""A recurrent node of ONNX, parsed and checked: what `interop.onnx` is made of."""
+"""A recurrent node of ONNX, parsed and checked."""
 
 from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from .._core.extras import extra
-from ._onnx_activations import Activation, activations
+from ._onnx_activations import Activation, to_activations
 
 with extra("onnx"):
     import onnx
+
+Array: TypeAlias = np.ndarray | jax.Array
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 ROLES = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 DEFAULT_ACTIVATIONS = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
 _INPUTS = {"RNN": ROLES[:6], "GRU": ROLES[:6], "LSTM": ROLES}
 _KIND = onnx.AttributeProto
-_ATTRIBUTES: dict[str, Any] = {
+_ATTRIBUTES: dict[str, onnx.AttributeProto.AttributeType] = {
     "activation_alpha": _KIND.FLOATS,
     "activation_beta": _KIND.FLOATS,
     "activations": _KIND.STRINGS,
@@ -29,7 +32,7 @@ _ATTRIBUTES: dict[str, Any] = {
     "hidden_size": _KIND.INT,
     "layout": _KIND.INT,
 }
-_MORE_ATTRIBUTES: dict[str, Any] = {
+_MORE_ATTRIBUTES: dict[str, dict[str, onnx.AttributeProto.AttributeType]] = {
     "RNN": {},
     "GRU": {"linear_before_reset": _KIND.INT},
     "LSTM": {"input_forget": _KIND.INT},
@@ -40,30 +43,30 @@ _short = reprlib.Repr()
 _short.maxstring, _short.maxlist, _short.maxtuple, _short.maxother = 24, 3, 6, 24
 
 
-def brief(found: Any) -> str:
-    """Return what an error message quotes of a file: its `repr`, cut to a few words.
+def brief(value: object) -> str:
+    """Return the `repr` of a value from a file, cut to a few words for an error message.
 
     >>> len(brief("x" * 1000))
     24
     """
-    return _short.repr(found)
+    return _short.repr(value)
 
 
 class Node(NamedTuple):
-    """A node whose attributes are valid and whose weights fit.
+    """A node with valid attributes and weights that fit.
 
     Attributes:
         op: "RNN", "GRU" or "LSTM".
-        title: what errors call it.
+        title: its name in error messages.
         reverse: whether its one direction is backward.
         directions: 1 or 2.
         hidden: H.
         layout: 0 or 1.
         reset_after: GRU's `linear_before_reset`.
         input_forget: LSTM's.
-        functions: the activations of each direction.
-        arrays: the inputs that were found, by their role: "X", "W", "R", ...
-        missing: the roles of those that the node names and that were not found.
+        activations: those of each direction.
+        arrays: the inputs that are given, by their roles: "X", "W", "R", ...
+        missing: the roles of inputs that the node names and that are not given.
     """
 
     op: str
@@ -74,16 +77,16 @@ class Node(NamedTuple):
     layout: int
     reset_after: bool
     input_forget: bool
-    functions: list[list[Activation]]
-    arrays: dict[str, Any]
+    activations: list[list[Activation]]
+    arrays: dict[str, Array]
     missing: list[str]
 
 
-def parse(node: onnx.NodeProto, values: Mapping[str, Any]) -> Node:
-    """Parse a node, its inputs being looked up in `values` by their names.
+def parse(node: onnx.NodeProto, values: Mapping[str, ArrayLike]) -> Node:
+    """Parse a node, whose inputs are in `values` by their names.
 
     Raises:
-        ValueError: for another operator, an attribute that is not valid, weights that are missing or do not fit.
+        ValueError: for another operator, an invalid attribute, and weights that are missing or do not fit.
     """
     if node.op_type not in GATES or node.domain not in ("", "ai.onnx"):
         operator = brief(f"{node.domain}:{node.op_type}")
@@ -94,7 +97,7 @@ def parse(node: onnx.NodeProto, values: Mapping[str, Any]) -> Node:
     if direction not in ("forward", "reverse", "bidirectional"):
         raise ValueError(f"{title}: direction is forward, reverse or bidirectional; got {brief(direction)}")
     directions = 2 if direction == "bidirectional" else 1
-    arrays, missing = _find(node, title, values)
+    arrays, missing = _find_inputs(node, title, values)
     return Node(
         node.op_type,
         title,
@@ -104,44 +107,46 @@ def parse(node: onnx.NodeProto, values: Mapping[str, Any]) -> Node:
         given.get("layout", 0),
         bool(given.get("linear_before_reset", 0)),
         bool(given.get("input_forget", 0)),
-        _functions(node.op_type, title, directions, given),
+        _activations(node.op_type, title, directions, given),
         arrays,
         missing,
     )
 
 
 def check_finite(node: Node) -> None:
-    """Raise unless all weights are finite; those that JAX traces are not looked at."""
+    """Raise ValueError unless all weights are finite; traced ones are not checked."""
     for role, array in node.arrays.items():
         known = role not in ("X", "sequence_lens") and not isinstance(array, jax.core.Tracer)
         if known and not np.isfinite(np.asarray(array)).all():
             raise ValueError(f"{node.title}: {role} has NaN or infinite numbers; weights are finite")
 
 
-def named(node: onnx.NodeProto) -> dict[str, str]:
+def input_names(node: onnx.NodeProto) -> dict[str, str]:
     """Return the names of a node's inputs by their roles.
 
-    >>> named(onnx.helper.make_node("RNN", ["xs", "w", "r", "", "n"], ["ys"]))
+    >>> input_names(onnx.helper.make_node("RNN", ["xs", "w", "r", "", "n"], ["ys"]))
     {'X': 'xs', 'W': 'w', 'R': 'r', 'sequence_lens': 'n'}
     """
     return {role: name for role, name in zip(_INPUTS[node.op_type], node.input, strict=False) if name}
 
 
-def _find(node: onnx.NodeProto, title: str, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The inputs that are found, by their roles, and the roles of the others."""
-    names = named(node)
+def _find_inputs(
+    node: onnx.NodeProto, title: str, values: Mapping[str, ArrayLike]
+) -> tuple[dict[str, Array], list[str]]:
+    """Return the inputs that are given, by their roles, and the roles of the others."""
+    names = input_names(node)
     most = len(_INPUTS[node.op_type])
     if not {"X", "W", "R"} <= set(names) or len(node.input) > most:
         raise ValueError(f"{title} has 3 to {most} inputs, X, W and R among them; got {brief(list(node.input))}")
-    found = {role: values[name] for role, name in names.items() if name in values}
-    missing = [role for role in names if role not in found]
+    given = {role: values[name] for role, name in names.items() if name in values}
+    missing = [role for role in names if role not in given]
     for role in missing:
         if role in ("W", "R", "B", "P"):
             raise ValueError(
                 f"{title} takes {role} from {brief(names[role])}, which is not among the weights given "
                 f"({brief(sorted(values, key=str))}). If the graph computes it, fold the graph's constants first."
             )
-    arrays = {role: a if isinstance(a, jax.Array) else np.asarray(a) for role, a in found.items()}
+    arrays = {role: a if isinstance(a, jax.Array) else np.asarray(a) for role, a in given.items()}
     dtypes = {role: a.dtype.name for role, a in arrays.items() if role != "sequence_lens"}
     odd = [role for role, name in dtypes.items() if name not in _DTYPES or (role != "X" and name != dtypes["W"])]
     if odd:
@@ -153,8 +158,8 @@ def _find(node: onnx.NodeProto, title: str, values: Mapping[str, Any]) -> tuple[
 
 
 def _attributes(node: onnx.NodeProto, title: str) -> dict[str, Any]:
-    """The attributes that are given, each of the type that ONNX gives it."""
-    known: dict[str, Any] = _ATTRIBUTES | _MORE_ATTRIBUTES[node.op_type]
+    """Return the attributes that the node states; raise ValueError unless each has the type that ONNX defines."""
+    known = _ATTRIBUTES | _MORE_ATTRIBUTES[node.op_type]
     names = [attribute.name for attribute in node.attribute]
     unknown = sorted(set(names) - set(known), key=str)
     if unknown:
@@ -177,30 +182,30 @@ def _attributes(node: onnx.NodeProto, title: str) -> dict[str, Any]:
 
 
 def _decoded(value: Any) -> Any:
-    """Strings, and lists of strings, for bytes."""
+    """Return an attribute with strings in place of bytes."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return [_decoded(item) for item in value] if isinstance(value, list) else value
 
 
-def _functions(op: str, title: str, directions: int, given: Mapping[str, Any]) -> list[list[Activation]]:
-    """The activations of each direction."""
+def _activations(op: str, title: str, directions: int, given: Mapping[str, Any]) -> list[list[Activation]]:
+    """Return the activations of each direction."""
     each = DEFAULT_ACTIVATIONS[op]
     names = given.get("activations") or each * directions
-    if op == "RNN" and names == ["Tanh", "Tanh"]:  # the default that the schema writes down for one direction too
+    if op == "RNN" and names == ["Tanh", "Tanh"]:  # the schema's default, for one direction too
         names = each * directions
     if len(names) != len(each) * directions:
         raise ValueError(f"{title} has {len(each) * directions} activations; got {brief(names)}")
     alphas, betas = (given.get(f"activation_{key}", []) for key in ("alpha", "beta"))
     try:
-        functions = activations(names, alphas, betas, given.get("clip"))
+        functions = to_activations(names, alphas, betas, given.get("clip"))
     except ValueError as error:
         raise ValueError(f"{title}: {error}") from error
     return [functions[d * len(each) : (d + 1) * len(each)] for d in range(directions)]
 
 
-def _check_shapes(op: str, title: str, directions: int, size: int | None, arrays: Mapping[str, Any]) -> int:
-    """Return H; raise unless inputs have the shapes that ONNX gives them, and `size` is H if it is given."""
+def _check_shapes(op: str, title: str, directions: int, size: int | None, arrays: Mapping[str, Array]) -> int:
+    """Return H; raise ValueError unless inputs have the shapes that ONNX defines, and `size` is H or None."""
     if arrays["R"].ndim != 3 or arrays["W"].ndim != 3 or not arrays["R"].shape[-1]:
         raise ValueError(
             f"{title} has W (directions, G * H, D) and R (directions, G * H, H), H above 0; got "
@@ -224,4 +229,4 @@ def _check_shapes(op: str, title: str, directions: int, size: int | None, arrays
             )
     if "X" in arrays and (arrays["X"].ndim != 3 or arrays["X"].shape[2] != needed["W"][2]):
         raise ValueError(f"{title} takes X of 3 axes with D={needed['W'][2]}; got {brief(arrays['X'].shape)}")
-    return hidden
+    return int(hidden)

@@ -1,9 +1,10 @@
-"""The weights of one torch layer in one direction, and tensors as arrays: what `interop.torch` is made of."""
+"""The weights of one torch layer in one direction, and conversion between tensors and arrays."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -12,18 +13,20 @@ from .._cells.projected_lstm import ProjectedLSTMParams
 from .._core.cell import GatedParams
 from .._core.extras import extra
 from .._core.types import Params
-from ._arrays import exact, join_gates, split_gates
-from ._contract import check_params
+from ._arrays import join_gates, split_gates, to_jax_array
+from ._contract import Leaf, check_params
 
 with extra("torch"):
     import torch
+    from torch import nn
 
+TorchModule: TypeAlias = nn.RNNBase | nn.RNNCellBase
 
 _GATES: dict[type, int] = {Elman: 1, GRU: 3, LSTM: 4, ProjectedLSTM: 4}
 
 
-def read(leaf: Any, module: Any, suffix: str) -> Params:
-    """Give the params of one leaf; `suffix` ends the names of its weights."""
+def read(leaf: Leaf, module: TorchModule, suffix: str) -> Params:
+    """Return the params of one leaf from the weights whose names end with `suffix`."""
     gates = _GATES[type(leaf)]
 
     def get(name: str) -> np.ndarray:
@@ -38,19 +41,20 @@ def read(leaf: Any, module: Any, suffix: str) -> Params:
     b_x = b_h = np.zeros((gates, leaf.hidden), w_x.dtype)
     if module.bias:
         b_x, b_h = (get(name).reshape(b_x.shape) for name in ("bias_ih", "bias_hh"))
-    local: Any = ()
+    local: jax.Array | tuple[()] = ()
     if isinstance(leaf, GRU):
-        local = exact(b_h[2])
+        local = to_jax_array(b_h[2])
         b_h = np.concatenate([b_h[:2], np.zeros_like(b_h[2:])])
-    weights = exact(w_x), exact(w_h), exact(b_x + b_h)
-    projected = isinstance(leaf, ProjectedLSTM)
-    params = ProjectedLSTMParams(*weights, exact(get("weight_hr").T)) if projected else GatedParams(*weights, local)
+    weights = to_jax_array(w_x), to_jax_array(w_h), to_jax_array(b_x + b_h)
+    params: Params = GatedParams(*weights, local)
+    if isinstance(leaf, ProjectedLSTM):
+        params = ProjectedLSTMParams(*weights, to_jax_array(get("weight_hr").T))
     check_params(leaf, params)
     return params
 
 
-def write(leaf: Any, params: Params) -> dict[str, torch.Tensor]:
-    """Give the weights of one leaf under torch's names."""
+def write(leaf: Leaf, params: Params) -> dict[str, torch.Tensor]:
+    """Return the weights of one leaf by their names in torch."""
     w_x, w_h, b = (np.asarray(a) for a in (params.w_x, params.w_h, params.b))
     b_h = np.zeros_like(b)
     if isinstance(leaf, GRU):
@@ -62,17 +66,21 @@ def write(leaf: Any, params: Params) -> dict[str, torch.Tensor]:
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """Look at a tensor as numpy in the same dtype; only JAX's extension knows bfloat16, so its bits are handed over."""
+    """Return a tensor as an array of NumPy in the same dtype.
+
+    Raises:
+        ValueError: for a tensor on torch's device "meta".
+    """
     if tensor.is_meta:
         raise ValueError("the module is on the device meta, where weights have no values. Load it onto the CPU first.")
     tensor = tensor.detach().cpu()
-    if tensor.dtype == torch.bfloat16:
+    if tensor.dtype == torch.bfloat16:  # NumPy lacks bfloat16: its bits are reinterpreted
         return tensor.view(torch.int16).numpy().view(jnp.bfloat16)
     return tensor.numpy()
 
 
-def to_tensor(array: Any) -> torch.Tensor:
-    """Copy to torch in the same dtype."""
+def to_tensor(array: np.ndarray | jax.Array) -> torch.Tensor:
+    """Copy an array to a tensor on the CPU in the same dtype."""
     array = np.array(array, order="C")
     if array.dtype == jnp.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)

@@ -1,5 +1,7 @@
-"""ONNX's operators RNN, GRU and LSTM, in both directions: a node as a cell, its params and its initial state; a cell
-or a composite as a part of a graph (`to_nodes`), or as a model (`to_onnx`).
+"""Conversion from and to ONNX's operators RNN, GRU and LSTM.
+
+`from_node` and `load` convert nodes into cells, params and initial states; `to_nodes` and `to_onnx` write a cell or a
+composite as part of a graph, or as a model; `run_node` computes a node.
 
 | ONNX | jaxrnn |
 |---|---|
@@ -11,39 +13,41 @@ or a composite as a part of a graph (`to_nodes`), or as a model (`to_onnx`).
 | other activations, `clip` | `gate_activation=f`, `activation=g`, as functions of JAX or as `Activation` |
 | `direction="reverse"`; `"bidirectional"` | `Reversed(cell)`; `Bidirectional(cell)` |
 
-ONNX orders the gates z, r, h and i, o, f, c, and has two biases that are added to each other; here the order is
-r, z, n and i, f, g, o, and b is their sum (but for `GRU`'s Rb_h, our `params.local`). `layout` is ONNX's own matter:
-`unroll` is time-major, (T, B, D).
+ONNX orders the gates z, r, h and i, o, f, c, and has two biases that are added to each other; jaxrnn orders them
+r, z, n and i, f, g, o, and b is the sum of the biases, except `GRU`'s Rb_h, which is `params.local`. `layout` has no
+counterpart: `unroll` is time-major, (T, B, D).
 
-Everything here follows the specification. onnxruntime 1.32 does not clip c_t before an LSTM's h, takes alpha=0 for a
+This module follows the specification. onnxruntime 1.32 does not clip c_t before an LSTM's h, takes alpha=0 for a
 ThresholdedRelu without one, returns zeros as the states of a sequence of length 0, and rejects layout 1. The reference
 evaluator of onnx 1.23 ignores sequence_lens, clip and input_forget, and all activations of GRU and LSTM.
 
-`load` takes files from strangers: whatever is wrong with one is a ValueError of a sentence or two.
+`load` accepts files that are not trusted: any fault of one raises a ValueError with a short message.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from .._cells import LSTMState
+from .._core.cell import Cell
+from .._core.composite import Composite
 from .._core.extras import extra
 from .._core.types import Params, State
 from .._layers.bidirectional import Bidirectional, Both
 from .._layers.reversed import Reversed
 from .._unroll import unroll
-from ._arrays import exact
+from ._arrays import to_jax_array
 from ._onnx_activations import Activation as Activation
 from ._onnx_cells import OnnxLSTM as OnnxLSTM
 from ._onnx_cells import OnnxPeepholeLSTM as OnnxPeepholeLSTM
 from ._onnx_file import MAX_BYTES, MAX_NODES, check_opset, read_model, size_of, tensors_of, to_array
-from ._onnx_node import GATES, Node, brief, check_finite, named, parse
+from ._onnx_node import GATES, Node, brief, check_finite, input_names, parse
 from ._onnx_weights import cell_of, params_of
 from ._onnx_writer import IR_VERSION as IR_VERSION
 from ._onnx_writer import OPSET as OPSET
@@ -54,6 +58,9 @@ from ._onnx_writer import to_onnx as to_onnx
 with extra("onnx"):
     import onnx
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
 
 class Layer(NamedTuple):
     """A node of a graph, converted: `unroll(layer.cell, layer.params, xs, layer.state)`.
@@ -62,42 +69,44 @@ class Layer(NamedTuple):
         cell: a cell, `Reversed` or `Bidirectional`.
         params: its params.
         state: the initial state, if the node's is among the weights. None for zeros, and where it is an input of the
-            graph or computed in it: then it is the caller's, as lengths are.
+            graph or computed in it: then the caller passes it to `unroll`, as lengths.
     """
 
-    cell: Any
+    cell: Cell | Composite
     params: Params
     state: State = None
 
 
 class Outputs(NamedTuple):
-    """What a node puts out, in ONNX's layout; Y_c is None but for an LSTM.
+    """The outputs of a node, in ONNX's layout.
 
     Attributes:
         Y: (T, directions, B, H), or (B, T, directions, H) for layout 1.
         Y_h: (directions, B, H), or (B, directions, H) for layout 1.
-        Y_c: as Y_h.
+        Y_c: of the shape of Y_h; None except for an LSTM.
     """
 
-    Y: jax.Array
-    Y_h: jax.Array
-    Y_c: jax.Array | None = None
+    Y: Float[Array, "T directions B H"] | Float[Array, "B T directions H"]
+    Y_h: Float[Array, "directions B H"] | Float[Array, "B directions H"]
+    Y_c: Float[Array, "directions B H"] | Float[Array, "B directions H"] | None = None
 
 
-def from_node(node: onnx.NodeProto, weights: Mapping[str, Any]) -> Layer:
-    """Turn a node of a graph into a cell, its params and its initial state.
+def from_node(node: onnx.NodeProto, weights: Mapping[str, ArrayLike]) -> Layer:
+    """Convert a node of a graph into a cell, its params and its initial state.
 
     Args:
         node: an RNN, GRU or LSTM of ONNX, opset 7 or newer.
-        weights: arrays under the names that the node calls them by: W, R, and B, P, initial_h and initial_c if the
-            node has these. An initial state that is not among them comes at run time, and is the caller's.
+        weights: arrays by the names of the node's inputs: W (directions, G * H, D), R (directions, G * H, H), and B, P,
+            initial_h and initial_c if the node has these. An initial state that is not among them is an input at run
+            time: the caller passes it to `unroll`.
 
     Returns:
-        The cell, params in their own dtype, and the initial state, or None.
+        The cell; params in their own dtype, for each direction w_x (D, G, H), w_h (H, G, H) and b (G, H); and the
+        initial state, each leaf (B, H), or None.
 
     Raises:
-        ValueError: for another operator, an attribute that is not valid, weights that are missing, do not fit or are
-            not finite.
+        ValueError: for another operator, an invalid attribute, and weights that are missing, do not fit or are not
+            finite; and for float64 in JAX's 32-bit mode.
 
     >>> node = onnx.helper.make_node("LSTM", ["X", "W", "R"], ["Y"], hidden_size=4)
     >>> layer = from_node(node, {"W": np.ones((1, 16, 3), np.float32), "R": np.ones((1, 16, 4), np.float32)})
@@ -109,20 +118,21 @@ def from_node(node: onnx.NodeProto, weights: Mapping[str, Any]) -> Layer:
     return _layer(parsed)
 
 
-def run_node(node: onnx.NodeProto, inputs: Mapping[str, Any]) -> Outputs:
-    """Compute a node: what `onnx.backend.base.Backend.run_node` does, for RNN, GRU and LSTM.
+def run_node(node: onnx.NodeProto, inputs: Mapping[str, ArrayLike]) -> Outputs:
+    """Compute the outputs of an RNN, GRU or LSTM node, as `onnx.backend.base.Backend.run_node` does.
 
     Args:
         node: as for `from_node`.
-        inputs: all inputs of the node under the names that it calls them by, in ONNX's layout.
+        inputs: all inputs of the node by its names for them, in ONNX's layout: X (T, B, D), or (B, T, D) for layout 1,
+            sequence_lens (B,), initial states (directions, B, H), or (B, directions, H) for layout 1, and weights.
 
     Returns:
-        All outputs, whether the node names them or not.
+        All outputs, whether the node names them or not. They can be differentiated with respect to the inputs.
 
     Raises:
-        ValueError: as `from_node`, and for inputs that are missing.
+        ValueError: as `from_node`, except that numbers need not be finite; and for inputs that are missing.
 
-    Note: for a sequence of length 0, Y_h and Y_c are the initial states; onnxruntime gives zeros.
+    Note: for a sequence of length 0, Y_h and Y_c are the initial states; onnxruntime returns zeros.
 
     >>> node = onnx.helper.make_node("RNN", ["X", "W", "R"], ["Y"])
     >>> shapes = {"X": (7, 2, 3), "W": (1, 4, 3), "R": (1, 4, 4)}
@@ -153,12 +163,13 @@ def load(model: onnx.ModelProto | str | os.PathLike[str]) -> dict[str, Layer]:
         model: a model, or the path of one.
 
     Returns:
-        A `Layer` for each, in the order of the graph, under its name, or that of its first output if it has none. What
-        stands between them in the graph (transposes, dense layers) is not converted.
+        A `Layer` for each, in the order of the graph, by its name, or by that of its first output if it has none. Other
+        nodes of the graph (transposes, dense layers) are not converted.
 
     Raises:
-        ValueError: if the file is damaged, there is no such node, or its weights are computed within the graph, not
-            finite, or in a file outside the model's folder.
+        ValueError: if the file is damaged or too large, if there is no such node, if two have the same name, and if
+            weights are computed within the graph, not finite, or in a file outside the model's folder; and as
+            `from_node`.
 
     >>> node = onnx.helper.make_node("GRU", ["X", "W", "R"], ["Y"], name="gru")
     >>> w, r = np.ones((1, 12, 3), np.float32), np.ones((1, 12, 4), np.float32)
@@ -175,7 +186,7 @@ def load(model: onnx.ModelProto | str | os.PathLike[str]) -> dict[str, Layer]:
         operators = brief(sorted({node.op_type for node in graph.node}, key=str))
         raise ValueError(
             f"load takes 1 to {MAX_NODES} RNN, GRU and LSTM nodes in the main graph; got {len(nodes)}, among the "
-            f"operators {operators}. Nodes within a Loop, an If or a function: hand them to from_node."
+            f"operators {operators}. Pass nodes within a Loop, an If or a function to from_node."
         )
     check_opset(proto)
     weights = _weights(nodes, tensors_of(graph), folder)
@@ -183,7 +194,7 @@ def load(model: onnx.ModelProto | str | os.PathLike[str]) -> dict[str, Layer]:
     for node in nodes:
         name = node.name or next(filter(None, node.output), "")
         if name in layers:
-            raise ValueError(f"two nodes have the name {brief(name)}; ONNX wants names to be unique. Rename one.")
+            raise ValueError(f"two nodes have the name {brief(name)}; ONNX requires unique names. Rename one.")
         layers[name] = from_node(node, weights)
     return layers
 
@@ -191,12 +202,12 @@ def load(model: onnx.ModelProto | str | os.PathLike[str]) -> dict[str, Layer]:
 def _weights(
     nodes: list[onnx.NodeProto], tensors: Mapping[str, onnx.TensorProto], folder: str | None
 ) -> dict[str, np.ndarray]:
-    """The weights of nodes, by their names in the graph."""
-    inputs = [pair for node in nodes for pair in named(node).items() if pair[1] in tensors]
+    """Return the weights of nodes by their names in the graph."""
+    inputs = [pair for node in nodes for pair in input_names(node).items() if pair[1] in tensors]
     for role, name in inputs:
         if role == "sequence_lens":
             raise ValueError(
-                f"the graph fixes sequence_lens, {brief(name)}, which is no part of a Layer. Hand the node to "
+                f"the graph fixes sequence_lens, {brief(name)}, which is no part of a Layer. Pass the node to "
                 "from_node, and lengths to unroll."
             )
     wanted = [name for role, name in inputs if role != "X"]
@@ -207,7 +218,7 @@ def _weights(
 
 
 def _layer(node: Node) -> Layer:
-    """The cell, the params and the state of a node."""
+    """Return the cell, the params and the state of a node."""
     cells = [cell_of(node, direction) for direction in range(node.directions)]
     params = [params_of(node, cell, direction) for direction, cell in enumerate(cells)]
     state = _state(node)
@@ -217,14 +228,14 @@ def _layer(node: Node) -> Layer:
 
 
 def _state(node: Node) -> State:
-    """The initial state, if it is given."""
+    """Return the initial state; None if it is not given."""
     roles = [role for role in ("initial_h", "initial_c") if role in node.arrays]
-    late = [role for role in ("initial_h", "initial_c") if role in node.missing]
-    if roles and late:
-        raise ValueError(f"{node.title} has {roles} among the weights and {late} not. Hand over both, or neither.")
+    missing = [role for role in ("initial_h", "initial_c") if role in node.missing]
+    if roles and missing:
+        raise ValueError(f"{node.title} has {roles} among the weights and {missing} not. Pass both, or neither.")
     if not roles:
         return None
-    arrays = {role: exact(node.arrays[role]) for role in roles}
+    arrays = {role: to_jax_array(node.arrays[role]) for role in roles}
     arrays = {role: a.swapaxes(0, 1) if node.layout else a for role, a in arrays.items()}
     shapes = {a.shape[:1] + a.shape[2:] + (a.ndim, a.size) for a in arrays.values()}
     if len(shapes) > 1 or next(iter(shapes))[:3] != (node.directions, node.hidden, 3):

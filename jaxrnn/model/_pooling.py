@@ -1,28 +1,34 @@
-"""What is read of the outputs of the layers: from (T, *batch, H) and lengths (*batch) to what the readout sees."""
+"""Pooling over time: from outputs (T, *batch, H) and lengths (*batch) to the inputs of the readout."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from .._core.masks import length_mask
 from .._core.sharding import zeros_like
 from .._core.trees import where
 
-Pooling = Callable[[jax.Array, Any], jax.Array]
-"""From outputs (T, *batch, H), zero in the padding, and lengths (*batch) or None, to what the readout sees."""
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+Pooling: TypeAlias = "Callable[[jax.Array, ArrayLike | None], jax.Array]"
+"""From outputs (T, *batch, H), zero in the padding, and lengths (*batch) or None, to the inputs of the readout."""
 
 
-def every(ys: jax.Array, lengths: Any = None) -> jax.Array:
-    """Read every step: (T, *batch, H), for tagging and language modelling. The padding stays; a loss leaves it out."""
+def every(
+    ys: Float[Array, "T *batch H"], lengths: Int[ArrayLike, "*batch"] | None = None
+) -> Float[Array, "T *batch H"]:
+    """Return every step, for tagging and language modelling. The padding is included; a loss masks it."""
     return ys
 
 
-def last(ys: jax.Array, lengths: Any = None) -> jax.Array:
-    """Read the last valid step: (T, *batch, H) to (*batch, H); zeros where the length is 0."""
+def last(ys: Float[Array, "T *batch H"], lengths: Int[ArrayLike, "*batch"] | None = None) -> Float[Array, "*batch H"]:
+    """Return the last valid step; zeros where the length is 0."""
     if lengths is None:
         return ys[-1]
     lengths = jnp.asarray(lengths).astype(jnp.int32)
@@ -30,11 +36,13 @@ def last(ys: jax.Array, lengths: Any = None) -> jax.Array:
     return _nonempty(jnp.take_along_axis(ys, index, axis=0)[0], lengths)
 
 
-def ends(ys: jax.Array, lengths: Any = None) -> jax.Array:
-    """Read where each direction ended: the forward half at the last valid step, the backward half at the first.
+def ends(ys: Float[Array, "T *batch H"], lengths: Int[ArrayLike, "*batch"] | None = None) -> Float[Array, "*batch H"]:
+    """Return the last output of each direction: the forward half at the last valid step, the backward half at the first.
 
-    For `Bidirectional` on top, both of whose cells put out the same number of features: (T, *batch, H) to (*batch, H),
-    zeros where the length is 0. Raises ValueError for an odd H.
+    It is for a `Bidirectional` whose cells have the same number of output features. Zeros where the length is 0.
+
+    Raises:
+        ValueError: for an odd H.
     """
     half, odd = divmod(ys.shape[-1], 2)
     if odd:
@@ -43,8 +51,8 @@ def ends(ys: jax.Array, lengths: Any = None) -> jax.Array:
     return jnp.concatenate([last(ys[..., :half], lengths), first], axis=-1)
 
 
-def mean(ys: jax.Array, lengths: Any = None) -> jax.Array:
-    """Read the mean of the valid steps: (T, *batch, H) to (*batch, H); zeros where the length is 0."""
+def mean(ys: Float[Array, "T *batch H"], lengths: Int[ArrayLike, "*batch"] | None = None) -> Float[Array, "*batch H"]:
+    """Return the mean of the valid steps; zeros where the length is 0."""
     if lengths is None:
         return _sum(ys) / len(ys)
     lengths = jnp.asarray(lengths).astype(jnp.int32)
@@ -52,62 +60,63 @@ def mean(ys: jax.Array, lengths: Any = None) -> jax.Array:
     return total / jnp.maximum(lengths, 1)[..., None].astype(ys.dtype)
 
 
-def maximum(ys: jax.Array, lengths: Any = None) -> jax.Array:
-    """Read each feature's maximum over the valid steps: (T, *batch, H) to (*batch, H); zeros where the length is 0.
+def maximum(
+    ys: Float[Array, "T *batch H"], lengths: Int[ArrayLike, "*batch"] | None = None
+) -> Float[Array, "*batch H"]:
+    """Return the maximum of each feature over the valid steps; zeros where the length is 0.
 
-    Its gradient is shared by the steps that have it.
+    Steps that attain the maximum share its gradient equally.
     """
     if lengths is None:
-        return _greatest(ys)
+        return _max(ys)
     lengths = jnp.asarray(lengths).astype(jnp.int32)
     lowest = jnp.full_like(ys, -jnp.inf)
-    return _nonempty(_greatest(where(length_mask(lengths, ys.shape[0]), ys, lowest)), lengths)
+    return _nonempty(_max(where(length_mask(lengths, ys.shape[0]), ys, lowest)), lengths)
 
 
-# XLA reduces a leading axis on a CPU one feature at a time, each from as many far places as there are steps. At
-# (21, 128, 256) `ys.sum(axis=0)` takes 12 times as long as a matmul, and `ys.max(axis=0)` with its gradient 5 times as
-# long as a scan (trials that left no file).
+# On a CPU, XLA reduces the leading axis one feature at a time, with a long stride between steps: a matmul for the sum
+# and a scan for the maximum are faster. Untuned.
 
 
 def _sum(ys: jax.Array) -> jax.Array:
-    """Add up the steps (T, ...), in float32 at least."""
+    """Return the sum over the steps (T, ...), computed in float32 at least."""
     wide = jnp.promote_types(ys.dtype, jnp.float32)
     ones = jnp.ones(ys.shape[0], ys.dtype)
     return jnp.tensordot(ones, ys, 1, precision="highest", preferred_element_type=wide).astype(ys.dtype)
 
 
 @jax.custom_jvp
-def _greatest(ys: jax.Array) -> jax.Array:
-    """Give the maximum over the steps (T, ...)."""
-    return _greatest_and_count(ys)[0]
+def _max(ys: jax.Array) -> jax.Array:
+    """Return the maximum over the steps (T, ...)."""
+    return _max_and_count(ys)[0]
 
 
-@_greatest.defjvp
-def _greatest_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+@_max.defjvp
+def _max_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     (ys,), (dys,) = primals, tangents
-    greatest, count = _greatest_and_count(ys)
-    return greatest, _sum(jnp.where(ys == greatest, dys, 0) / count)
+    largest, count = _max_and_count(ys)
+    return largest, _sum(jnp.where(ys == largest, dys, 0) / count)
 
 
-def _greatest_and_count(ys: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Give the maximum over the steps (T, ...), and how many of them have it."""
+def _max_and_count(ys: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the maximum over the steps (T, ...), and the number of steps that attain it."""
 
     def at_once(ys: jax.Array) -> tuple[jax.Array, jax.Array]:
-        greatest = ys.max(axis=0)
-        return greatest, (ys == greatest).sum(axis=0).astype(ys.dtype)
+        largest = ys.max(axis=0)
+        return largest, (ys == largest).sum(axis=0).astype(ys.dtype)
 
     def step_by_step(ys: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def see(best: tuple[jax.Array, jax.Array], y: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
-            greatest, count = best
-            count = jnp.where(y > greatest, 1, count + (y == greatest).astype(y.dtype))
-            return (jnp.maximum(greatest, y), count), None
+        def update(best: tuple[jax.Array, jax.Array], y: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+            largest, count = best
+            count = jnp.where(y > largest, 1, count + (y == largest).astype(y.dtype))
+            return (jnp.maximum(largest, y), count), None
 
-        none = zeros_like(ys[0])
-        return jax.lax.scan(see, (none - jnp.inf, none), ys)[0]
+        zeros = zeros_like(ys[0])
+        return jax.lax.scan(update, (zeros - jnp.inf, zeros), ys)[0]
 
     return jax.lax.platform_dependent(ys, cpu=step_by_step, default=at_once)
 
 
 def _nonempty(h: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Zero the rows (*batch, H) of length 0."""
+    """Return h (*batch, H) with zeros in the rows of length 0."""
     return where(lengths > 0, h, jnp.zeros_like(h))

@@ -1,4 +1,4 @@
-"""One definition for classification, tagging and language modelling: embedding, layers, what is read, readout.
+"""One definition for classification, tagging and language modelling: embedding, layers, pooling, readout.
 
 T time, B batch (any number of leading axes), N ids in a bag, F embedding features, H hidden features, K outputs.
 """
@@ -6,20 +6,25 @@ T time, B batch (any number of leading axes), N ids in a bag, F embedding featur
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from .._core.cell import Cell
 from .._core.checks import as_numbers, check_cell, check_params, check_step, host_array
 from .._core.composite import Composite, need_step, out_dim
 from .._core.exportable import exportable
 from .._core.fields import Checked, check_init_key, convert, instance, size
-from .._core.types import Params, State
-from .._unroll import unroll
+from .._core.randomness import step
+from .._core.types import Inputs, Key, Params, State
+from .._unroll import UnrollOptions, unroll
 from ._embedding import Embed
 from ._pooling import Pooling, every, last
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
 
 
 @exportable
@@ -31,19 +36,19 @@ class ReadoutParams(NamedTuple):
         c: bias (K,).
     """
 
-    v: jax.Array
-    c: jax.Array
+    v: Float[Array, "H K"]
+    c: Float[Array, " K"]
 
 
-def init_readout(key: jax.Array, hidden: int, outputs: int) -> ReadoutParams:
-    """Draw V (H, K) from Glorot's uniform; c (K,) is zero."""
+def init_readout(key: Key, hidden: int, outputs: int) -> ReadoutParams:
+    """Draw V (H, K) from the Glorot uniform distribution; c (K,) is zero."""
     check_init_key(key, "init_readout(jax.random.key(0), 8, 3)")
     shape = size(hidden, "hidden"), size(outputs, "outputs")
     return ReadoutParams(jax.nn.initializers.glorot_uniform()(key, shape), jnp.zeros(shape[1]))
 
 
-def readout(params: ReadoutParams, h: jax.Array) -> jax.Array:
-    """Give o_t = V s_t + c: h (..., H) to (..., K), any leading axes.
+def readout(params: ReadoutParams, h: Float[Array, "... H"]) -> Float[Array, "... K"]:
+    """Return o_t = V s_t + c, for any leading axes.
 
     >>> readout(init_readout(jax.random.key(0), 8, 3), jnp.ones((5, 2, 8))).shape
     (5, 2, 3)
@@ -62,14 +67,14 @@ class ModelParams(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SequenceModel(metaclass=Checked):
-    """logits = V read(layers(embed(ids))) + c.
+    """logits = V pooling(layers(embed(ids))) + c.
 
     Args:
         embed: `Embedding(vocabulary, features)`, `BagEmbedding(vocabulary, features)`, or another `Embed`.
         layers: a cell or a composite, e.g. `Stack((Dropout(0.3), Bidirectional(LSTM(128))))`.
         outputs: K, the number of classes, tags or tokens.
-        pooling: what is read of the outputs of the layers: `last`, `ends`, `mean` or `maximum` for one answer a
-            sequence, `every` for one a step; or another function of (ys, lengths).
+        pooling: `last`, `ends`, `mean` or `maximum` for one prediction a sequence, `every` for one a step; or another
+            function of (ys, lengths).
 
     >>> from jaxrnn.model import Embedding, SequenceModel, ends
     >>> model = SequenceModel(Embedding(100, 16), Bidirectional(LSTM(8)), outputs=3, pooling=ends)
@@ -79,7 +84,7 @@ class SequenceModel(metaclass=Checked):
     """
 
     embed: Embed
-    layers: Any
+    layers: Cell | Composite
     outputs: int
     pooling: Pooling = last
 
@@ -90,7 +95,7 @@ class SequenceModel(metaclass=Checked):
         if not callable(self.pooling):
             raise ValueError(f"SequenceModel needs a function for pooling, such as last or mean; got {self.pooling!r}")
 
-    def init(self, key: jax.Array) -> ModelParams:
+    def init(self, key: Key) -> ModelParams:
         """Draw the params."""
         check_init_key(key)
         k_embed, k_layers, k_readout = jax.random.split(key, 3)
@@ -103,59 +108,81 @@ class SequenceModel(metaclass=Checked):
         )
 
     def initial_state(self, params: ModelParams, batch: tuple[int, ...] = ()) -> State:
-        """Give the layers' state before the first step, each leaf (*batch, features)."""
+        """Return the layers' state before the first step, each leaf (*batch, features)."""
         return self.layers.initial_state(None if params is None else params.layers, batch)
 
-    def hidden(self, params: ModelParams, ids: Any, lengths: Any = None, **how: Any) -> tuple[State, jax.Array]:
-        """Give the state after the last step, and what the layers put out (T, *batch, H), before anything is read.
+    def hidden(
+        self,
+        params: ModelParams,
+        ids: ArrayLike,
+        lengths: Int[ArrayLike, "*batch"] | None = None,
+        **options: Unpack[UnrollOptions],
+    ) -> tuple[State, Float[Array, "T *batch H"]]:
+        """Return the state after the last step, and the outputs of the layers (T, *batch, H), before the pooling.
 
-        Arguments as `jaxrnn.unroll` takes them, with ids in the place of xs: state, mask, resets, reverse, key,
+        The arguments are those of `jaxrnn.unroll`, with ids in place of xs: state, mask, resets, reverse, context, key,
         state_dtype, driver.
         """
         xs = self._embedded(params, ids)
-        return unroll(self.layers, params.layers, xs, lengths=lengths, **how)
+        return unroll(self.layers, params.layers, xs, lengths=lengths, **options)
 
-    def _embedded(self, params: ModelParams, ids: Any) -> Any:
-        """Embed ids, after a check of them and of the params."""
+    def _embedded(self, params: ModelParams, ids: ArrayLike) -> Inputs:
+        """Return the embedded ids, after a check of ids and params."""
         check_params(self, params)
         ids = host_array("ids", ids) if isinstance(ids, list | tuple) else ids
         return self.embed(params.embed, as_numbers("ids", ids))
 
-    def unroll(self, params: ModelParams, ids: Any, lengths: Any = None, **how: Any) -> tuple[State, jax.Array]:
-        """Give the state after the last step, to go on from, and the logits, as `model(...)` gives them."""
-        if self.pooling is not every and (how.get("mask") is not None or how.get("reverse")):
+    def unroll(
+        self,
+        params: ModelParams,
+        ids: ArrayLike,
+        lengths: Int[ArrayLike, "*batch"] | None = None,
+        **options: Unpack[UnrollOptions],
+    ) -> tuple[State, jax.Array]:
+        """Return the state after the last step, to continue from, and the logits of `model(...)`."""
+        if self.pooling is not every and (options.get("mask") is not None or options.get("reverse")):
             raise ValueError(
                 "pooling knows the padding by lengths alone: with mask or reverse use pooling=every, or pool what "
                 "model.hidden(...) returns."
             )
-        state, ys = self.hidden(params, ids, lengths, **how)
+        state, ys = self.hidden(params, ids, lengths, **options)
         return state, readout(params.readout, self.pooling(ys, lengths))
 
-    def __call__(self, params: ModelParams, ids: Any, lengths: Any = None, **how: Any) -> jax.Array:
-        """Give the logits: (*batch, K), or (T, *batch, K) where `pooling` is `every` (c in the padding).
+    def __call__(
+        self,
+        params: ModelParams,
+        ids: ArrayLike,
+        lengths: Int[ArrayLike, "*batch"] | None = None,
+        **options: Unpack[UnrollOptions],
+    ) -> jax.Array:
+        """Return the logits: (*batch, K), or (T, *batch, K) where `pooling` is `every` (c in the padding).
 
         Args:
             params: from `init`.
             ids: (T, *batch), or (T, *batch, N) for bags.
-            lengths: integers (*batch), or None where there is no padding.
-            how: the keywords of `jaxrnn.unroll`: state, resets, key (None is deterministic), state_dtype, driver; mask
-                and reverse where `pooling` is `every`.
+            lengths: integers (*batch), or None if there is no padding.
+            options: keywords of `jaxrnn.unroll`: state, resets, context, key (None is deterministic), state_dtype,
+                driver; mask and reverse where `pooling` is `every`.
         """
-        return self.unroll(params, ids, lengths, **how)[1]
+        return self.unroll(params, ids, lengths, **options)[1]
 
-    def step(self, params: ModelParams, state: State, ids: Any) -> tuple[State, jax.Array]:
-        """Take one step, for streaming: ids (*batch), or (*batch, N) for bags, to (state, logits (*batch, K)).
+    def step(
+        self, params: ModelParams, state: State, ids: ArrayLike, *, key: Key | None = None
+    ) -> tuple[State, Float[Array, "*batch K"]]:
+        """Return (state, logits (*batch, K)) from ids (*batch), or (*batch, N) for bags: one step, for streaming.
 
         The logits after t steps are those of the whole run at t with `every`, or of the first t steps with `last`.
-        Raises ValueError where layers are bidirectional, or `pooling` needs more than the last step.
+
+        Raises:
+            ValueError: if a layer is bidirectional, or `pooling` needs more than the last step.
         """
         if self.pooling not in (every, last):
             name = getattr(self.pooling, "__name__", self.pooling)
             raise ValueError(
-                f"{name} reads the whole sequence, so the model has no step. Use pooling=every or pooling=last, or call the "
-                "model on the whole sequence."
+                f"{name} needs the whole sequence, so the model has no step. Use pooling=every or pooling=last, or call "
+                "the model on the whole sequence."
             )
         x = self._embedded(params, ids)
         check_step(self.layers, params.layers, state, x)
-        state, y = need_step(self.layers, self).step(params.layers, state, x)
+        state, y = step(need_step(self.layers, self), params.layers, state, x, key)
         return state, readout(params.readout, y)

@@ -84,7 +84,7 @@ MACHINE = {
 @pytest.fixture
 def results(tmp_path):
     """A folder of result files."""
-    folder = tmp_path / "results" / "cpu-2-cores"
+    folder = tmp_path / "results" / "amd-epyc-2-cores"
     folder.mkdir(parents=True)
     flat = {"name": "jaxrnn Scan", "cell": "lstm", "gradient": True, "times": [64, 4096], "smallest": 1e-6}
     more = {
@@ -128,8 +128,8 @@ def test_the_command_writes_page_pictures_and_readme(results, tmp_path):
     page = (tmp_path / "docs" / "benchmarks.md").read_text()
     folder = tmp_path / "docs" / "benchmarks"
     drawn = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert set(drawn) == {f"cpu-2-cores-scaling-{name}.png" for name in ("T", "B", "H", "compile")} | {
-        "cpu-2-cores-peers.png"
+    assert set(drawn) == {f"amd-epyc-2-cores-scaling-{name}.png" for name in ("T", "B", "H", "compile")} | {
+        "amd-epyc-2-cores-peers.png"
     }
     assert all(f"](benchmarks/{name})" in page for name in drawn)
     lines = readme.read_text().splitlines()
@@ -144,9 +144,9 @@ def test_the_command_writes_page_pictures_and_readme(results, tmp_path):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == drawn
 
 
-def test_a_readme_without_marks():
+def test_a_readme_without_the_two_comments():
     with pytest.raises(ValueError, match=r"README.md must have one line <!-- benchmarks -->.*<!-- /benchmarks -->"):
-        report.with_block("no marks", "table")
+        report.with_block("no comments", "table")
 
 
 def test_a_file_that_is_no_result(tmp_path):

@@ -23,4 +23,5 @@ def test_select_picks_a_driver_within_a_tenth_of_the_best(path):
         if row["name"] == "jaxrnn select" or DRIVERS[row["name"]] == picks[workload]:
             picked[workload] = min(took, picked.get(workload, took))
     assert picks
+    assert picks.keys() == picked.keys()
     assert {w: picked[w] / best[w] for w in picks if picked[w] > 1.1 * best[w]} == {}

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from benchmarks.intent import latency, throughput
-from benchmarks.train import Train
+from examples.intent.benchmarks import latency, throughput
+from examples.intent.benchmarks.train import Train
 from examples.intent.classifier import Config
 from examples.intent.train import Recipe
 

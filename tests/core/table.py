@@ -1,4 +1,4 @@
-"""The test table: a new cell or a new driver is one row here, and every property is tested for it."""
+"""The table of cells and drivers: a new one is one row here, and every property is tested for it."""
 
 import dataclasses
 import functools
@@ -48,7 +48,7 @@ T, B, D, H = 5, 3, 4, 6
 
 @dataclasses.dataclass(frozen=True)
 class Mine(GatedCell):
-    """A user's own cell: the five things that a GatedCell needs, and nothing else; a dict for a state."""
+    """A cell of a user: the five attributes that a GatedCell needs and no other; its state is a dict."""
 
     hidden: int
     gates = 2
@@ -95,7 +95,7 @@ GATED = {name: cell for name, cell in CELLS.items() if isinstance(cell, GatedCel
 AFFINE = {name: cell for name, cell in CELLS.items() if isinstance(cell, AffineCell)}
 EVERY = CELLS | COMPOSITES
 
-# Each driver with what its numbers may differ by from `Scan()`'s: (float32, float64).
+# Each driver with its tolerance against `Scan()`: (float32, float64).
 DRIVERS = {
     "loop": (Loop(), (2e-6, 1e-13)),
     "scan": (Scan(), (0.0, 0.0)),
@@ -122,18 +122,18 @@ PAIRS += [(c, "newton_diagonal") for c in ("gru_heads", "layer_norm", "lstm_diag
 
 @functools.partial(quick.jit, static_argnames=("cell", "in_dim"))
 def initial(cell, key, in_dim=D):
-    """`cell.init`, compiled once."""
+    """Return `cell.init`, compiled once."""
     return cell.init(key, in_dim)
 
 
 @functools.partial(quick.jit, static_argnames=("cell", "batch"))
 def initial_state(cell, params, batch):
-    """`cell.initial_state`, compiled once."""
+    """Return `cell.initial_state`, compiled once."""
     return cell.initial_state(params, batch)
 
 
 def draw(cell, seed=0, time=T, batch=(B,)):
-    """Params away from their special values, a nonzero state and inputs, in the default float dtype."""
+    """Draw params, a nonzero state and inputs with noise added, in the default float dtype."""
     rng = np.random.default_rng(seed)
     float_type = jnp.zeros(()).dtype
     noise = lambda a: jnp.asarray(np.asarray(a) + (0.3 * rng.standard_normal(np.shape(a))).astype(a.dtype))
@@ -144,7 +144,7 @@ def draw(cell, seed=0, time=T, batch=(B,)):
 
 
 def masks(seed=0, time=T, batch=(B,)):
-    """Ragged lengths, 0 and T among them, and some resets."""
+    """Draw ragged lengths, which include 0 and T, and some resets."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(0, time + 1, batch)
     lengths.flat[:2] = [time, 0]
@@ -152,13 +152,13 @@ def masks(seed=0, time=T, batch=(B,)):
 
 
 def total(state, ys):
-    """A number that all of them move."""
+    """Return a number that depends on every element of the state and the outputs."""
     leaves = [part for leaf in jax.tree.leaves((state, ys)) for part in (leaf.real, leaf.imag)]
     return sum(jnp.sin(a * (1 + i)).sum() for i, a in enumerate(leaves))
 
 
 def value_and_gradients(cell, params, state, xs, kw, driver=None, reverse=False):
-    """((number, (state, ys)), gradients for params, state and xs)."""
+    """Return ((number, (state, ys)), gradients for params, state and xs)."""
 
     def loss(params, state, xs):
         out = jaxrnn.unroll(cell, params, xs, state, driver=driver, reverse=reverse, **kw)
@@ -173,7 +173,7 @@ unroll = quick.jit(jaxrnn.unroll, static_argnames=("cell", "driver", "reverse", 
 
 
 def far(a, b):
-    """The largest difference between two trees, of arrays of the same dtypes."""
+    """Return the largest difference between two trees of arrays of the same dtypes."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
     pairs = [*zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)]
     assert [x.dtype for x, _ in pairs] == [y.dtype for _, y in pairs]
@@ -181,6 +181,6 @@ def far(a, b):
 
 
 def same_bits(a, b):
-    """Whether two trees are equal to the last bit."""
+    """Return whether two trees are equal bit by bit."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)

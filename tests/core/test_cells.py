@@ -1,4 +1,4 @@
-"""Each equation against itself written in NumPy, and where the weights begin."""
+"""Each equation against a NumPy implementation, and the initial weights."""
 
 import dataclasses
 
@@ -34,7 +34,7 @@ tanh = np.tanh
 
 
 def matmul(x, w):
-    """x (B, D) through w (D, G, H): G arrays (B, H)."""
+    """Multiply x (B, D) by w (D, G, H): G arrays (B, H)."""
     return np.einsum("bd,dgh->gbh", x, w)
 
 
@@ -187,7 +187,7 @@ ACTIVATED = ("lstm", "peephole", "layer_norm", "gru", "gru_heads", "projected", 
 
 
 @pytest.mark.parametrize("name", ACTIVATED)
-def test_activations_are_a_choice(x64, monkeypatch, name):
+def test_activations_are_configurable(x64, monkeypatch, name):
     cell = dataclasses.replace(CELLS[name], activation="sin", gate_activation=lambda x: x / 2)
     params, state, xs = draw(cell)
     got = cell.step(params, state, xs[0])
@@ -198,7 +198,7 @@ def test_activations_are_a_choice(x64, monkeypatch, name):
 
 
 @pytest.mark.parametrize("name", ["lstm", "peephole", "layer_norm", "gru"])
-def test_gate_alone_is_the_cell_without_params_of_its_own(name):
+def test_gate_is_transition_with_default_local_params(name):
     cell = CELLS[name]
     params = initial(cell, jax.random.key(0))
     local = jax.tree.map(jnp.zeros_like, params.local) if name == "gru" else params.local
@@ -208,7 +208,7 @@ def test_gate_alone_is_the_cell_without_params_of_its_own(name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, want)
 
 
-def test_recurrent_weights_are_orthogonal_gate_by_gate():
+def test_recurrent_weights_of_each_gate_are_orthogonal():
     w = LSTM(8).init(jax.random.key(0), 3).w_h
     for gate in range(4):
         np.testing.assert_allclose(w[:, gate].T @ w[:, gate], np.eye(8), atol=1e-5)
@@ -218,19 +218,19 @@ def test_recurrent_weights_are_orthogonal_gate_by_gate():
     assert LSTM(8, recurrence=Diagonal()).init(jax.random.key(0), 3).w_h.shape == (4, 8)
 
 
-def test_input_weights_are_glorot_gate_by_gate():
+def test_input_weights_of_each_gate_are_glorot_uniform():
     w = LSTM(64).init(jax.random.key(0), 32).w_x
     bound = np.sqrt(6 / (32 + 64))
     assert 0.98 * bound < float(jnp.abs(w).max()) <= bound
 
 
-def test_biases_begin_at_the_forget_bias():
+def test_initial_biases_are_the_forget_bias():
     b = LSTM(8, forget_bias=0.5).init(jax.random.key(0), 3).b
     np.testing.assert_array_equal(b, np.zeros((4, 8)) + np.array([0, 0.5, 0, 0])[:, None])
     assert not GRU(8).init(jax.random.key(0), 3).b.any()
 
 
-def test_torch_uniform_stays_in_its_bound():
+def test_torch_uniform_is_bounded():
     params = LSTM(16, forget_bias=0.0, initializer=TorchUniform()).init(jax.random.key(0), 3)
     assert float(jnp.abs(params.w_x).max()) <= 0.25
     assert 0.2 < float(jnp.abs(params.w_h).max()) <= 0.25
@@ -238,13 +238,13 @@ def test_torch_uniform_stays_in_its_bound():
     assert float(jnp.abs(GRU(16, initializer=TorchUniform()).init(jax.random.key(0), 3).local).max()) > 0
 
 
-def test_init_draws_every_part_from_its_own_key():
+def test_init_draws_every_param_from_its_own_key():
     leaves = jax.tree.leaves(Stack((GRU(4), GRU(4), GRU(4))).init(jax.random.key(0), 4))
     drawn = [a for a in leaves if a.size > 1 and a.any()]
     assert len({a.tobytes() for a in map(np.asarray, drawn)}) == len(drawn) == 6
 
 
-def test_who_is_a_cell():
+def test_isinstance_of_cell():
     assert all(isinstance(cell, Cell) for cell in CELLS.values())
     assert isinstance(Stack((LSTM(4), GRU(4))), Cell)
     assert not isinstance(Bidirectional(LSTM(4)), Cell)
@@ -253,7 +253,7 @@ def test_who_is_a_cell():
         COMPOSITES["deep"].step(params, COMPOSITES["deep"].initial_state(params), jnp.ones(D))
 
 
-def test_a_cell_of_ones_own_needs_no_decorator():
+def test_a_cell_of_a_user_needs_no_decorator():
     class Plain(GatedCell):
         hidden = H
         gates = 1
@@ -276,7 +276,7 @@ def test_a_cell_of_ones_own_needs_no_decorator():
     assert Plain(initializer=TorchUniform()).initializer != GlorotOrthogonal()
 
 
-def test_abstract_cells_say_what_is_missing():
+def test_abstract_cells_name_the_missing_methods():
     with pytest.raises(TypeError, match="gate"):
         GatedCell()
     assert Mine(3).gates == 2

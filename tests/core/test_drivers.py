@@ -157,7 +157,7 @@ def test_where_there_is_no_forward_mode_the_error_names_the_driver_that_has_one(
     if mode == "hessian" and isinstance(driver, BPTT):
         assert far(FORWARD[mode](f, xs), jax.jacrev(jax.grad(f))(xs)) < 1e-4
     else:
-        with pytest.raises(TypeError, match=r"need driver=jaxrnn.Scan\(\).*has reverse mode alone"):
+        with pytest.raises(TypeError, match=r"need driver=jaxrnn.Scan\(\).*supports reverse mode only"):
             FORWARD[mode](f, xs)
 
 

@@ -1,4 +1,4 @@
-"""Bad input gets an error that says what was given, what was needed and how to mend it."""
+"""Errors on invalid arguments name what was given, what is needed and the fix."""
 
 import dataclasses
 
@@ -37,14 +37,14 @@ zeros = jnp.zeros((B, H))
 KEY = jax.random.key(0)
 model = SequenceModel(Embedding(9, 4), cell, 2)
 weights = model.init(KEY)
-pick = lambda cell=cell, xs_shape=(T, B, D), dtype=jnp.float32, platform="cpu", state=None: jaxrnn.select(
+select = lambda cell=cell, xs_shape=(T, B, D), dtype=jnp.float32, platform="cpu", state=None: jaxrnn.select(
     cell, xs_shape, dtype, platform, state
 )
 go = lambda *args, **kw: jaxrnn.unroll(cell, params, *args, **kw)
 
 
 @dataclasses.dataclass(frozen=True)
-class Cuts:
+class Narrowing:
     """A cell that adds fractions to a counter."""
 
     def init(self, key, in_dim):
@@ -58,7 +58,7 @@ class Cuts:
 
 
 BAD = {
-    "a class": (lambda: jaxrnn.unroll(LSTM, params, xs), r"An instance, not a class: LSTM\(128\)"),
+    "a class": (lambda: jaxrnn.unroll(LSTM, params, xs), r"Pass an instance: LSTM\(128\)"),
     "no cell": (lambda: jaxrnn.unroll("lstm", params, xs), "needs a cell"),
     "no features": (lambda: go(jnp.ones(T)), r"xs\[:, None\]"),
     "empty tree": (lambda: go(()), r"xs must be \(T, \*batch, D\)"),
@@ -68,18 +68,18 @@ BAD = {
         lambda: go(xs, (zeros, zeros)),
         r"LSTMState.*initial_state\(params, \(3,\)\)",
     ),
-    "state shape": (lambda: go(xs, LSTMState(zeros[0], zeros[0])), "batch of"),
+    "state shape": (lambda: go(xs, LSTMState(zeros[0], zeros[0])), "batch axes"),
     "lengths shape": (lambda: go(xs, lengths=[1, 2]), r"integers of shape \(3,\).*\(2,\)"),
     "lengths dtype": (lambda: go(xs, lengths=jnp.ones(B)), "integers.*float32"),
     "lengths range": (
         lambda: go(xs, lengths=np.array([0, 1, 9])),
         "between 0 and T=5; got 0 to 9",
     ),
-    "resets values": (lambda: go(xs, resets=np.full((T, B), 0.5)), "0 or 1; got others"),
+    "resets values": (lambda: go(xs, resets=np.full((T, B), 0.5)), "0 and 1; got other numbers"),
     "resets shape": (lambda: go(xs, resets=np.zeros((B, T), bool)), r"\(5, 3\).*\(3, 5\)"),
     "state kind": (lambda: go(xs, LSTMState(zeros.astype(int), zeros)), "int32.*Start from"),
-    "other params": (lambda: jaxrnn.unroll(jaxrnn.PeepholeLSTM(H), params, xs), "not those of PeepholeLSTM"),
-    "other size": (lambda: jaxrnn.unroll(LSTM(H + 1), params, xs), r"not those of LSTM.*hidden=7"),
+    "other params": (lambda: jaxrnn.unroll(jaxrnn.PeepholeLSTM(H), params, xs), "do not match PeepholeLSTM"),
+    "other size": (lambda: jaxrnn.unroll(LSTM(H + 1), params, xs), r"do not match LSTM.*hidden=7"),
     "driver": (lambda: go(xs, driver=BPTT), r"Scan\(\) or BPTT\(\), or None; got <class"),
     "unroll": (lambda: jaxrnn.Scan(unroll=0), "1 or more; got 0"),
     "remat kind": (lambda: jaxrnn.Scan(remat=8), r"Scan\(remat=Remat\(8\)\)"),
@@ -88,7 +88,7 @@ BAD = {
 }
 
 
-nothing = LSTMState(zeros, zeros)
+zero = LSTMState(zeros, zeros)
 BAD |= {
     "list of steps": (lambda: go([*xs]), r"list of 5.*jnp.stack\(xs\)"),
     "tuple of steps": (lambda: go((*xs,)), "got a tuple.*jnp.stack"),
@@ -99,22 +99,22 @@ BAD |= {
     "dates": (lambda: go(np.zeros((T, B, D), "M8[s]")), "datetime64"),
     "float0": (lambda: go(np.zeros((T, B, D), jax.dtypes.float0)), "float0"),
     "masked": (lambda: go(np.ma.masked_array(np.ones((T, B, D)))), "mask would be lost"),
-    "long integers": (lambda: go(np.full((T, B, D), 2**40)), "cut them to int32"),
-    "complex inputs": (lambda: go(xs.astype(complex)), "complex64, whose imaginary part"),
+    "long integers": (lambda: go(np.full((T, B, D), 2**40)), "overflow int32"),
+    "complex inputs": (lambda: go(xs.astype(complex)), "imaginary part of complex64"),
     "complex inputs, affine": (
         lambda: jaxrnn.unroll(LRU(H), LRU(H).init(KEY, D), xs.astype(complex)),
         "imaginary part",
     ),
-    "complex state": (lambda: go(xs, jax.tree.map(lambda z: z.astype(complex), nothing)), "complex64.*Start from"),
+    "complex state": (lambda: go(xs, jax.tree.map(lambda z: z.astype(complex), zero)), "complex64.*Start from"),
     "integer state_dtype": (lambda: go(xs, state_dtype=jnp.int32), "floating dtype.*got int32"),
-    "state_dtype of nothing": (lambda: go(xs, state_dtype="float33"), "floating dtype.*float33"),
+    "state_dtype of zero": (lambda: go(xs, state_dtype="float33"), "floating dtype.*float33"),
     "driver as the state": (lambda: go(xs, jaxrnn.Scan()), r"state must be.*Scan.*driver=Scan\(\)"),
     "driver string": (lambda: go(xs, driver="scan"), "got 'scan'"),
     "key 0": (lambda: go(xs, key=0), r"jax.random.key\(0\), or None.*got 0"),
     "two keys": (lambda: go(xs, key=jax.random.split(KEY)), r"\(2,\)"),
     "batch-major": (lambda: go(jnp.ones((B, T, D)), lengths=[T] * B), r"jnp.swapaxes\(xs, 0, 1\)"),
     "ragged lengths": (lambda: go(xs, lengths=[[1], [2, 3], [4]]), "lengths must be arrays"),
-    "select: a class": (lambda: jaxrnn.select(LSTM, (T, B, D), jnp.float32, "cpu"), "An instance"),
+    "select: a class": (lambda: jaxrnn.select(LSTM, (T, B, D), jnp.float32, "cpu"), "Pass an instance"),
     "select: a composite": (
         lambda: jaxrnn.select(Stack((cell,)), (T, B, D), jnp.float32, "cpu"),
         "each cell of a comp",
@@ -124,25 +124,31 @@ BAD |= {
     "model: generating": (lambda: jaxrnn.generate(model, weights, xs[0], steps=2), "without a state.*model.layers"),
     "model: in a model": (lambda: SequenceModel(Embedding(9, 4), model, 2), r"model\(params, ids\).*model.layers"),
     "model: in a stack": (lambda: Stack((cell, model)), r"Stack.layers\[1\] needs a cell.*model.layers"),
-    "model: both ways": (lambda: Bidirectional(cell, model), "Bidirectional.backward.*model.layers"),
-    "model: with a learned state": (lambda: LearnedState(model), "init of a SequenceModel does not.*model.layers"),
-    "model: its states": (lambda: jaxrnn.States(model), "States.cell needs a cell.*model.layers"),
+    "model: in both directions": (lambda: Bidirectional(cell, model), "Bidirectional.backward.*model.layers"),
+    "model: with a learned state": (lambda: LearnedState(model), "SequenceModel.init does not.*model.layers"),
+    "model: in States": (lambda: jaxrnn.States(model), "States.cell needs a cell.*model.layers"),
     "model: residual": (lambda: Residual(model), "Residual.cell needs a cell.*model.layers"),
-    "select: a model": (lambda: pick(model), "select needs a cell.*model.layers"),
-    "select: strings in a shape": (lambda: pick(xs_shape=("a", 1, 1)), r"xs_shape is.*got \('a'"),
-    "select: floats in a shape": (lambda: pick(xs_shape=(100, 32, 4.0)), r"xs_shape is.*4\.0"),
-    "select: a negative size": (lambda: pick(xs_shape=(100, -1, 4)), "size in xs_shape.*0 or more; got -1"),
-    "select: no dtype": (lambda: pick(dtype="nonsense"), "dtype is that.*'nonsense'"),
-    "select: a number as dtype": (lambda: pick(dtype=3), "dtype is that.*got 3"),
-    "select: integers": (lambda: pick(dtype=jnp.int32), "dtype is that.*int32"),
-    "select: a number as state": (lambda: pick(state=3), "state is the state.*got 3"),
-    **{f"select: {p!r}": (lambda p=p: pick(platform=p), "cpu, gpu, tpu") for p in ("CPU", "cuda", "x", None, 3)},
+    "select: a model": (lambda: select(model), "select needs a cell.*model.layers"),
+    "select: strings in a shape": (lambda: select(xs_shape=("a", 1, 1)), r"xs_shape is.*got \('a'"),
+    "select: floats in a shape": (lambda: select(xs_shape=(100, 32, 4.0)), r"xs_shape is.*4\.0"),
+    "select: a negative size": (lambda: select(xs_shape=(100, -1, 4)), "size in xs_shape.*0 or more; got -1"),
+    "select: no dtype": (lambda: select(dtype="nonsense"), "dtype is that.*'nonsense'"),
+    "select: a number as dtype": (lambda: select(dtype=3), "dtype is that.*got 3"),
+    "select: integers": (lambda: select(dtype=jnp.int32), "dtype is that.*int32"),
+    "select: a number as state": (lambda: select(state=3), "state is the state.*got 3"),
+    **{f"select: {p!r}": (lambda p=p: select(platform=p), "cpu, gpu, tpu") for p in ("CPU", "cuda", "x", None, 3)},
     "step: state form": (lambda: cell.step(params, (zeros, zeros), xs[0]), "LSTMState.*Start from"),
-    "step: no batch": (lambda: cell.step(params, nothing, xs[0, 0]), r"batch of \(\)"),
-    "step: integer state": (lambda: cell.step(params, jax.tree.map(lambda z: z.astype(int), nothing), xs[0]), "int32"),
+    "step: no batch": (lambda: cell.step(params, zero, xs[0, 0]), r"batch axes \(\)"),
+    "step: integer state": (
+        lambda: cell.step(params, jax.tree.map(lambda z: z.astype(int), zero), xs[0]),
+        "int32",
+    ),
     "step: list": (lambda: cell.step(params, cell.initial_state(params), [1.0] * D), "got a list"),
     "step: strings": (lambda: cell.step(params, cell.initial_state(params), np.full(D, "1")), "array of numbers"),
-    "step: short stack": (lambda: Stack((cell, cell)).step((params,), (nothing,) * 2, xs[0]), r"params\[1\].*missing"),
+    "step: short stack": (
+        lambda: Stack((cell, cell)).step((params,), (zero,) * 2, xs[0]),
+        r"params\[1\].*missing",
+    ),
     "pad: ragged": (lambda: jaxrnn.pad([[[1, 2], [3]]]), "sequences of pad must be"),
     "pad: strings": (lambda: jaxrnn.pad([["a"], ["b", "c"]]), "pad needs arrays of numbers"),
     "pad: bytes": (lambda: jaxrnn.pad([b"ab"]), "pad needs arrays of numbers"),
@@ -151,23 +157,26 @@ BAD |= {
     "generate: no step": (lambda: jaxrnn.generate(Bidirectional(cell), params, xs[0], steps=2), "causal step"),
     "generate: steps": (lambda: jaxrnn.generate(cell, params, xs[0], steps=2.0), "0 or more; got 2.0"),
     "generate: key": (lambda: jaxrnn.generate(cell, params, xs[0], steps=2, key=1), "got 1"),
-    "generate: params": (lambda: jaxrnn.generate(cell, None, xs[0], steps=2), "params are not those of LSTM"),
+    "generate: params": (lambda: jaxrnn.generate(cell, None, xs[0], steps=2), "params do not match LSTM"),
     "generate: features": (lambda: jaxrnn.generate(cell, params, xs[0], steps=2), r"float32\[3, 6\].*float32\[3, 4\]"),
     "generate: state": (lambda: jaxrnn.generate(cell, params, xs[0], (zeros, zeros), steps=2), "Start from"),
-    "generate: a cut": (
+    "generate: a cast": (
         lambda: jaxrnn.generate(cell, params, xs[0], steps=2, feed=lambda y, key: y[:, :D].astype(int)),
-        "float32, and what is fed back is int32",
+        "float32, and the next input is int32",
     ),
-    "model: a class": (lambda: SequenceModel(Embedding(9, 4), LSTM, 2), "An instance"),
+    "model: a class": (lambda: SequenceModel(Embedding(9, 4), LSTM, 2), "Pass an instance"),
     "model: an embedding class": (lambda: SequenceModel(Embedding, cell, 2), r"Embedding\(100, 16\)"),
     "model: outputs": (lambda: SequenceModel(Embedding(9, 4), cell, 2.5), "1 or more; got 2.5"),
-    "model: read": (lambda: SequenceModel(Embedding(9, 4), cell, 2, "last"), "got 'last'"),
-    "model: params": (lambda: model(params, jnp.zeros((T, B), int)), "not those of SequenceModel"),
-    "model: params of its step": (lambda: model.step(None, nothing, jnp.zeros(B, int)), "not those of SequenceModel"),
+    "model: pooling": (lambda: SequenceModel(Embedding(9, 4), cell, 2, "last"), "got 'last'"),
+    "model: params": (lambda: model(params, jnp.zeros((T, B), int)), "do not match SequenceModel"),
+    "model: params of its step": (
+        lambda: model.step(None, zero, jnp.zeros(B, int)),
+        "do not match SequenceModel",
+    ),
     "model: strings": (lambda: model(weights, [["a", "b"]]), "ids must be arrays of numbers"),
     "model: ragged": (lambda: model(weights, [[1], [1, 2]]), "ids must be arrays"),
     "model: state of its step": (lambda: model.step(weights, zeros, jnp.zeros(B, int)), "Start from"),
-    "a cell that cuts its state": (lambda: jaxrnn.unroll(Cuts(), (), xs), "float32 of a state in int32"),
+    "a cell that narrows its state": (lambda: jaxrnn.unroll(Narrowing(), (), xs), "float32 for a state of int32"),
 }
 
 WRONG = {
@@ -191,31 +200,31 @@ LAYERS = [
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
-def test_says_which_params_are_wrong(layer):
+def test_the_error_names_the_params_that_do_not_match(layer):
     right = layer.init(KEY, D)
-    for spoil in WRONG.values():
-        with pytest.raises(ValueError, match="the params are not those of"):
-            jaxrnn.unroll(layer, spoil(right), xs)
+    for change in WRONG.values():
+        with pytest.raises(ValueError, match="the params do not match"):
+            jaxrnn.unroll(layer, change(right), xs)
 
 
-def test_params_are_found_by_their_place():
+def test_the_error_names_the_path_of_each_leaf():
     stack = Stack((LSTM(H), GRU(5)))
     first, _ = stack.init(KEY, D)
     with pytest.raises(ValueError, match=r"params\[1\].b is missing; params\[1\].local is missing.*and 1 more"):
         jaxrnn.unroll(stack, (first,), xs)
-    with pytest.raises(ValueError, match=r"params\[1\].b is floating \(3, 5\), got floating \(4, 6\)"):
+    with pytest.raises(ValueError, match=r"params\[1\].b must be floating \(3, 5\), got floating \(4, 6\)"):
         jaxrnn.unroll(stack, (first, first), xs)
 
 
-def test_select_takes_shapes_of_numpy_and_of_export():
+def test_select_accepts_shapes_of_numpy_and_of_export():
     shape = tuple(np.array([100, 32, 4]))
-    assert pick(PeepholeLSTM(8), shape) == pick(PeepholeLSTM(8), (100, 32, 4)) == BPTT(32, keep_gates=True)
-    assert pick(PeepholeLSTM(8), (*jax.export.symbolic_shape("t, b"), 4)) == jaxrnn.Scan()
-    assert pick(Cuts(), dtype=jnp.int32, state=jnp.zeros(3, jnp.int32)) == jaxrnn.Scan()
+    assert select(PeepholeLSTM(8), shape) == select(PeepholeLSTM(8), (100, 32, 4)) == BPTT(32, keep_gates=True)
+    assert select(PeepholeLSTM(8), (*jax.export.symbolic_shape("t, b"), 4)) == jaxrnn.Scan()
+    assert select(Narrowing(), dtype=jnp.int32, state=jnp.zeros(3, jnp.int32)) == jaxrnn.Scan()
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_says_what_is_wrong(what):
-    make, match = BAD[what]
+def test_the_error_names_the_fix(what):
+    call, match = BAD[what]
     with pytest.raises(ValueError, match=match):
-        make()
+        call()

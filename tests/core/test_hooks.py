@@ -1,4 +1,4 @@
-"""A method that a subclass overrides is honoured by every driver, or refused when the class is made."""
+"""Every driver calls the methods that a subclass overrides; other overrides raise at class creation."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ SLOW = (Fused(interpret=True), Newton(fallback=None), Newton(DiagonalJacobian(),
 
 
 def override(base, **methods):
-    """A subclass of `base` with these methods; `old` is the method of `base`."""
+    """Return a subclass of `base` with these methods; `old` is the method of `base`."""
     wrap = lambda name, new: lambda *args: new(getattr(base, name), *args)
     return dataclasses.dataclass(frozen=True)(type("Mine", (base,), {n: wrap(n, m) for n, m in methods.items()}))
 
@@ -53,7 +53,7 @@ HOOKS = {
     "affine output": override(MinGRU, output=lambda old, self, params, s, x: old(self, params, s, x) + x[..., :1]),
     "step": override(jaxrnn.ResetBeforeGRU, step=lambda old, self, *args: half(old(self, *args))),
 }
-EVERY = override(  # the slow drivers see them all at once: each changes the numbers in another way
+EVERY = override(  # for slow drivers, all at once: each changes the numbers differently
     GRU,
     project=lambda old, self, params, x: half(old(self, params, x)),
     read=lambda old, self, s: jnp.sin(s),
@@ -62,11 +62,12 @@ EVERY = override(  # the slow drivers see them all at once: each changes the num
     output=lambda old, self, params, s, x: s + 2 * x[..., :1],
     initial_state=lambda old, self, *args: old(self, *args) + 1,
 )
-WALK = [(name, hook, QUICK) for name, hook in HOOKS.items()] + [("every", EVERY, SLOW), ("recur", HOOKS["recur"], SLOW)]
+CASES = [(name, hook, QUICK) for name, hook in HOOKS.items()]
+CASES += [("every", EVERY, SLOW), ("recur", HOOKS["recur"], SLOW)]
 
 
-@pytest.mark.parametrize(("name", "hook", "drivers"), WALK, ids=[f"{name}-{len(d)}" for name, _, d in WALK])
-def test_every_driver_honours_an_overridden_method(name, hook, drivers):
+@pytest.mark.parametrize(("name", "hook", "drivers"), CASES, ids=[f"{name}-{len(d)}" for name, _, d in CASES])
+def test_every_driver_calls_an_overridden_method(name, hook, drivers):
     cell = hook(3)
     params, _, xs = draw(cell, time=9, batch=(2,))
     state = initial_state(cell, params, (2,))
@@ -74,17 +75,17 @@ def test_every_driver_honours_an_overridden_method(name, hook, drivers):
     for x in xs:
         state, y = step(params, state, x)
         ys.append(y)
-    taken = []
+    ran = []
     for driver in drivers:
         try:
             got = unroll(cell, params, xs, driver=driver)
         except ValueError as error:
-            if driver is None or "Use" not in str(error):  # a driver that was named says what to do instead
+            if driver is None or "Use" not in str(error):  # the error of a driver names another
                 raise
             continue
         assert far(got, (state, jnp.stack(ys))) < 2e-5, driver
-        taken.append(driver)
-    assert len(taken) >= 2
+        ran.append(driver)
+    assert len(ran) >= 2
 
 
 class OwnStep:
@@ -95,15 +96,15 @@ class OwnStep:
 
 
 own = lambda old, self, *args: old(self, *args)
-REFUSED = {
+IGNORED = {
     "step of a gated cell": (lambda: override(LSTM, step=own), "overrides `step`.*plain cell"),
     "advance": (lambda: override(LSTM, advance=own), "overrides `advance`.*`transition`"),
     "step of an affine cell": (lambda: override(MinGRU, step=own), "overrides `step`.*`affine`"),
     "step of a mixin": (lambda: type("Mixed", (OwnStep, LSTM), {}), "Mixed overrides `step`"),
-    "gate below a transition": (lambda: override(GRU, gate=own), "GRU has a `transition` of its own.*Override `tr"),
+    "gate below a transition": (lambda: override(GRU, gate=own), "GRU defines its own `transition`.*Override `tr"),
     "bias below an init": (
         lambda: override(override(LSTM, init=own), bias_offset=lambda old, self: 2.0),
-        "has a `init` of its own",
+        "defines its own `init`",
     ),
     "step of a composite": (lambda: override(Stack, step=own), "inherits `unroll` from Stack.*Override both"),
     "unroll of a composite": (lambda: override(Zoneout, unroll=own), "inherits `step` from Zoneout"),
@@ -111,14 +112,14 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_what_drivers_would_ignore_is_refused_when_the_class_is_made(what):
-    make, match = REFUSED[what]
+@pytest.mark.parametrize("what", IGNORED)
+def test_an_override_that_drivers_would_ignore_raises(what):
+    define, match = IGNORED[what]
     with pytest.raises(TypeError, match=match):
-        make()
+        define()
 
 
-def test_a_recurrence_of_another_kind_is_no_dense_one():
+def test_a_subclass_of_dense_is_not_taken_for_dense():
     @dataclasses.dataclass(frozen=True)
     class Halved(Dense):
         def __call__(self, w, r):

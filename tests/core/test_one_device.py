@@ -1,4 +1,4 @@
-"""With one device `BPTT` merges time and batch into one axis, which the other tests, on 8, never do."""
+"""On one device, unlike on the 8 of the other tests, `gates_of` merges time and batch into one axis."""
 
 import pathlib
 import subprocess
@@ -15,11 +15,11 @@ for name in ("lstm", "gru_heads", "mine"):
     for driver in (BPTT(2), BPTT(2, keep_gates=True, hoist=2)):
         arguments = CELLS[name], *draw(CELLS[name], batch=(3, 2)), masks(batch=(3, 2))
         assert far(run(*arguments, driver), run(*arguments, Scan())) < 1e-10, (name, driver)
-print("the same")
+print("equal")
 """
 
 
 def test_bptt_on_one_device_equals_scan():
     root = pathlib.Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=root, capture_output=True, text=True)
-    assert done.stdout.strip() == "the same", done.stderr
+    assert done.stdout.strip() == "equal", done.stderr

@@ -1,4 +1,4 @@
-"""Lengths, resets, splits and steps: one rule, whatever crosses time."""
+"""Lengths, resets, splits and steps: one rule, whatever runs over time."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""jit, vmap, checkpoint, eval_shape, export and meshes compose; nothing is compiled twice; dtypes are kept."""
+"""`unroll` under jit, vmap, checkpoint, eval_shape, export and meshes; compilations are cached; dtypes are kept."""
 
 import dataclasses
 import pickle
@@ -21,7 +21,7 @@ SOME = [Scan(), Scan(hoist=2, remat=Remat(2)), BPTT(2)]
 
 
 @pytest.mark.parametrize("driver", [Loop(), *SOME], ids=str)
-def test_vmap_gives_the_batched_result_in_value_and_gradient(driver):
+def test_vmap_equals_a_batch_in_value_and_gradient(driver):
     cell = CELLS["gru"]
     params, state, xs = draw(cell)
     kw = masks()
@@ -67,7 +67,7 @@ EXPORTED = [
 
 @pytest.mark.parametrize(("name", "driver", "shape"), EXPORTED, ids=str)
 def test_export_for_two_platforms(name, driver, shape):
-    """Params are arguments, states come back, shapes may be symbolic; the gradient of a static one too."""
+    """Export with params as arguments, states as results and symbolic shapes; the gradient with static shapes."""
     cell = EVERY[name]
     params, state, xs = draw(cell, time=9)
     kw = masks(time=9)
@@ -75,14 +75,14 @@ def test_export_for_two_platforms(name, driver, shape):
     dims = export.symbolic_shape(shape)
     sized = lambda tree: jax.tree.map(lambda a: jax.ShapeDtypeStruct((dims[1], *a.shape[1:]), a.dtype), tree)
     specs = sized(state), jax.ShapeDtypeStruct(dims, jnp.float32), sized(kw["lengths"])
-    made = export.export(f, platforms=("cpu", "cuda"))(params, *specs)
-    again = export.deserialize(made.serialize())
+    exported = export.export(f, platforms=("cpu", "cuda"))(params, *specs)
+    loaded = export.deserialize(exported.serialize())
     operands = (params, state, xs, kw["lengths"])
-    assert far(again.call(*operands), f(*operands)) < 2e-6
+    assert far(loaded.call(*operands), f(*operands)) < 2e-6
     if driver is None and "t" not in shape:
         grad = jax.jit(jax.grad(lambda p, *rest: total(*f(p, *rest))))
-        made = export.export(grad)(*operands)
-        assert far(export.deserialize(made.serialize()).call(*operands), grad(*operands)) < 2e-4
+        exported = export.export(grad)(*operands)
+        assert far(export.deserialize(exported.serialize()).call(*operands), grad(*operands)) < 2e-4
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_cells_and_drivers_are_values():
 
 @pytest.mark.parametrize("driver", SOME, ids=str)
 @pytest.mark.parametrize("name", ["elman", "lstm", "gru_heads", "layer_norm", "projected"])
-def test_bfloat16_keeps_its_state_in_float32(name, driver):
+def test_bfloat16_with_a_state_in_float32(name, driver):
     cell = CELLS[name]
     if name == "projected" and driver != Scan():
         driver = Scan(remat=Remat())
@@ -165,7 +165,7 @@ class Both(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Sum:
-    """A plain cell whose input is a tree."""
+    """A plain cell whose input is a pytree."""
 
     def init(self, key, in_dim):
         return ()
@@ -196,7 +196,7 @@ SHARDED = [(STACK, Scan()), (STACK, BPTT(2)), (CELLS["gru"], Newton(fallback=Non
 
 @pytest.mark.parametrize(("cell", "driver"), SHARDED, ids=["scan", "bptt", "newton", "associative"])
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
-def test_a_sharded_batch_gives_the_same_numbers(kind, cell, driver):
+def test_a_sharded_batch_equals_a_whole_one(kind, cell, driver):
     params, _, xs = draw(cell, batch=(16,))
     kw = masks(batch=(16,))
     f = quick.jit(jax.value_and_grad(lambda p, x, kw: total(*jaxrnn.unroll(cell, p, x, driver=driver, **kw)), (0, 1)))

@@ -1,4 +1,4 @@
-"""Nodes of ONNX with every input, and the specification's equations in NumPy."""
+"""Nodes of ONNX with every input, a model of two layers, and the equations of the specification in NumPy."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ INPUTS = ["X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"]
 
 
 def a_node(op, *, directions=1, layout=0, without=(), **attributes):
-    """A node that has every input, and the inputs."""
+    """Return a node with every input that is not in `without`, and the inputs."""
     rng, rows = np.random.default_rng(0), GATES[op] * H
     shapes = {"X": (T, B, D), "W": (directions, rows, D), "R": (directions, rows, H), "B": (directions, 2 * rows)}
     shapes |= {"initial_h": (directions, B, H), "initial_c": (directions, B, H), "P": (directions, 3 * H)}
@@ -26,6 +26,21 @@ def a_node(op, *, directions=1, layout=0, without=(), **attributes):
     return node, {name: inputs[name] for name in names if name}
 
 
+def a_model():
+    """Return a model of two layers: a GRU with a name, and an LSTM without, whose initial state is a weight."""
+    gru, gru_inputs = a_node("GRU", without=["sequence_lens", "initial_h"])
+    lstm, lstm_inputs = a_node("LSTM", without=["sequence_lens", "P"])
+    gru.name = "encoder"
+    tensors = []
+    for prefix, node, inputs in (("gru_", gru, gru_inputs), ("lstm_", lstm, lstm_inputs)):
+        node.input[:] = [name and prefix + name for name in node.input]
+        node.output[:] = [prefix + name for name in node.output]
+        tensors += [onnx.numpy_helper.from_array(a, prefix + name) for name, a in inputs.items() if name != "X"]
+    constant = onnx.helper.make_node("Constant", [], ["lstm_R"], value=next(t for t in tensors if t.name == "lstm_R"))
+    tensors = [tensor for tensor in tensors if tensor.name != "lstm_R"]
+    return onnx.helper.make_model(onnx.helper.make_graph([gru, constant, lstm], "graph", [], [], tensors))
+
+
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
@@ -34,7 +49,7 @@ DEFAULTS = {"RNN": (np.tanh,), "GRU": (sigmoid, np.tanh), "LSTM": (sigmoid, np.t
 
 
 def spec_step(op, x, h, c, weights, reset_after, functions, coupled):
-    """One step of one row, as the operators' documentation writes it: W[iofc] and W[zrh]."""
+    """Compute one step of one row, as in the operators' documentation: W[iofc] and W[zrh]."""
     w, r, w_b, r_b, p = weights
     if op == "RNN":
         return functions[0](x @ w[0].T + h @ r[0].T + w_b[0] + r_b[0]), c
@@ -50,7 +65,7 @@ def spec_step(op, x, h, c, weights, reset_after, functions, coupled):
 
 
 def spec(op, inputs, *, reverse=(False,), reset_after=False, functions=None, coupled=False):
-    """Y (T, directions, B, H), Y_h and Y_c of layout 0, row by row, in float64."""
+    """Compute Y (T, directions, B, H), Y_h and Y_c of layout 0, row by row, in float64."""
     gates, directions = GATES[op], len(reverse)
     y = np.zeros((T, directions, B, H))
     ends = np.zeros((2, directions, B, H))

@@ -1,4 +1,4 @@
-"""Two implementations agree: in what they put out, and in the gradient for everything that they take in."""
+"""Assertions that two implementations agree: in their outputs, and in the gradients of all their inputs."""
 
 import jax
 import jax.numpy as jnp
@@ -8,28 +8,28 @@ from jaxrnn import LSTMState
 
 from .. import quick
 
-LENGTHS = np.array([6, 1, 4])  # flax has no length 0: it would give back the state after all the padding
+LENGTHS = np.array([6, 1, 4])  # flax has no length 0: it returns the state after all the padding
 TIME, BATCH, IN, HIDDEN = 6, 3, 3, 4
 
 
 def noise(tree, seed=0):
-    """Random arrays like those of `tree`, so that no bias is zero."""
+    """Return random arrays of the shapes of `tree`, so that no bias is zero."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda a: jnp.asarray(rng.normal(0, 0.5, a.shape), a.dtype), tree)
 
 
 def inputs(seed=1):
-    """Inputs (T, B, D), batch-major where `unroll`'s caller says so."""
+    """Return inputs (T, B, D)."""
     return noise(jnp.zeros((TIME, BATCH, IN)), seed)
 
 
 def valid(lengths=LENGTHS):
-    """(T, B, 1), true before each row's length."""
+    """Return a mask (T, B, 1), true before each row's length."""
     return np.arange(TIME)[:, None, None] < np.asarray(lengths)[:, None]
 
 
 def state_of(carry):
-    """Flax's carry as ours: (c, h) is LSTMState(h, c)."""
+    """Convert a carry of flax: (c, h) is LSTMState(h, c)."""
     return LSTMState(h=carry[1], c=carry[0]) if isinstance(carry, tuple) else carry
 
 
@@ -44,7 +44,7 @@ def agree(ours, theirs, *args, tolerance=1e-5):
 
         return jax.value_and_grad(loss, argnums=tuple(range(len(args))), has_aux=True)
 
-    # One compilation for both: what takes the time here is XLA.
+    # One compilation for both: XLA takes most of the time.
     both = quick.jit(lambda *args: (probe(ours)(*args), probe(theirs)(*args)))
     mine, other = both(*args)
     assert jax.tree.structure(mine) == jax.tree.structure(other)
@@ -58,12 +58,12 @@ def close(a, b, tolerance=1e-5):
 
 
 def params_of(cell, in_dim=IN):
-    """Give random params of a cell, without its own draw."""
+    """Return random params of a cell, without the cost of its `init`."""
     return noise(jax.eval_shape(lambda k: cell.init(k, in_dim), jax.random.key(0)), seed=3)
 
 
 def equal(a, b):
-    """Whether two pairs of cell and params are the same, bit for bit."""
+    """Return whether two pairs of cell and params are the same, bit for bit."""
     (cell_a, tree_a), (cell_b, tree_b) = a, b
     assert jax.tree.structure(tree_a) == jax.tree.structure(tree_b)
     return cell_a == cell_b and all(

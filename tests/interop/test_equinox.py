@@ -1,4 +1,4 @@
-"""Equinox' cells are ours with their weights moved: values, gradients, both ways, states, a module, what is refused."""
+"""Conversion of equinox's cells: values, gradients, round trips, states, the adapter, and errors."""
 
 import jax
 import jax.numpy as jnp
@@ -40,13 +40,13 @@ def test_values_and_gradients(cell):
 
 @cells
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
-def test_both_ways_is_the_same(cell, dtype):
+def test_conversion_and_back_is_exact(cell, dtype):
     params = jax.tree.map(lambda a: a.astype(dtype), params_of(cell))
     assert equal(from_equinox(to_equinox(cell, params)), (cell, params))
 
 
 @pytest.mark.parametrize(("kind", "use_bias"), [(eqx.nn.LSTMCell, True), (eqx.nn.GRUCell, False)])
-def test_a_cell_made_by_equinox(kind, use_bias):
+def test_conversion_of_a_cell_of_equinox(kind, use_bias):
     module = kind(IN, HIDDEN, use_bias=use_bias, key=jax.random.key(0))
     cell, params = from_equinox(module)
     state = noise(cell.initial_state(params))
@@ -54,7 +54,7 @@ def test_a_cell_made_by_equinox(kind, use_bias):
     close(state_from_equinox(cell, new), cell.step(params, state, inputs()[0, 0])[0])
 
 
-def test_module_is_unroll():
+def test_the_module_equals_unroll():
     cell = Stack((GRU(3), LSTM(HIDDEN)))
     module = EquinoxRNN(cell, IN, key=jax.random.key(0))
     needed = unroll(*from_equinox(module), inputs(), lengths=LENGTHS)
@@ -68,13 +68,13 @@ class OwnCell(eqx.nn.GRUCell):
 
 
 def changed(**arrays):
-    """An equinox cell with other arrays."""
+    """Return a cell of equinox with other arrays."""
     module = to_equinox(LSTM(HIDDEN), params_of(LSTM(HIDDEN)))
     names = list(arrays)
     return eqx.tree_at(lambda m: [getattr(m, n) for n in names], module, list(arrays.values()))
 
 
-REFUSED = {
+REJECTED = {
     "subclass": (lambda: from_equinox(eqx.filter_eval_shape(OwnCell, 2, 2, key=jax.random.key(0))), "OwnCell"),
     "float64": (lambda: from_equinox(changed(bias=np.ones(4 * HIDDEN))), "enable_x64"),
     "rows": (lambda: from_equinox(changed(bias=jnp.ones(3))), "16 rows"),
@@ -88,7 +88,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("convert", "message"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("convert", "message"), REJECTED.values(), ids=REJECTED)
 def test_what_has_no_counterpart_raises(convert, message):
     with pytest.raises(ValueError, match=message):
         convert()

@@ -1,4 +1,6 @@
-"""Flax's tools take our cells as they are: jit, optimizers, streams of randomness, split and merge."""
+"""`NnxRNN` and `LinenRNN` with flax's tools: jit, optimizers, streams of randomness, split and merge."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import optax
 import pytest
 
 import jaxrnn
+import jaxrnn.extend
 from jaxrnn import GRU, LSTM, Bidirectional, Dropout, LSTMState, Scan, Stack, unroll
 
 from .parity import BATCH, HIDDEN, IN, LENGTHS, TIME, close, equal, inputs, noise, params_of, valid
@@ -21,34 +24,36 @@ from jaxrnn.interop.flax import LinenRNN, NnxRNN, from_linen, from_nnx, to_nnx
 STACK = Stack((LSTM(HIDDEN), Dropout(0.5), GRU(HIDDEN)))
 RESETS = np.zeros((TIME, BATCH), bool)
 RESETS[2, 0] = RESETS[3, 2] = True
-MARKS = {"lengths": LENGTHS, "resets": RESETS, "reverse": True, "state_dtype": jnp.float32}
+MASKS = {"lengths": LENGTHS, "resets": RESETS, "reverse": True, "state_dtype": jnp.float32}
 
 
 def states():
     return noise(STACK.initial_state(params_of(STACK), (BATCH,)), seed=5)
 
 
-def test_nnx_module_is_unroll():
+def test_the_nnx_module_equals_unroll():
     module = NnxRNN(STACK, IN, rngs=nnx.Rngs(0))
     cell, params = from_nnx(module)
     assert cell is STACK
-    needed = unroll(STACK, params, inputs(), states(), **MARKS)
-    close(nnx.jit(lambda m, xs: m(xs, states(), **MARKS))(module, inputs()), needed)
+    needed = unroll(STACK, params, inputs(), states(), **MASKS)
+    close(nnx.jit(lambda m, xs: m(xs, states(), **MASKS))(module, inputs()), needed)
     batch_major = NnxRNN(STACK, IN, time_major=False, rngs=nnx.Rngs(7))
     batch_major.load(params)
-    state, ys = batch_major(jnp.swapaxes(inputs(), 0, 1), states(), **MARKS | {"resets": RESETS.T})
+    state, ys = batch_major(jnp.swapaxes(inputs(), 0, 1), states(), **MASKS | {"resets": RESETS.T})
     close((state, jnp.swapaxes(ys, 0, 1)), needed)
 
 
-def test_linen_module_is_unroll():
+def test_the_linen_module_equals_unroll():
     module = LinenRNN(STACK)
     variables = module.init(jax.random.key(0), inputs())
     cell, params = from_linen(module, variables)
     assert cell is STACK
-    needed = unroll(STACK, params, inputs(), states(), **MARKS)
-    close(module.apply(variables, inputs(), states(), **MARKS), needed)
-    masks = MARKS | {"resets": RESETS.T}
-    state, ys = LinenRNN(STACK, time_major=False).apply(variables, jnp.swapaxes(inputs(), 0, 1), states(), **masks)
+    needed = unroll(STACK, params, inputs(), states(), **MASKS)
+    close(module.apply(variables, inputs(), states(), **MASKS), needed)
+    batch_major = MASKS | {"resets": RESETS.T}
+    state, ys = LinenRNN(STACK, time_major=False).apply(
+        variables, jnp.swapaxes(inputs(), 0, 1), states(), **batch_major
+    )
     close((state, jnp.swapaxes(ys, 0, 1)), needed)
 
 
@@ -132,7 +137,7 @@ def test_linen_training_lowers_the_loss():
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_named_driver_and_pytree_inputs_reach_unroll():
+def test_a_named_driver_reaches_unroll():
     cell = jaxrnn.Zoneout(LSTM(HIDDEN), LSTMState(h=0.1, c=0.2))
     module = LinenRNN(cell, driver=Scan(), in_dim=IN)
     variables = module.init(jax.random.key(0), inputs())
@@ -143,8 +148,27 @@ def test_named_driver_and_pytree_inputs_reach_unroll():
         named(inputs())
 
 
+@dataclasses.dataclass(frozen=True)
+class Biased(jaxrnn.extend.WrappedGatedCell):
+    """A cell whose context (G, H) is added to its bias."""
+
+    def with_context(self, params, context):
+        return params._replace(b=params.b + context)
+
+
+def test_the_context_reaches_unroll():
+    cell = Biased(GRU(HIDDEN))
+    params, context = params_of(cell), jnp.ones((3, HIDDEN))
+    needed = unroll(cell, params, inputs(), context=context)
+    module = NnxRNN(cell, IN, rngs=nnx.Rngs(0))
+    module.load(params)
+    close(module(inputs(), context=context), needed)
+    close(LinenRNN(cell).apply({"params": {"rnn": params}}, inputs(), context=context), needed)
+    assert abs(needed[1] - unroll(cell.cell, params, inputs())[1]).max() > 0
+
+
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "lengths"])
-def test_carry_and_order_as_flax_has_them(lengths):
+def test_carry_and_order_equal_those_of_flax(lengths):
     cell = GRU(HIDDEN)
     params = params_of(cell)._replace(local=jnp.zeros(HIDDEN))
     xs = jnp.swapaxes(inputs(), 0, 1)
@@ -162,7 +186,7 @@ def test_carry_and_order_as_flax_has_them(lengths):
         close(linen.apply(variables, xs, lengths=lengths, reverse=True, **more), needed)
 
 
-REFUSED = {
+REJECTED = {
     "load": (lambda: NnxRNN(STACK, IN, rngs=nnx.Rngs(0)).load(params_of(STACK, 2)), "have the shapes"),
     "in_dim": (lambda: LinenRNN(LSTM(2)).init(jax.random.key(0), (jnp.ones((2, 2)),)), "in_dim=..."),
     "carry_order": (
@@ -172,7 +196,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("call", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_does_not_fit_raises(call, message):
+@pytest.mark.parametrize(("call", "message"), REJECTED.values(), ids=REJECTED)
+def test_arguments_that_do_not_fit_are_rejected(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -1,4 +1,4 @@
-"""Haiku's cores are our cells with their weights moved: values, gradients, both ways, states, a module, refusals."""
+"""Conversion of haiku's cores: values, gradients, round trips, states, the adapter, and errors."""
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +20,11 @@ STACK = Stack((Elman(HIDDEN, activation=jax.nn.relu), Stack((ResetBeforeGRU(3),)
 
 
 def params_in_grid(cell):
-    """Random params that lose nothing where haiku's 1 is added to a forget bias or taken away."""
+    """Return random params that are exact after 1 is added to a forget bias or subtracted, as haiku requires."""
     return jax.tree.map(lambda a: jnp.round(a * 256) / 256, params_of(cell))
 
 
-def test_both_ways_is_the_same():
+def test_conversion_and_back_is_exact():
     params = params_in_grid(STACK)
     core, theirs = to_haiku(STACK, params, prefix="agent/~/")
     assert equal(from_haiku(core, theirs, prefix="agent/~/"), (STACK, params))
@@ -35,9 +35,9 @@ def test_both_ways_is_the_same():
 
 
 def test_values_and_gradients():
-    network = hk.without_apply_rng(hk.transform(lambda xs, state: hk.dynamic_unroll(made(), xs, state)))
+    network = hk.without_apply_rng(hk.transform(lambda xs, state: hk.dynamic_unroll(core(), xs, state)))
 
-    def made():
+    def core():
         return hk.DeepRNN([hk.VanillaRNN(HIDDEN), hk.DeepRNN([hk.GRU(3, name="mid")]), hk.LSTM(HIDDEN)])
 
     h = jnp.zeros((BATCH, HIDDEN))
@@ -49,7 +49,7 @@ def test_values_and_gradients():
         return state_from_haiku(STACK, state), ys
 
     def ours(params, xs, state):
-        cell, weights = from_haiku(made, params)
+        cell, weights = from_haiku(core, params)
         assert cell == STACK
         return unroll(cell, weights, xs, state_from_haiku(cell, state))
 
@@ -57,7 +57,7 @@ def test_values_and_gradients():
     assert equal((0, state_to_haiku(STACK, state_from_haiku(STACK, state))), (0, state))
 
 
-def test_one_bias():
+def test_a_core_with_one_bias():
     module = lambda: hk.VanillaRNN(HIDDEN, double_bias=False)
     network = hk.transform(lambda xs: hk.dynamic_unroll(module(), xs, jnp.zeros((BATCH, HIDDEN)))[0])
     params = noise(jax.eval_shape(network.init, jax.random.key(0), inputs()))
@@ -67,7 +67,7 @@ def test_one_bias():
 CELL = Stack((GRU(3), Dropout(0.5), LSTM(HIDDEN)))
 
 
-def test_module_is_unroll():
+def test_the_module_equals_unroll():
     module = lambda: HaikuRNN(CELL, driver=Scan(), in_dim=IN)
 
     def network(xs, noisy):
@@ -92,7 +92,7 @@ class OwnLSTM(hk.LSTM):
 LSTM_PARAMS = params_of(LSTM(HIDDEN))
 THEIRS = to_haiku(LSTM(HIDDEN), LSTM_PARAMS)[1]
 DOUBLE = jax.tree.map(lambda a: np.asarray(a, np.float64), THEIRS)
-REFUSED = {
+REJECTED = {
     "subclass": (lambda: from_haiku(lambda: OwnLSTM(2), {}), "OwnLSTM"),
     "reset": (lambda: from_haiku(lambda: hk.ResetCore(hk.LSTM(2)), {}), "resets="),
     "function": (lambda: from_haiku(lambda: hk.DeepRNN([jax.nn.relu]), {}), "custom_jvp"),
@@ -116,7 +116,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("convert", "message"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("convert", "message"), REJECTED.values(), ids=REJECTED)
 def test_what_has_no_counterpart_raises(convert, message):
     with pytest.raises(ValueError, match=message):
         convert()

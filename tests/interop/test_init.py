@@ -1,4 +1,4 @@
-"""Initialisers by the name of a library draw as it does: moments, support, orthogonality."""
+"""Initializers with the name of a library draw as it does: moments, support, orthogonality."""
 
 import re
 
@@ -68,13 +68,13 @@ CASES = {
 
 
 def spectrum(w):
-    """Singular values of all gates side by side, and of the first gate alone: what orthogonal draws share exactly."""
+    """Return the singular values of all gates side by side, and of the first: equal for orthogonal draws."""
     w = np.asarray(w)
     return [np.linalg.svd(m, compute_uv=False) for m in (w.reshape(len(w), -1), w[:, 0])]
 
 
 @pytest.mark.parametrize(("cell", "draw"), CASES.values(), ids=CASES)
-def test_draws_as_the_library(cell, draw):
+def test_draws_have_the_distribution_of_the_library(cell, draw):
     _, theirs = draw()
     ours = cell.init(jax.random.key(1), IN)
     assert jax.tree.map(jnp.shape, ours) == jax.tree.map(jnp.shape, theirs)
@@ -84,7 +84,7 @@ def test_draws_as_the_library(cell, draw):
         np.testing.assert_allclose(
             np.quantile(abs(a), [0.25, 0.5, 0.75, 0.95]), np.quantile(abs(b), [0.25, 0.5, 0.75, 0.95]), rtol=0.12
         )
-    np.testing.assert_allclose(abs(ours.w_x).max(), abs(theirs.w_x).max(), rtol=0.02)  # the support: both are cut
+    np.testing.assert_allclose(abs(ours.w_x).max(), abs(theirs.w_x).max(), rtol=0.02)  # the support: both are truncated
     for a, b in zip(spectrum(ours.w_h), spectrum(theirs.w_h), strict=True):
         np.testing.assert_allclose(a, b, atol=0.1 * b.max())
     np.testing.assert_array_equal(ours.b, theirs.b)
@@ -105,7 +105,7 @@ def test_haiku_features_are_none_or_a_size(features):
 
 
 class RowInputs:
-    """An initializer of a user, without a `projection`."""
+    """A user's initializer, without a `projection`."""
 
     def input(self, key, shape):
         return jnp.ones(shape)

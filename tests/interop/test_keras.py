@@ -1,4 +1,4 @@
-"""Keras' layers are our cells with their weights moved: values, gradients, both ways, states, and what is refused."""
+"""Conversion of Keras's layers: values, gradients, round trips, states, and errors."""
 
 import importlib
 import sys
@@ -18,10 +18,10 @@ pytest.importorskip("keras", reason="keras is an optional peer: pip install jaxr
 import keras
 from keras import layers
 
-from jaxrnn.interop._keras_options import NAMED
+from jaxrnn.interop._keras_options import ACTIVATIONS_BY_NAME
 from jaxrnn.interop.keras import from_keras, keras_weights, state_from_keras, state_to_keras, to_keras
 
-ZEROS = {"kernel_initializer": "zeros", "recurrent_initializer": "zeros"}  # quick: no test wants what is drawn
+ZEROS = {"kernel_initializer": "zeros", "recurrent_initializer": "zeros"}  # quick: no test needs random weights
 BOTH = Bidirectional(
     GRU(HIDDEN, activation="elu", gate_activation="softplus"),
     LSTM(HIDDEN, activation="relu", gate_activation="hard_sigmoid"),
@@ -45,7 +45,7 @@ def batch_major(function, xs):
 
 
 @cells
-def test_values_gradients_and_both_ways(cell):
+def test_values_gradients_and_round_trips(cell):
     params = params_of(cell)
     layer = to_keras(cell, params)
     assert equal(from_keras(layer), (cell, params))
@@ -58,7 +58,7 @@ def test_values_gradients_and_both_ways(cell):
     agree(lambda params, xs: unroll(cell, params, xs)[1], theirs, params, inputs(), tolerance=2e-6)
 
 
-def test_bfloat16_both_ways():
+def test_conversion_of_bfloat16_and_back_is_exact():
     cell = GRU(HIDDEN)
     params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), params_of(cell))
     layer = to_keras(cell, params)
@@ -87,22 +87,25 @@ MADE = {
 
 
 @pytest.mark.parametrize("make", MADE.values(), ids=MADE)
-def test_layers_made_by_keras(make):
+def test_conversion_of_layers_of_keras(make):
     layer = built(make())
     for variable in layer.trainable_variables:
         variable.assign(noise(variable.value))
     close(unroll(*from_keras(layer), inputs())[1], batch_major(layer, inputs()))
 
 
-def test_activations_of_one_name_are_one_function():
+def test_activations_with_the_same_name_are_equal():
     xs = jnp.linspace(-8, 8, 33)
     theirs, ours = quick.jit(
-        lambda xs: [[f(xs) for f in fs] for fs in (map(keras.activations.get, NAMED), NAMED.values())]
+        lambda xs: [
+            [f(xs) for f in fs]
+            for fs in (map(keras.activations.get, ACTIVATIONS_BY_NAME), ACTIVATIONS_BY_NAME.values())
+        ]
     )(xs)
     close(theirs, ours, tolerance=1e-6)
 
 
-def test_a_mask_for_all_steps_stays_one():
+def test_one_mask_for_all_steps_becomes_variational_dropout():
     once = layers.Dropout(0.5, noise_shape=(None, 1, 3))
     ys = once(jnp.ones((2, 8, 3)), training=True)
     assert (ys == ys[:, :1]).all()
@@ -113,7 +116,7 @@ def test_a_mask_for_all_steps_stays_one():
 @pytest.mark.parametrize(
     ("lacks", "message"), [("tensorflow", "KERAS_BACKEND=jax"), ("h5py", "No module named 'h5py'$")]
 )
-def test_what_an_installed_keras_lacks_is_no_matter_of_the_extra(monkeypatch, tmp_path, lacks, message):
+def test_a_dependency_that_keras_lacks_is_not_reported_as_the_extra(monkeypatch, tmp_path, lacks, message):
     (tmp_path / "keras.py").write_text(f"raise ModuleNotFoundError(\"No module named '{lacks}'\", name='{lacks}')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "keras")
@@ -137,7 +140,7 @@ def both(**options):
 
 WIDTHS = Bidirectional(LSTM(2), LSTM(3))
 PARAMS = params_of(LSTM(HIDDEN))
-REFUSED = {
+REJECTED = {
     "subclass": (lambda: from_keras(OwnLSTM(2)), "OwnLSTM"),
     "dense": (lambda: from_keras(layers.Dense(2)), "Dense"),
     "not built": (lambda: from_keras(layers.LSTM(2)), "no weights yet"),
@@ -174,7 +177,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("convert", "message"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("convert", "message"), REJECTED.values(), ids=REJECTED)
 def test_what_has_no_counterpart_raises(convert, message):
     with pytest.raises(ValueError, match=message):
         convert()

@@ -1,4 +1,4 @@
-"""ONNX's own node tests, and what they leave out against the equations of its specification."""
+"""ONNX's node tests, and what they omit against the equations of the specification."""
 
 import pickle
 import warnings
@@ -33,7 +33,7 @@ NODE_TESTS += ["test_rnn_seq_length", "test_gru_seq_length", "test_lstm_with_pee
 
 @pytest.fixture(scope="module")
 def node_tests():
-    """Every case of RNN, GRU and LSTM, by its name."""
+    """Return every case of RNN, GRU and LSTM by its name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from onnx.backend.test.case import node
@@ -42,7 +42,7 @@ def node_tests():
     return {case.name: case for case in node._NodeTestCases if case.model.graph.node[0].op_type in GATES}
 
 
-def test_these_are_all_node_tests(node_tests):
+def test_all_node_tests_are_listed(node_tests):
     assert sorted(node_tests) == sorted(NODE_TESTS)
 
 
@@ -74,7 +74,7 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_lengths_states_and_directions_are_the_specifications(variant):
+def test_lengths_states_and_directions_follow_the_specification(variant):
     op, direction, attributes, without = VARIANTS[variant]
     backward = DIRECTIONS[direction]
     node, inputs = a_node(op, directions=len(backward), without=without, direction=direction, **attributes)
@@ -85,7 +85,7 @@ def test_lengths_states_and_directions_are_the_specifications(variant):
 
 
 @pytest.mark.parametrize("op", ["GRU", "LSTM"])
-def test_layout_1_is_layout_0_with_other_axes(op):
+def test_layout_1_equals_layout_0_with_other_axes(op):
     want = interop.run_node(*a_node(op, directions=2, direction="bidirectional"))
     got = interop.run_node(*a_node(op, directions=2, direction="bidirectional", layout=1))
     np.testing.assert_array_equal(got.Y, want.Y.transpose(2, 0, 1, 3))
@@ -156,7 +156,7 @@ GENERAL = {  # operator, inputs left out, attributes, activations of the specifi
 
 
 @pytest.mark.parametrize("variant", GENERAL)
-def test_clip_input_forget_and_activations_are_the_specifications(variant):
+def test_clip_input_forget_and_activations_follow_the_specification(variant):
     op, without, attributes, functions, theirs = GENERAL[variant]
     node, inputs = a_node(op, without=without, **attributes)
     more = {"reset_after": bool(attributes.get("linear_before_reset")), "coupled": "input_forget" in attributes}
@@ -175,7 +175,7 @@ def test_clip_input_forget_and_activations_are_the_specifications(variant):
     np.testing.assert_allclose(session.run(["Y"], inputs)[0], want, rtol=1e-5, atol=1e-6)
 
 
-def test_gated_cells_of_nodes_take_every_driver():
+def test_gated_cells_of_nodes_run_with_every_driver():
     attributes = {"clip": 0.4, "input_forget": 1, "activations": ["HardSigmoid", "Softsign", "Elu"]}
     node, inputs = a_node("LSTM", **attributes)
     cell, params, state = interop.from_node(node, inputs)
@@ -193,7 +193,7 @@ def test_each_direction_has_its_own_activation():
     assert cell.backward.activation(jnp.array([-2.0])) == -1.0
 
 
-def test_the_cell_is_what_one_would_write_by_hand():
+def test_the_cell_equals_one_written_by_hand():
     convert = lambda *args, **more: interop.from_node(*a_node(*args, **more)).cell
     assert convert("RNN") == convert("RNN", activations=["Tanh", "Tanh"]) == Elman(H)
     assert convert("GRU") == ResetBeforeGRU(H)

@@ -1,4 +1,4 @@
-"""`to_onnx` against onnxruntime: the same outputs, and the same params when read again."""
+"""`to_onnx` against onnxruntime: equal outputs, and equal params after a round trip."""
 
 import dataclasses
 
@@ -62,16 +62,16 @@ WHOLES = {
     "heads": GRU(4, recurrence=Heads(2)),
     "stack": Stack((Dropout(0.5), LSTM(4), Dropout(0.5), Bidirectional(GRU(3)), VariationalDropout(0.5))),
     "two kinds": Bidirectional(LSTM(4), ResetBeforeGRU(3)),
-    "turned twice": Reversed(Bidirectional(Stack((GRU(4), Reversed(Elman(4)))))),
+    "reversed twice": Reversed(Bidirectional(Stack((GRU(4), Reversed(Elman(4)))))),
     "residual": Residual(Residual(GRU(4))),
     "learned": Stack((LearnedState(LSTM(4)), LearnedState(Bidirectional(GRU(4))))),
     "learned stack": LearnedState(Stack((Reversed(PeepholeLSTM(4)), Elman(4)))),
-    "dropout alone beside": Bidirectional(GRU(4), Stack((Dropout(0.5),))),
+    "dropout alone in one direction": Bidirectional(GRU(4), Stack((Dropout(0.5),))),
 }
 
 
 def drawn(cell):
-    """Params none of which is zero, so that biases, peepholes and learned states count."""
+    """Return params without zeros, so that biases, peepholes and learned states matter."""
     rng = np.random.default_rng(0)
     like = jax.eval_shape(lambda key: cell.init(key, D), jax.random.key(0))
     return jax.tree.map(lambda a: rng.normal(scale=0.5, size=a.shape).astype(a.dtype), like)
@@ -91,7 +91,7 @@ def xs():
 
 
 @pytest.mark.parametrize("name", [*LEAVES, *WHOLES])
-def test_onnxruntime_computes_what_unroll_does(name, xs):
+def test_onnxruntime_computes_the_outputs_of_unroll(name, xs):
     cell = (LEAVES | WHOLES)[name]
     params = drawn(cell)
     _, ys = unroll(cell, params, xs, lengths=LENGTHS, driver=Scan())
@@ -101,7 +101,7 @@ def test_onnxruntime_computes_what_unroll_does(name, xs):
 
 
 @pytest.mark.parametrize("name", LEAVES)
-def test_a_node_is_read_as_it_was_written(name):
+def test_load_returns_what_to_onnx_exported(name):
     cell = LEAVES[name]
     params = drawn(cell)
     (layer,) = interop.load(interop.to_onnx(cell, params)).values()
@@ -110,7 +110,7 @@ def test_a_node_is_read_as_it_was_written(name):
     jax.tree.map(np.testing.assert_array_equal, layer.params, params)
 
 
-def test_batch_and_time_are_free_and_lengths_can_be_left_out():
+def test_batch_and_time_are_free_and_lengths_are_optional():
     cell = Stack((Bidirectional(LSTM(4)), GRU(3)))
     params = drawn(cell)
     model = interop.to_onnx(cell, params, lengths=None)
@@ -120,7 +120,7 @@ def test_batch_and_time_are_free_and_lengths_can_be_left_out():
         np.testing.assert_allclose(answer(model, xs, None), ys, rtol=1e-5, atol=1e-6)
 
 
-def test_a_part_has_the_names_it_is_given():
+def test_a_part_has_the_given_names():
     part = interop.to_nodes(LSTM(4), drawn(LSTM(4)), "tokens", "states", "counts")
     assert part.nodes[0].input[0] == "tokens"
     assert part.nodes[0].input[4] == "counts"
@@ -132,7 +132,7 @@ class Own(LSTM):
     """A subclass, which may compute something else."""
 
 
-REFUSED = {
+REJECTED = {
     "LayerNormLSTM": jaxrnn.LayerNormLSTM(4),
     "LRU": Stack((LSTM(4), jaxrnn.LRU(4))),
     "ProjectedLSTM": Bidirectional(jaxrnn.ProjectedLSTM(4, 2)),
@@ -145,14 +145,14 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_onnx_cannot_say_is_refused_by_name(name):
+@pytest.mark.parametrize("name", REJECTED)
+def test_cells_without_an_operator_are_rejected_by_name(name):
     with pytest.raises(ValueError, match=rf"no operator for .*{name}.*jax\.export") as caught:
-        interop.to_onnx(REFUSED[name], ())
+        interop.to_onnx(REJECTED[name], ())
     assert len(str(caught.value)) < 400
 
 
-def test_params_that_do_not_fit_are_refused():
+def test_params_that_do_not_fit_are_rejected():
     params = drawn(LSTM(4))
     with pytest.raises(ValueError, match="LSTM"):
         interop.to_onnx(LSTM(5), params)

@@ -1,4 +1,4 @@
-"""torch.nn as the oracle: values and gradients of every module that can be converted, and the way back."""
+"""torch.nn as the oracle: values and gradients of every module that can be converted, and the conversion to torch."""
 
 import copy
 import math
@@ -45,7 +45,7 @@ def module_of(case, dtype=torch.float32):
 
 
 def state_of(module, batch, dtype):
-    """A random state of torch: h, or (h, c)."""
+    """Return a random state of torch: h, or (h, c)."""
     leaves = module.num_layers * (2 if module.bidirectional else 1)
     sizes = [module.proj_size or H, H] if module.mode == "LSTM" else [H]
     arrays = [torch.randn(leaves, batch, size, dtype=dtype) for size in sizes]
@@ -53,7 +53,7 @@ def state_of(module, batch, dtype):
 
 
 def torch_run(module, xs, state):
-    """Outputs, last state and the gradients of their summed squares (params as a module of gradients, xs, state)."""
+    """Return outputs, last state, and the gradients of the sum of their squares (those of params as a module)."""
     xs = xs.requires_grad_()
     leaves = [s.requires_grad_() for s in (state if isinstance(state, tuple) else (state,))]
     packed = nn.utils.rnn.pack_padded_sequence(xs, torch.as_tensor(LENGTHS), enforce_sorted=False)
@@ -69,7 +69,7 @@ def torch_run(module, xs, state):
 
 
 def keep_one_bias(name, grad, mode):
-    """Both biases have the gradient of our one: drop the second, but for the GRU's b_hn."""
+    """Set the gradient of the second bias to zero, except the GRU's b_hn: jaxrnn has the sum of both biases."""
     if not name.startswith("bias_hh"):
         return grad
     kept = torch.zeros_like(grad)
@@ -99,7 +99,7 @@ def equal(a, b):
 
 
 @pytest.mark.parametrize(("case", "precision"), PARITY)
-def test_values_and_gradients_are_torchs(case, precision):
+def test_values_and_gradients_equal_those_of_torch(case, precision):
     dtype, tolerance = PRECISIONS[precision]
     module = module_of(case, dtype)
     xs, h = torch.randn(T, B, D, dtype=dtype), state_of(module, B, dtype)
@@ -117,7 +117,7 @@ def test_values_and_gradients_are_torchs(case, precision):
 
 
 @pytest.mark.parametrize("case", ["rnn_relu-single", "gru-bidirectional", "lstm_projected-deep"])
-def test_a_sequence_of_length_0_gives_back_its_state(case):
+def test_a_sequence_of_length_0_returns_its_initial_state(case):
     module = module_of(case)
     h = state_of(module, 2, torch.float32)
     cell, params = interop.from_torch(module)
@@ -132,7 +132,7 @@ def test_a_sequence_of_length_0_gives_back_its_state(case):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("case", CASES)
-def test_to_torch_and_back_is_the_same(case, dtype):
+def test_conversion_to_torch_and_back_is_exact(case, dtype):
     with jax.enable_x64(dtype == torch.float64):
         cell, params = interop.from_torch(module_of(case, dtype))
         module = interop.to_torch(cell, params)
@@ -145,7 +145,7 @@ def test_to_torch_and_back_is_the_same(case, dtype):
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 @pytest.mark.parametrize("case", ["rnn_relu-deep", "gru-deep", "lstm_projected-deep", "lstm-stacked"])
-def test_a_module_made_by_to_torch_computes_the_same(case):
+def test_a_module_of_to_torch_computes_the_same(case):
     module = module_of(case)
     cell, params = interop.from_torch(module)
     xs, h = torch.randn(T, B, D), state_of(module, B, torch.float32)
@@ -157,7 +157,7 @@ def test_a_module_made_by_to_torch_computes_the_same(case):
 
 @pytest.mark.parametrize("case", ["rnn_tanh-single", "gru-deep", "lstm-stacked", "lstm_projected-deep"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_states_go_both_ways(case, dtype):
+def test_conversion_of_states_and_back_is_exact(case, dtype):
     module = module_of(case, dtype)
     cell, _ = interop.from_torch(module)
     h = state_of(module, B, dtype)
@@ -173,7 +173,7 @@ def test_bfloat16_computes_as_torch_does():
 
 
 @pytest.mark.parametrize("make", [nn.RNNCell, nn.GRUCell, nn.LSTMCell])
-def test_single_cells_step_as_torchs(make):
+def test_steps_of_single_cells_equal_those_of_torch(make):
     torch.manual_seed(0)
     module, x = make(D, H), torch.randn(B, D)
     h = (torch.randn(B, H), torch.randn(B, H)) if make is nn.LSTMCell else torch.randn(B, H)
@@ -184,7 +184,7 @@ def test_single_cells_step_as_torchs(make):
     assert_close(tuple(state) if make is nn.LSTMCell else state, want, 1e-6)
 
 
-def test_the_cell_is_what_one_would_write_by_hand():
+def test_the_cell_equals_one_written_by_hand():
     assert interop.from_torch(nn.LSTM(D, H))[0] == LSTM(H)
     assert interop.from_torch(nn.RNN(D, H, nonlinearity="relu"))[0] == Elman(H, activation=jax.nn.relu)
     assert interop.from_torch(nn.LSTM(D, H, proj_size=P))[0] == ProjectedLSTM(H, projection=P)
@@ -193,7 +193,7 @@ def test_the_cell_is_what_one_would_write_by_hand():
     assert cell == Stack((GRU(H), Dropout(0.25), GRU(H), Dropout(0.25), GRU(H)))
 
 
-def test_dropout_goes_both_ways():
+def test_conversion_of_dropout_and_back_is_exact():
     cell, params = interop.from_torch(nn.LSTM(D, H, 2, dropout=0.5))
     module = interop.to_torch(cell, params)
     assert (module.num_layers, module.dropout) == (2, 0.5)
@@ -211,7 +211,7 @@ def test_the_params_are_a_copy():
     assert equal(params, before)
 
 
-def test_to_torch_leaves_torchs_random_numbers_alone():
+def test_to_torch_keeps_the_random_state_of_torch():
     cell, params = interop.from_torch(nn.LSTM(D, H))
     before = torch.get_rng_state()
     interop.to_torch(cell, params)
@@ -227,7 +227,7 @@ def pruned():
     return prune.l1_unstructured(module, "weight_hh_l0", 0.5)
 
 
-REFUSED = {
+REJECTED = {
     "pruned": (pruned, "weight_hh_l0 is no parameter"),
     "no values": (lambda: nn.LSTM(D, H, device="meta"), "meta"),
     "a subclass": (lambda: TwiceLSTM(D, H), "TwiceLSTM"),
@@ -236,10 +236,10 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_from_torch_says_what_it_does_not_take(case):
-    make, said = REFUSED[case]
-    with pytest.raises(ValueError, match=said):
+@pytest.mark.parametrize("case", REJECTED)
+def test_from_torch_rejects_other_modules(case):
+    make, message = REJECTED[case]
+    with pytest.raises(ValueError, match=message):
         interop.from_torch(make())
 
 
@@ -258,12 +258,12 @@ def test_from_torch_says_what_it_does_not_take(case):
         LSTM,
     ],
 )
-def test_to_torch_says_what_torch_does_not_have(cell):
+def test_to_torch_rejects_cells_without_a_counterpart(cell):
     with pytest.raises(ValueError, match="torch"):
         interop.to_torch(cell, ())
 
 
-def test_params_and_states_that_do_not_fit_are_refused():
+def test_params_and_states_that_do_not_fit_are_rejected():
     _, params = interop.from_torch(nn.LSTM(D, H))
     with pytest.raises(ValueError, match="the shapes"):
         interop.to_torch(LSTM(H), params._replace(w_h=params.w_h[:2]))

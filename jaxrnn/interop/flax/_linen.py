@@ -1,4 +1,4 @@
-"""The weights of `flax.linen` cells, in and out."""
+"""Conversion of `flax.linen` cells."""
 
 from __future__ import annotations
 
@@ -8,22 +8,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..._cells import GRU, LSTM, Elman
-from ..._core.cell import GatedParams
+from ..._cells import GRU
+from ..._core.cell import Cell, GatedParams
+from ..._core.composite import Composite
 from ..._core.extras import extra
 from ..._core.types import Params
-from ..._layers.bidirectional import Bidirectional, Both
-from .._arrays import exact
-from .._leaves import directions
-from ._contract import (
-    activations_from,
-    activations_to,
-    check_carry,
-    check_cell,
-    check_directions,
-    check_forward,
-    check_read,
-)
+from ..._layers.bidirectional import Bidirectional
+from ..._layers.reversed import Reversed
+from .._arrays import to_jax_array
+from ._conversion import FlaxCell, Variables, activations_to, check_cell, entry, flax_class, from_flax
 from ._modules import LinenRNN
 
 with extra("flax"):
@@ -31,38 +24,42 @@ with extra("flax"):
 
 
 class _Layout(NamedTuple):
-    """How a linen cell names what it keeps: "i" + gate from the input, "h" + gate from the state."""
+    """The names in a linen cell: "i" + gate for input weights, "h" + gate for recurrent weights.
+
+    Attributes:
+        gates: the names of the gates, in the order of jaxrnn.
+        biased: "i" or "h", the one with the bias.
+    """
 
     gates: tuple[str, ...]
-    biased: str  # which of the two keeps the bias
+    biased: str
 
 
-_LAYOUTS = {
+_LAYOUTS: dict[type, _Layout] = {
     nn.SimpleCell: _Layout(("",), "i"),
     nn.LSTMCell: _Layout(("i", "f", "g", "o"), "h"),
     nn.OptimizedLSTMCell: _Layout(("i", "f", "g", "o"), "h"),
     nn.GRUCell: _Layout(("r", "z", "n"), "i"),
 }
 
-_CELLS: dict[type, Any] = {nn.SimpleCell: Elman, nn.LSTMCell: LSTM, nn.OptimizedLSTMCell: LSTM, nn.GRUCell: GRU}
 
-
-def from_linen(module: nn.Module, variables: Mapping[str, Any]) -> tuple[Any, Params]:
-    """Convert a linen cell with its weights.
+def from_linen(module: nn.Module, variables: Mapping[str, Any]) -> tuple[Cell | Composite, Params]:
+    """Convert a linen cell and its variables into a cell or a composite, and its params.
 
     Args:
         module: `linen.SimpleCell`, `LSTMCell`, `OptimizedLSTMCell`, `GRUCell`, a `linen.RNN` around one, a
             `linen.Bidirectional` around two such, or a `LinenRNN`.
-        variables: what `module.init` gives, or its "params" alone. For a cell within a larger module: the part of the
-            tree that is the cell's.
+        variables: what `module.init` returns, or its "params" alone. For a cell within a larger module: the part of the
+            tree that belongs to the cell.
 
     Returns:
-        The cell and its params. The weights of a `SimpleCell(residual=True)` come with the identity added to w_h.
-        Traceable: gradients pass through.
+        The cell and its params, for each cell w_x (D, G, H), w_h (H, G, H) and b (G, H). The w_h of a
+        `SimpleCell(residual=True)` includes the identity. The conversion can be traced and differentiated.
 
     Raises:
-        ValueError: if the module is of another class (a subclass too: it may compute something else), if its
-            dtype, carry_init, reverse or merge_fn have no counterpart, or if the variables are not its.
+        ValueError: if the module is of another class (a subclass too: it may compute something else); if its dtype,
+            carry_init, keep_order or merge_fn has no counterpart; if the variables do not fit it; and for float64 in
+            JAX's 32-bit mode.
 
     >>> import flax.linen as nn
     >>> module = nn.GRUCell(8)
@@ -72,90 +69,76 @@ def from_linen(module: nn.Module, variables: Mapping[str, Any]) -> tuple[Any, Pa
     >>> cell.hidden, params.w_x.shape
     (8, (3, 3, 8))
     """
-    kind = type(module)
     tree = nn.meta.unbox(variables.get("params", variables))
-    if kind is LinenRNN:
-        return module.cell, _entry(tree, "rnn", kind)
-    if isinstance(module, nn.RNN) and kind is nn.RNN:
-        check_forward(module)
-        return from_linen(module.cell, _entry(tree, "cell", kind))
-    if kind is nn.Bidirectional:
-        cells = check_directions(module, nn.RNN, nn.Bidirectional.merge_fn)
-        parts = (_entry(_entry(tree, name, kind), "cell", nn.RNN) for name in ("forward_rnn", "backward_rnn"))
-        both, params = zip(*map(from_linen, cells, parts), strict=True)
-        return Bidirectional(*both), Both(*params)
-    if kind not in _LAYOUTS:
-        raise ValueError(
-            f"from_linen converts {', '.join(k.__name__ for k in _LAYOUTS)}, RNN and Bidirectional of linen, and "
-            f"LinenRNN; got {kind.__module__}.{kind.__qualname__}. Write its gate as a GatedCell."
-        )
-    return _read(module, tree)
+    if isinstance(module, LinenRNN) and type(module) is LinenRNN:
+        return module.cell, entry(tree, "rnn", LinenRNN)
+    return from_flax(module, tree, nn, _read)
 
 
-def _entry(tree: Any, name: str, kind: type) -> Any:
-    """Give `tree[name]`; raise what was needed if it is not there."""
-    if not isinstance(tree, Mapping) or name not in tree:
-        got = sorted(tree) if isinstance(tree, Mapping) else type(tree).__name__
-        raise ValueError(f"the params of a {kind.__name__} have an entry {name!r}; got {got}")
-    return tree[name]
-
-
-def _read(module: Any, tree: Any) -> tuple[Any, GatedParams]:
-    """Read a cell's weights, gate by gate."""
+def _read(module: nn.Module, cell: FlaxCell, tree: Variables | None) -> GatedParams:
+    """Return the params of a linen cell, gate by gate."""
+    assert tree is not None
     kind = type(module)
-    check_carry(module)
     gates, biased = _LAYOUTS[kind]
 
     def stacked(side: str, leaf: str) -> jax.Array:
-        return jnp.stack([exact(_entry(_entry(tree, side + g, kind), leaf, nn.Dense)) for g in gates], axis=-2)
+        return jnp.stack([to_jax_array(entry(entry(tree, side + g, kind), leaf, nn.Dense)) for g in gates], axis=-2)
 
     params = GatedParams(stacked("i", "kernel"), stacked("h", "kernel"), stacked(biased, "bias"))
-    cell = _CELLS[kind](module.features, **activations_from(module))
-    if kind is nn.GRUCell:
-        params = params._replace(local=exact(_entry(tree["hn"], "bias", nn.Dense)))
-    check_read(module, cell, params)
+    if isinstance(cell, GRU):
+        params = params._replace(local=to_jax_array(entry(tree["hn"], "bias", nn.Dense)))
     if len(jax.tree.leaves(tree)) != len(jax.tree.leaves(_write(cell, params, kind))):
         raise ValueError(
             f"the params of a {kind.__name__} have no further entries; got {jax.tree.map(jnp.shape, tree)}"
         )
-    if kind is nn.SimpleCell and module.residual:
-        params = params._replace(w_h=params.w_h + jnp.eye(module.features, dtype=params.w_h.dtype)[:, None])
-    return cell, params
+    return params
 
 
-def to_linen(cell: Any, params: Params, *, lstm: type[nn.Module] = nn.OptimizedLSTMCell) -> tuple[Any, dict[str, Any]]:
+def to_linen(
+    cell: Cell | Composite, params: Params, *, lstm: type[nn.Module] = nn.OptimizedLSTMCell
+) -> tuple[nn.Module, dict[str, Any]]:
     """Convert a cell and its params into a linen cell and its variables.
 
     Args:
-        cell: an `Elman`, `LSTM` or `GRU` with dense recurrent weights, or a `Bidirectional` around two such, which
-            becomes a `linen.Bidirectional` around two `linen.RNN` (batch-major, as flax has it).
-        params: its params.
-        lstm: what an `LSTM` becomes: `linen.OptimizedLSTMCell` or `linen.LSTMCell`; their variables are the same.
+        cell: an `Elman`, `LSTM` or `GRU` with dense recurrent weights; `Reversed` or `Bidirectional` of these, which
+            becomes a `linen.RNN`, or a `linen.Bidirectional` around two (batch-major, flax's default).
+        params: its params, for each cell w_x (D, G, H), w_h (H, G, H) and b (G, H).
+        lstm: the class for an `LSTM`: `linen.OptimizedLSTMCell` or `linen.LSTMCell`; their variables are the same.
 
     Returns:
-        The module and `{"params": ...}`.
+        The module and `{"params": ...}`. The conversion can be traced and differentiated.
 
     Raises:
-        ValueError: if flax has no such cell.
+        ValueError: if flax has no such cell, if the params do not fit it, and for another `lstm`.
 
     >>> cell = LSTM(8)
     >>> module, variables = to_linen(cell, cell.init(jax.random.key(0), in_dim=3))
     >>> type(module).__name__, variables["params"]["if"]["kernel"].shape
     ('OptimizedLSTMCell', (3, 8))
     """
-    if type(cell) is Bidirectional:
-        (forward, v_forward), (backward, v_backward) = (
-            to_linen(c, p, lstm=lstm) for c, p in zip(directions(cell), params, strict=True)
-        )
-        tree = {"forward_rnn": {"cell": v_forward["params"]}, "backward_rnn": {"cell": v_backward["params"]}}
-        return nn.Bidirectional(nn.RNN(forward), nn.RNN(backward)), {"params": tree}
-    check_cell(cell, params)
-    module = _make(cell, params.w_x.dtype, lstm)
-    return module, {"params": _write(cell, params, type(module))}
+    if isinstance(cell, Bidirectional) and type(cell) is Bidirectional:
+        (forward, f_tree), (backward, b_tree) = (_to_cell(c, p, lstm) for c, p in zip(cell.cells, params, strict=True))
+        trees = {"forward_rnn": {"cell": f_tree}, "backward_rnn": {"cell": b_tree}}
+        return nn.Bidirectional(nn.RNN(forward), nn.RNN(backward)), {"params": trees}
+    if isinstance(cell, Reversed) and type(cell) is Reversed:
+        module, tree = _to_cell(cell.cell, params, lstm)
+        return nn.RNN(module, reverse=True, keep_order=True), {"params": {"cell": tree}}
+    module, tree = _to_cell(cell, params, lstm)
+    return module, {"params": tree}
 
 
-def _write(cell: Any, params: GatedParams, kind: type) -> dict[str, dict[str, jax.Array]]:
-    """Return the weights of a cell under the names of a linen class."""
+def _to_cell(
+    cell: Cell | Composite, params: Params, lstm: type
+) -> tuple[nn.RNNCellBase, dict[str, dict[str, jax.Array]]]:
+    """Return the linen cell with the equation of a cell, and its params."""
+    leaf = check_cell(cell, params)
+    kind = flax_class(leaf, nn, lstm)
+    module = kind(leaf.hidden, param_dtype=params.w_x.dtype, **activations_to(leaf))
+    return module, _write(leaf, params, kind)
+
+
+def _write(cell: FlaxCell, params: GatedParams, kind: type) -> dict[str, dict[str, jax.Array]]:
+    """Return the weights of a cell by their names in a linen class."""
     gates, biased = _LAYOUTS[kind]
     tree: dict[str, dict[str, jax.Array]] = {}
     for k, gate in enumerate(gates):
@@ -165,13 +148,3 @@ def _write(cell: Any, params: GatedParams, kind: type) -> dict[str, dict[str, ja
     if isinstance(cell, GRU):
         tree["hn"]["bias"] = params.local
     return tree
-
-
-def _make(cell: Any, dtype: Any, lstm: Any) -> nn.Module:
-    """Give the linen cell with the cell's equation."""
-    fields = {"param_dtype": dtype, **activations_to(cell)}
-    if not isinstance(cell, LSTM):
-        return (nn.SimpleCell if isinstance(cell, Elman) else nn.GRUCell)(cell.hidden, **fields)
-    if lstm not in (nn.OptimizedLSTMCell, nn.LSTMCell):
-        raise ValueError(f"an LSTM becomes linen.OptimizedLSTMCell or linen.LSTMCell; got lstm={lstm}")
-    return lstm(cell.hidden, **fields)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import timing
+from benchmarks import timing
+
 from .task import Answer, Task
 
 Row = dict[str, Any]
@@ -37,7 +38,7 @@ ENTRIES = (
 
 
 def measure(task: Task) -> list[Row]:
-    """Give a row for each: the median and the 99th percentile in milliseconds, and the error."""
+    """Return a row for each: the median and the 99th percentile in milliseconds, and the error."""
     rows, answers = [], {}
     for entry in ENTRIES:
         row: Row = {"part": "latency", "name": entry.name}
@@ -67,7 +68,7 @@ def error(task: Task, answer: Answer) -> float:
 
 
 def in_turn(task: Task, answers: dict[str, Answer]) -> dict[str, list[float]]:
-    """Give the seconds of every utterance, one implementation after the other.
+    """Return the seconds of every utterance, one implementation after the other.
 
     They are not mixed: the threads of onnxruntime and torch spin on when they are done, and would slow the next one.
     """

@@ -1,4 +1,4 @@
-"""The command `train`: the intent model of `examples/intent`, trained and answering, beside other libraries."""
+"""The command `train`: the intent model of `examples/intent`, training and latency next to other libraries."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import record
 from examples.intent.classifier import Config
 from examples.intent.data import BUNDLED
 from examples.intent.train import Recipe
 
-from . import record
-from .intent import latency, throughput
-from .intent.task import Task
+from . import latency, throughput
+from .task import Task
 
 Row = dict[str, Any]
 console = Console(highlight=False, soft_wrap=True)
@@ -37,7 +37,7 @@ class Train:
 
     Args:
         data: the corpus, as the example's --data takes it; by default the bundled one.
-        budget: seconds of timing the training, beside compilation and warm-up.
+        budget: seconds of timing the training, without compilation and warm-up.
         batches: of an epoch that a pass goes through at most.
         utterances: of the test that are answered at most, one at a time.
         json: the result file; by default `train.json` in the folder of this hardware.
@@ -69,7 +69,7 @@ class Train:
         console.print(f"results  {path}", markup=False)
 
     def _about(self, task: Task) -> Row:
-        """Say what is trained on what."""
+        """Describe the task."""
         return {
             "data": "the bundled corpus" if self.data == BUNDLED else str(self.data),
             "vocabulary": task.vocabulary,
@@ -109,7 +109,7 @@ def answering(rows: list[Row]) -> Table:
 
 
 def timed(rows: list[Row]) -> list[Row]:
-    """Give the rows that hold figures."""
+    """Return the rows that hold figures."""
     return [row for row in rows if "absent" not in row]
 
 

@@ -25,11 +25,11 @@ class Learner:
         self._logits = jax.jit(functools.partial(task.model, driver=driver))
 
     def logits(self, batch: Batch) -> np.ndarray:
-        """Give (B, K), without noise."""
+        """Return (B, K), without noise."""
         return np.asarray(self._logits(self._state.params.model, batch.ids, batch.lengths))
 
     def step(self, batch: Batch) -> jax.Array:
-        """Train on a batch, and give the loss."""
+        """Train on a batch, and return the loss."""
         self._state, metrics = self._step(self._state, batch)
         return metrics["loss"]
 

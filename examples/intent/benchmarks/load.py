@@ -1,4 +1,4 @@
-"""The command `load`: the intent server under many connections, some of which do not behave."""
+"""The command `load`: the intent server under many connections, some of which misbehave."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from benchmarks import record
 from examples.intent import data
 from examples.intent.serve import MAX_BODY_BYTES
 
-from . import record
-
 console = Console(highlight=False, soft_wrap=True)
 METHOD = (
-    "load: the server in a process of its own, the clients in another on the same cores, HTTP/1.1 kept alive on "
-    "loopback, each connection asks again as soon as it is answered; latency is of what behaves, from the first byte "
+    "load: the server in one process, the clients in another on the same cores, HTTP/1.1 kept alive on "
+    "loopback, each connection asks again as soon as it is answered; latency is of valid requests, from the first byte "
     "sent to the last received; memory is the server's resident set."
 )
 BAD = {"malformed": 0.02, "wrong": 0.01, "oversized": 0.01, "slow": 0.01}
@@ -68,8 +67,8 @@ class Load:
         console.print(f"results  {path}", markup=False)
 
     async def _measure(self, port: int, server: int) -> dict[str, Any]:
-        """Give what is put down."""
-        await _until_there(port)
+        """Return the row of the result file."""
+        await _wait_until_ready(port)
         texts = [example.text for example in data.load().test]
         draw = random.Random(0)
         names = ["good", *BAD]
@@ -110,7 +109,7 @@ class Load:
         }
 
     async def _ask(self, reader: Any, writer: Any, kind: str, text: str) -> tuple[int, bool]:
-        """Send one request, and give its status, and whether the connection was closed."""
+        """Send one request, and return its status, and whether the connection was closed."""
         body = json.dumps({"text": text}).encode()
         if kind == "malformed":
             body = body[: len(body) // 2]
@@ -135,7 +134,7 @@ async def _answer(reader: Any) -> tuple[int, bool]:
     return int(head.split(" ")[1]), "connection: close" in head
 
 
-async def _until_there(port: int) -> None:
+async def _wait_until_ready(port: int) -> None:
     """Wait until the server listens."""
     for _ in range(600):
         try:
@@ -155,6 +154,6 @@ def _free_port() -> int:
 
 
 def _resident(process: int) -> int:
-    """Give the bytes of memory that a process holds."""
+    """Return the bytes of memory that a process holds."""
     lines = pathlib.Path(f"/proc/{process}/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))

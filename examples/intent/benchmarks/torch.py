@@ -1,4 +1,4 @@
-"""PyTorch, eager. Padding is crossed in two ways: in packed sequences, or padded with each row turned around."""
+"""PyTorch, eager, with padding handled in two ways: packed sequences, or padded sequences with each row reversed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from examples.intent.layers import MEAN_SCALE
-from jaxrnn.interop._torch_weights import to_tensor
 from jaxrnn.interop.torch import to_torch
 from jaxrnn.train import Batch
 
@@ -30,26 +29,26 @@ class Packed(nn.Module):
         self.gru = to_torch(task.layer, task.layer_params)
 
     def forward(self, xs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Give (T, B, 2 H); torch packs no row of length 0, so such a row counts as one of length 1."""
+        """Return (T, B, 2 H); torch packs no row of length 0, so such a row counts as one of length 1."""
         packed = pack_padded_sequence(xs, lengths.clamp(min=1).cpu(), enforce_sorted=False)
         return pad_packed_sequence(self.gru(packed)[0], total_length=len(xs))[0]
 
 
 class Padded(nn.Module):
-    """Two `nn.GRU` over padded sequences, each row turned around within its length before and after the second."""
+    """Two `nn.GRU` over padded sequences, each row reversed within its length before and after the second."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
-        self.there = to_torch(task.layer.forward, task.layer_params.forward)
-        self.back = to_torch(task.layer.backward, task.layer_params.backward)
+        self.forward_gru = to_torch(task.layer.forward, task.layer_params.forward)
+        self.backward_gru = to_torch(task.layer.backward, task.layer_params.backward)
 
     def forward(self, xs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Give (T, B, 2 H)."""
+        """Return (T, B, 2 H)."""
         steps = torch.arange(len(xs), device=xs.device)[:, None]
         mirrored = torch.where(steps < lengths, lengths - 1 - steps, steps)
         rows = torch.arange(xs.shape[1], device=xs.device)
-        turned = self.back(xs[mirrored, rows])[0]
-        return torch.cat([self.there(xs)[0], turned[mirrored, rows]], dim=-1)
+        reversed_ys = self.backward_gru(xs[mirrored, rows])[0]
+        return torch.cat([self.forward_gru(xs)[0], reversed_ys[mirrored, rows]], dim=-1)
 
 
 class Whole(nn.Module):
@@ -60,7 +59,7 @@ class Whole(nn.Module):
         self.gru = to_torch(task.layer, task.layer_params)
 
     def forward(self, xs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Give (T, B, 2 H)."""
+        """Return (T, B, 2 H)."""
         return self.gru(xs)[0]
 
 
@@ -70,14 +69,18 @@ class Model(nn.Module):
     def __init__(self, task: Task, layer: Callable[[Task], nn.Module]) -> None:
         super().__init__()
         params, config = task.params, task.config
-        self.embed = nn.EmbeddingBag(*params.embed.shape, mode="mean", padding_idx=0, _weight=to_tensor(params.embed))
+        self.embed = nn.EmbeddingBag(
+            *params.embed.shape, mode="mean", padding_idx=0, _weight=torch.tensor(params.embed)
+        )
         self.input_dropout, self.output_dropout = nn.Dropout(config.input_dropout), nn.Dropout(config.output_dropout)
         self.layer = layer(task)
         self.readout = nn.Linear(*params.readout.v.shape)
-        self.readout.load_state_dict({"weight": to_tensor(params.readout.v.T), "bias": to_tensor(params.readout.c)})
+        self.readout.load_state_dict(
+            {"weight": torch.tensor(params.readout.v.T), "bias": torch.tensor(params.readout.c)}
+        )
 
     def forward(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Give the logits (B, K)."""
+        """Return the logits (B, K)."""
         flat = ids.flatten(0, 1)
         xs = (self.embed(flat[:, :1]) + self.embed(flat[:, 1:])).unflatten(0, ids.shape[:2])
         ys = self.layer(self.input_dropout(xs), lengths)
@@ -117,18 +120,18 @@ class Learner:
         )
 
     def logits(self, batch: Batch) -> np.ndarray:
-        """Give (B, K), without noise."""
+        """Return (B, K), without noise."""
         self._model.eval()
         with torch.inference_mode():
             return self._model(*tensors(batch.ids, batch.lengths)).cpu().numpy()
 
     def step(self, batch: Batch) -> torch.Tensor:
-        """Train on a batch, and give the loss."""
+        """Train on a batch, and return the loss."""
         self._model.train()
         torch.set_num_threads(self._threads)
         ids, lengths, labels, weights = tensors(batch.ids, batch.lengths, batch.labels, batch.weights)
-        heard = torch.rand(ids.shape[:2], device=ids.device) < 1 - self._recipe.word_dropout
-        ids = torch.cat([ids[..., :1] * heard[..., None], ids[..., 1:]], dim=-1)
+        kept = torch.rand(ids.shape[:2], device=ids.device) < 1 - self._recipe.word_dropout
+        ids = torch.cat([ids[..., :1] * kept[..., None], ids[..., 1:]], dim=-1)
         losses = nn.functional.cross_entropy(
             self._model(ids, lengths), labels.long(), reduction="none", label_smoothing=self._recipe.smoothing
         )

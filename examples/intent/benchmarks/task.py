@@ -30,11 +30,11 @@ class Learner(Protocol):
     """A model and its optimizer in one library, at the task's params until the first `step`."""
 
     def logits(self, batch: Batch) -> np.ndarray:
-        """Give (B, K), without noise."""
+        """Return (B, K), without noise."""
         ...
 
     def step(self, batch: Batch) -> Any:
-        """Train on a batch, and give the loss, which need not be there yet."""
+        """Train on a batch, and return the loss, possibly before it is computed."""
         ...
 
     def wait(self) -> None:
@@ -112,7 +112,7 @@ class Task:
         return next(epoch_batches(self.utterances, groups=longest, batch_size=len(self.utterances)))
 
     def reference(self, batch: Batch) -> np.ndarray:
-        """Give the logits (B, K) in float64, by `Scan()`."""
+        """Return the logits (B, K) in float64, by `Scan()`."""
         with jax.enable_x64(True):
             params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), self.params)
             run = jax.jit(lambda params, ids, lengths: self.model(params, ids, lengths, driver=Scan()))

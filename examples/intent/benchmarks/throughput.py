@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks import timing
 from jaxrnn import BPTT, Scan
 
-from .. import timing
 from . import ours
 from .task import Learner, Task
 
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 
 
 def of_torch(layer: str, threads: int | None = None) -> Callable[[Task], Learner]:
-    """Make torch's learner around `Packed` or `Padded`; on a machine that others use, more threads may be slower."""
+    """Build torch's learner around `Packed` or `Padded`; on a machine that others use, more threads may be slower."""
 
     def make(task: Task) -> Learner:
         module = importlib.import_module(".torch", __package__)
@@ -60,7 +60,7 @@ ENTRIES = (
 
 
 def measure(task: Task, budget: float) -> list[Row]:
-    """Give a row for each: samples/s, seconds a step, how often `BASE` is as fast, error, seconds to compile."""
+    """Return a row for each: samples/s, seconds a step, how often `BASE` is as fast, error, seconds to compile."""
     rows, passes = [], {}
     for entry in ENTRIES:
         row: Row = {"part": "train", "name": entry.name, "library": entry.package}
@@ -92,21 +92,21 @@ class Pass:
         self._task, self._learner = task, learner
 
     def __call__(self) -> None:
-        """Go through the batches."""
+        """Train on every batch."""
         losses = [self._learner.step(batch) for batch in self._task.batches]
         self._learner.wait()
         self.loss = statistics.fmean(map(float, losses))
 
 
 def error(task: Task, learner: Learner) -> float:
-    """Give the largest difference from float64 among the logits of a ragged batch, its empty rows left out."""
+    """Return the largest difference from float64 among the logits of a ragged batch, its empty rows left out."""
     batch = task.ragged
     counts = batch.weights > 0
     return float(np.abs(learner.logits(batch) - task.reference(batch))[counts].max())
 
 
 def first_calls(task: Task, learner: Learner) -> float:
-    """Give what the first step of every shape takes, all together."""
+    """Return what the first step of every shape takes, all together."""
     shapes = {batch.ids.shape: batch for batch in task.batches}
 
     def once(batch: Any) -> None:
@@ -117,7 +117,7 @@ def first_calls(task: Task, learner: Learner) -> float:
 
 
 def figures(task: Task, seconds: list[float], base: list[float]) -> Row:
-    """Give the figures of seconds a pass; no ratio where one was timed once and the other in rounds."""
+    """Return the figures of seconds a pass; no ratio where one was timed once and the other in rounds."""
     in_turn = len(seconds) == len(base)
     return {
         "samples_per_second": timing.spread([task.samples / s for s in seconds]),
@@ -127,7 +127,7 @@ def figures(task: Task, seconds: list[float], base: list[float]) -> Row:
 
 
 def fastest(rows: list[Row]) -> dict[str, Row]:
-    """Give the row of each library that was timed in turn and is its fastest."""
+    """Return the row of each library that was timed in turn and is its fastest."""
     found: dict[str, Row] = {}
     for row in sorted((r for r in rows if r.get("ratio")), key=lambda r: r["ratio"]["median"], reverse=True):
         found[row["library"]] = row

@@ -32,10 +32,10 @@ class Model(nnx.Module):
         self.word_dropout, self.rngs = task.recipe.word_dropout, rngs
 
     def __call__(self, ids: jax.Array, lengths: jax.Array, noise: bool) -> jax.Array:
-        """Give the logits (B, K)."""
+        """Return the logits (B, K)."""
         if noise:
-            heard = jax.random.bernoulli(self.rngs.words(), 1 - self.word_dropout, ids.shape[:-1])
-            ids = ids.at[..., 0].multiply(heard)
+            kept = jax.random.bernoulli(self.rngs.words(), 1 - self.word_dropout, ids.shape[:-1])
+            ids = ids.at[..., 0].multiply(kept)
         xs = self._mean(ids[..., :1]) + self._mean(ids[..., 1:])
         ys = self.layer(self.input_dropout(xs, deterministic=not noise), seq_lengths=lengths, time_major=True)
         valid = (jnp.arange(len(ids))[:, None] < lengths)[..., None]
@@ -45,10 +45,10 @@ class Model(nnx.Module):
         return self.readout(self.output_dropout(features, deterministic=not noise))
 
     def _mean(self, ids: jax.Array) -> jax.Array:
-        """Give the mean of the vectors of a bag; id 0 is nothing."""
-        there = (ids != 0)[..., None]
-        total = jnp.where(there, self.embed(ids), 0.0).sum(axis=-2)
-        return total / jnp.maximum(there.sum(axis=-2), 1).astype(total.dtype)
+        """Return the mean of the vectors of a bag; id 0 is nothing."""
+        present = (ids != 0)[..., None]
+        total = jnp.where(present, self.embed(ids), 0.0).sum(axis=-2)
+        return total / jnp.maximum(present.sum(axis=-2), 1).astype(total.dtype)
 
 
 class Learner:
@@ -62,11 +62,11 @@ class Learner:
         self._step = nnx.jit(train_step(task.recipe.smoothing))
 
     def logits(self, batch: Batch) -> np.ndarray:
-        """Give (B, K), without noise."""
+        """Return (B, K), without noise."""
         return np.asarray(self._logits(self._model, batch.ids, batch.lengths))
 
     def step(self, batch: Batch) -> jax.Array:
-        """Train on a batch, and give the loss."""
+        """Train on a batch, and return the loss."""
         return self._step(self._model, self._optimizer, batch)
 
     def wait(self) -> None:
@@ -75,7 +75,7 @@ class Learner:
 
 
 def train_step(smoothing: float) -> Any:
-    """Make the step from model, optimizer and batch to the loss; it changes the first two."""
+    """Build the step from model, optimizer and batch to the loss; it changes the first two."""
 
     def step(model: Model, optimizer: nnx.Optimizer, batch: Batch) -> jax.Array:
         def loss(model: Model) -> jax.Array:
