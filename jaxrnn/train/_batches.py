@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -17,11 +17,18 @@ from .._pad import of_one_kind, side_by_side
 if TYPE_CHECKING:
     from jaxtyping import Float, Int, Shaped
 
+AnyArray: TypeAlias = np.ndarray | jax.Array
+
+Labels: TypeAlias = np.ndarray | Sequence[ArrayLike]
+"""One label per sequence, as an array or a sequence of numbers; or a sequence of arrays, one label per step."""
+
 MAX_CANDIDATES = 512  # lengths among which the boundaries are searched; the search is quadratic in them
 
 
 class Batch(NamedTuple):
-    """A batch of padded sequences, as NumPy arrays. The last batch of a group is filled with empty rows of weight 0.
+    """A batch of padded sequences. The last batch of a group is filled with empty rows of weight 0.
+
+    The arrays are those of NumPy, until `shard_batch` moves them to devices.
 
     Attributes:
         ids: (T, B, ...), zero in the padding: (T, B) ids, (T, B, N) bags of ids, (T, B, D) features.
@@ -31,11 +38,11 @@ class Batch(NamedTuple):
         rows: (B,) int32, the index of each row in the data; -1 for an empty row.
     """
 
-    ids: Shaped[np.ndarray, "T B ..."]
-    lengths: Int[np.ndarray, " B"]
-    labels: Shaped[np.ndarray, "..."] | None
-    weights: Float[np.ndarray, " B"]
-    rows: Int[np.ndarray, " B"]
+    ids: Shaped[AnyArray, "T B ..."]
+    lengths: Int[AnyArray, " B"]
+    labels: Shaped[AnyArray, ...] | None
+    weights: Float[AnyArray, " B"]
+    rows: Int[AnyArray, " B"]
 
 
 def shard_batch(batch: Batch, mesh: Mesh, axis: str = "batch") -> Batch:
@@ -60,9 +67,7 @@ def shard_batch(batch: Batch, mesh: Mesh, axis: str = "batch") -> Batch:
     """
     rows = len(batch.lengths)
 
-    def shard(array: np.ndarray | None, each_step: bool) -> jax.Array | None:
-        if array is None:
-            return None
+    def shard(array: AnyArray, each_step: bool) -> jax.Array:
         spec = PartitionSpec(None, axis) if each_step else PartitionSpec(axis)
         return jax.make_array_from_process_local_data(NamedSharding(mesh, spec), array)
 
@@ -71,7 +76,7 @@ def shard_batch(batch: Batch, mesh: Mesh, axis: str = "batch") -> Batch:
     return Batch(
         shard(batch.ids, True),
         shard(batch.lengths, False),
-        shard(labels, each_step),
+        None if labels is None else shard(labels, each_step),
         shard(batch.weights, False),
         shard(batch.rows, False),
     )
@@ -103,13 +108,13 @@ class LengthGroups:
         Raises:
             ValueError: for lengths that are no integers >= 0, or greater than the last boundary.
         """
-        lengths = _integers(lengths)
-        if lengths.size and lengths.max() > self.boundaries[-1]:
+        steps = _integers(lengths)
+        if steps.size and steps.max() > self.boundaries[-1]:
             raise ValueError(
-                f"a sequence of {lengths.max()} steps is longer than the last boundary, {self.boundaries[-1]}. Cut it, "
-                "or add a boundary."
+                f"a sequence of {steps.max()} steps is longer than the last boundary, {self.boundaries[-1]}. Truncate "
+                "it, or add a boundary."
             )
-        return np.searchsorted(self.boundaries, lengths)
+        return np.searchsorted(self.boundaries, steps)
 
 
 def length_groups(lengths: Int[ArrayLike, " n"], groups: int = 6) -> LengthGroups:
@@ -127,13 +132,13 @@ def length_groups(lengths: Int[ArrayLike, " n"], groups: int = 6) -> LengthGroup
     >>> length_groups([3, 3, 4, 9, 10], groups=2)
     LengthGroups(boundaries=(4, 10))
     """
-    lengths = np.maximum(_integers(lengths), 1)
-    if lengths.size == 0 or not isinstance(groups, int | np.integer) or groups < 1:
-        raise ValueError(f"length_groups needs lengths, and groups >= 1; got {lengths.size} lengths, groups={groups}")
-    ends = np.unique(lengths)
+    steps = np.maximum(_integers(lengths), 1)
+    if steps.size == 0 or not isinstance(groups, int | np.integer) or groups < 1:
+        raise ValueError(f"length_groups needs lengths, and groups >= 1; got {steps.size} lengths, groups={groups}")
+    ends = np.unique(steps)
     if ends.size > MAX_CANDIDATES:
-        ends = np.unique(np.quantile(lengths, np.linspace(0, 1, MAX_CANDIDATES), method="higher"))
-    return LengthGroups(tuple(int(ends[j]) for j in _cheapest(_costs(np.sort(lengths), ends), groups)))
+        ends = np.unique(np.quantile(steps, np.linspace(0, 1, MAX_CANDIDATES), method="higher"))
+    return LengthGroups(tuple(int(ends[j]) for j in _cheapest(_costs(np.sort(steps), ends), groups)))
 
 
 def _costs(lengths: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -165,7 +170,7 @@ def _cheapest(costs: np.ndarray, groups: int) -> list[int]:
 
 def epoch_batches(
     sequences: Sequence[ArrayLike],
-    labels: ArrayLike | Sequence[ArrayLike] | None = None,
+    labels: AnyArray | Sequence[ArrayLike] | None = None,
     *,
     groups: LengthGroups,
     batch_size: int,
@@ -206,10 +211,10 @@ def epoch_batches(
 
 def _integers(lengths: ArrayLike) -> np.ndarray:
     """Return lengths as an array; raise ValueError unless they are integers of at least 0."""
-    lengths = np.asarray(lengths)
-    if lengths.size and (lengths.dtype.kind not in "iu" or lengths.min() < 0):
-        raise ValueError(f"lengths must be integers of at least 0; got {lengths.dtype}, {lengths.ravel()[:5]}")
-    return lengths
+    array = np.asarray(lengths)
+    if array.size and (array.dtype.kind not in "iu" or array.min() < 0):
+        raise ValueError(f"lengths must be integers of at least 0; got {array.dtype}, {array.ravel()[:5]}")
+    return array
 
 
 def _check_plan(batch_size: object, rng: object, share: tuple[int, int]) -> None:
@@ -225,21 +230,22 @@ def _check_plan(batch_size: object, rng: object, share: tuple[int, int]) -> None
 
 
 def _label_arrays(
-    arrays: list[np.ndarray], labels: ArrayLike | Sequence[ArrayLike] | None
+    arrays: list[np.ndarray], labels: AnyArray | Sequence[ArrayLike] | None
 ) -> tuple[list[np.ndarray] | None, bool]:
     """Return the label array of each sequence, and whether it has one label per step."""
     if labels is None:
         return None, False
     if len(labels) != len(arrays):
         raise ValueError(f"each sequence needs a label; got {len(arrays)} sequences and {len(labels)} labels")
-    each_step = isinstance(labels, list | tuple) and np.ndim(labels[0]) > 0
-    found = of_one_kind("the labels of epoch_batches", labels) if each_step else [*host_array("labels", labels)]
-    if each_step and [len(a) for a in found] != [len(a) for a in arrays]:
+    if not isinstance(labels, list | tuple) or np.ndim(labels[0]) == 0:
+        return [*host_array("labels", labels)], False
+    found = of_one_kind("the labels of epoch_batches", labels)
+    if [len(a) for a in found] != [len(a) for a in arrays]:
         raise ValueError(
             "a list of arrays holds one label per step, so each must have as many steps as its sequence. One label per "
             "sequence is a number, or a row of one array (n, ...)."
         )
-    return found, each_step
+    return found, True
 
 
 def _plan(group_of: np.ndarray, batch_size: int, rng: np.random.Generator | None) -> list[tuple[int, np.ndarray]]:

@@ -61,7 +61,7 @@ def fit(
     key: Key,
     clip: float | None = 1.0,
     evaluate: Evaluate | None = None,
-    early_stopping: EarlyStopping | None = None,
+    early_stopping: EarlyStopping = EarlyStopping(),  # noqa: B008, it is a frozen value
     checkpoints: Checkpoints | None = None,
     progress: bool | None = None,
 ) -> Fit:
@@ -78,8 +78,8 @@ def fit(
         clip: the maximum global norm of the gradient; None does not clip.
         evaluate: params -> dict of floats, called once per epoch. It must not keep the params: the next step donates
             them.
-        early_stopping: which metric of `evaluate` decides what is best, and when to stop; None is `EarlyStopping()`,
-            which keeps the params of the lowest `loss` and never stops early.
+        early_stopping: which metric of `evaluate` decides what is best, and when to stop. The default keeps the params
+            of the lowest `loss` and never stops early.
         checkpoints: where to save every epoch. If the directory holds checkpoints, training resumes from the newest,
             with its key: bit for bit as without the interruption, if `batches` and `evaluate` are pure functions.
             Training may be stopped at any time by Ctrl-C, SIGTERM or SIGKILL: the last complete epoch is saved.
@@ -91,9 +91,9 @@ def fit(
         `Fit(params, state, history)`.
 
     Raises:
-        ValueError: for `early_stopping` without `evaluate`, a metric that `evaluate` does not return, an epoch without
-            batches, duplicate names of metrics, a checkpoint that does not fit or was changed, or a directory in which
-            another run trains.
+        ValueError: for an `early_stopping` that is not the default without `evaluate`, a metric that `evaluate` does not
+            return, an epoch without batches, duplicate names of metrics, a checkpoint that does not fit or was changed,
+            or a directory in which another run trains.
         TypeError: for arguments of other types.
         KeyboardInterrupt: after Ctrl-C, once the current batch, evaluation or checkpoint is complete; the message says
             what is saved. A second Ctrl-C takes effect at once.
@@ -109,19 +109,18 @@ def fit(
     ([1.0, 1.0], 0)
     """
     _check_arguments(batches, epochs, evaluate, early_stopping, checkpoints)
-    stopping = EarlyStopping() if early_stopping is None else early_stopping
     train_step = make_step(loss, optimizer, clip=clip)
     locked = contextlib.nullcontext() if checkpoints is None else checkpoints.lock()
     try:
         with HeldInterrupts() as interrupts, locked, bar_for(progress, epochs) as bar:
             carry = as_carried(loss).initial(params)
             run = _Run(init(params, optimizer, key, carry), () if evaluate is None else copy(params), [])
-            run = run if checkpoints is None else _resumed(run, checkpoints, stopping)
+            run = run if checkpoints is None else _resumed(run, checkpoints, early_stopping)
             batches = _interruptible(batches, interrupts)
-            while len(run.history) < epochs and not stopping.should_stop(run.history):
-                run = _epoch(run, train_step, batches, evaluate, stopping, bar)
+            while len(run.history) < epochs and not early_stopping.should_stop(run.history):
+                run = _epoch(run, train_step, batches, evaluate, early_stopping, bar)
                 if checkpoints is not None:
-                    record = {"history": run.history, "best": [stopping.metric, stopping.mode]}
+                    record = {"history": run.history, "best": [early_stopping.metric, early_stopping.mode]}
                     checkpoints.save(len(run.history), (run.state, run.best), record)
                 interrupts.check()
     except KeyboardInterrupt:
@@ -151,9 +150,9 @@ def _check_arguments(
         raise TypeError(f"checkpoints must be Checkpoints(directory); got {checkpoints!r:.60}")
     if not isinstance(epochs, int | np.integer) or isinstance(epochs, bool) or epochs < 0:
         raise ValueError(f"epochs must be an integer of at least 0; got {epochs!r}")
-    if not isinstance(early_stopping, EarlyStopping | None):
+    if not isinstance(early_stopping, EarlyStopping):
         raise TypeError(f"early_stopping must be EarlyStopping(metric, mode, patience); got {early_stopping!r:.60}")
-    if evaluate is None and early_stopping is not None:
+    if evaluate is None and early_stopping != EarlyStopping():
         raise ValueError(
             "early_stopping needs the metrics that evaluate returns: pass evaluate, such as evaluation(loss, batches), "
             "or leave early_stopping out"
@@ -162,12 +161,12 @@ def _check_arguments(
         raise TypeError(f"evaluate must be a function of the params; got a {type(evaluate).__name__}")
 
 
-def _resumed(run: _Run, checkpoints: Checkpoints, stopping: EarlyStopping) -> _Run:
+def _resumed(run: _Run, checkpoints: Checkpoints, early_stopping: EarlyStopping) -> _Run:
     """Return the run of the newest checkpoint if there is one."""
     if checkpoints.latest() is None:
         return run
     (state, best), record = checkpoints.restore((run.state, run.best))
-    criterion = [stopping.metric, stopping.mode]
+    criterion = [early_stopping.metric, early_stopping.mode]
     if record.get("best") != criterion:
         raise CheckpointError(f"{checkpoints} holds the best params by {record.get('best')!s:.60}, not by {criterion}")
     newest, remove = f"the newest checkpoint of {checkpoints.directory}", "Remove it to resume from the one before."
@@ -212,7 +211,7 @@ def _epoch(
     train_step: TrainStep,
     batches: Batches,
     evaluate: Evaluate | None,
-    stopping: EarlyStopping,
+    early_stopping: EarlyStopping,
     bar: Silent,
 ) -> _Run:
     """Train for one epoch and evaluate it."""
@@ -225,9 +224,7 @@ def _epoch(
         bar.advance(metrics)
     if not reports:
         raise ValueError(
-            
             f"batches({epoch}) returned no batch. It is called every epoch, so it must not return an exhausted iterator"
-        
         )
     record = {"epoch": epoch, **means(jax.device_get(reports))}
     if record["skipped"] == len(reports):
@@ -239,9 +236,9 @@ def _epoch(
         )
     best = run.best
     if evaluate is not None:
-        _add(record, evaluate(state.params), stopping.metric)
+        _add(record, evaluate(state.params), early_stopping.metric)
         history = [*run.history, record]
-        best = copy(state.params) if stopping.best(history) in (epoch, None) else best
+        best = copy(state.params) if early_stopping.best(history) in (epoch, None) else best
     record["seconds"] = time.perf_counter() - start
     bar.note(record)
     return _Run(state, best, [*run.history, record])
@@ -268,9 +265,7 @@ def _add(record: Record, scores: Mapping[str, float], metric: str) -> None:
     if taken := sorted(scores.keys() & {*record, *RESERVED}):
         raise ValueError(f"evaluate returned {taken}, which are names of the history itself: choose others")
     if metric not in scores:
-        raise ValueError(
-            f"evaluate returned {sorted(scores)}, without metric={metric!r} of EarlyStopping"
-        )
+        raise ValueError(f"evaluate returned {sorted(scores)}, without metric={metric!r} of EarlyStopping")
     if wrong := [
         name for name, score in scores.items() if np.shape(score) or np.asarray(score).dtype.kind not in "biuf"
     ]:

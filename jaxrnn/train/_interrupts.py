@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment when nothing is half done."""
+"""Deferred handling of Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class HeldInterrupts(AbstractContextManager["HeldInterrupts"]):
     """
 
     def __enter__(self) -> HeldInterrupts:
-        """Take the place of the handler of SIGINT."""
+        """Replace the handler of SIGINT."""
         self._before: Any = signal.getsignal(signal.SIGINT)
         self._held = False
         self._active = threading.current_thread() is threading.main_thread() and callable(self._before)
@@ -25,14 +25,14 @@ class HeldInterrupts(AbstractContextManager["HeldInterrupts"]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        """Put the handler back, and let a held interrupt through."""
+        """Restore the handler, and raise a held interrupt."""
         if self._active:
             signal.signal(signal.SIGINT, self._before)
         if kind is None:
             self.check()
 
     def check(self) -> None:
-        """Let a held interrupt through: KeyboardInterrupt, if the handler is Python's."""
+        """Raise a held interrupt: KeyboardInterrupt, if the handler is Python's."""
         held, self._held = self._held, False
         if held:
             self._before(signal.SIGINT, None)

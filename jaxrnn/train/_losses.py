@@ -12,7 +12,7 @@ import optax
 from .._core.masks import length_mask
 from .._core.types import Key, State
 from ..model._sequence_model import ModelParams, SequenceModel
-from ._batches import Batch
+from ._batches import AnyArray, Batch
 from ._step import Carried, Metrics
 from ._windows import Window
 
@@ -88,14 +88,14 @@ def carried_cross_entropy(model: SequenceModel, batch: int) -> Carried:
     return Carried(loss, lambda params: model.initial_state(params, (batch,)))
 
 
-def _weights(rows: jax.Array, lengths: jax.Array, logits: jax.Array) -> jax.Array:
+def _weights(rows: AnyArray, lengths: AnyArray, logits: jax.Array) -> AnyArray:
     """Return the weight of each label: (B,) for logits (B, K), (T, B) for logits (T, B, K)."""
     if logits.ndim == 2:
-        return rows
-    return jnp.where(length_mask(lengths, logits.shape[0]), rows, jnp.zeros_like(rows))
+        return jnp.asarray(rows)
+    return jnp.where(length_mask(jnp.asarray(lengths), logits.shape[0]), rows, jnp.zeros_like(rows))
 
 
-def _mean(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> tuple[jax.Array, Metrics]:
+def _mean(logits: jax.Array, labels: AnyArray, weights: AnyArray) -> tuple[jax.Array, Metrics]:
     """Return the weighted mean of the cross-entropy, zero if all weights are zero, and the metrics."""
     if logits.shape[:-1] != labels.shape:
         raise ValueError(

@@ -47,7 +47,7 @@ def _files(directory: Path) -> list[str]:
 
 
 def _entry(line: str) -> tuple[str, str]:
-    """Give (name, digest)."""
+    """Return (name, digest) of a line of the manifest."""
     digest, two, name = line[:64], line[64:66], line[66:]
     if two != "  " or not name.endswith("\n") or len(name) < 2:
         raise ValueError(f"{line[:60]!r} is no line of it")

@@ -1,4 +1,4 @@
-"""What training shows: a line an epoch, and in a terminal a bar of rich with the time left."""
+"""Progress of training: one line per epoch, and in a terminal a progress bar of rich with the time left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Silent(AbstractContextManager["Silent"]):
     """Shows nothing."""
 
     def __exit__(self, *error: object) -> None:
-        """Do nothing."""
+        """Exit without an effect."""
 
     def epoch(self, epoch: int) -> None:
         """Begin an epoch."""
@@ -64,12 +64,12 @@ class Bar(Silent):
         self._looked = 0.0
 
     def __enter__(self) -> Bar:
-        """Show it."""
+        """Show the bar."""
         self._progress.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Take it away."""
+        """Remove the bar."""
         self._progress.stop()
 
     def epoch(self, epoch: int) -> None:
@@ -89,7 +89,9 @@ class Bar(Silent):
         """Print the epoch's line; every epoch is expected to have as many batches, so all that is left is known."""
         done, total = record["epoch"] + 1, self._epochs * self._batches
         if self._progress.tasks[self._task].total is None:
-            self._progress.reset(self._task, total=total)  # the first epoch compiles: its speed tells nothing
+            self._progress.reset(
+                self._task, total=total
+            )  # the first epoch includes compilation, so its speed is not representative
         self._progress.update(self._task, total=total, completed=done * self._batches, left="left")
         text = line(record, self._epochs, min(WIDTH, self._console.width - 1))
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
