@@ -38,6 +38,7 @@ class Batch(NamedTuple):
         rows: (B,) int32, the index of each row in the data; -1 for an empty row.
     """
 
+    labels: AnyArray | None
     ids: Shaped[AnyArray, "T B ..."]
     lengths: Int[AnyArray, " B"]
     labels: Shaped[AnyArray, ...] | None

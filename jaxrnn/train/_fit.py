@@ -91,7 +91,7 @@ def fit(
         `Fit(params, state, history)`.
 
     Raises:
-        ValueError: for an `early_stopping` that is not the default without `evaluate`, a metric that `evaluate` does not
+        ValueError: for `early_stopping` other than the default without `evaluate`, a metric that `evaluate` does not
             return, an epoch without batches, duplicate names of metrics, a checkpoint that does not fit or was changed,
             or a directory in which another run trains.
         TypeError: for arguments of other types.
