@@ -89,9 +89,7 @@ class Bar(Silent):
         """Print the epoch's line; every epoch is expected to have as many batches, so all that is left is known."""
         done, total = record["epoch"] + 1, self._epochs * self._batches
         if self._progress.tasks[self._task].total is None:
-            self._progress.reset(
-                self._task, total=total
-            )  # the first epoch includes compilation, so its speed is not representative
+            self._progress.reset(self._task, total=total)  # the first epoch compiles
         self._progress.update(self._task, total=total, completed=done * self._batches, left="left")
         text = line(record, self._epochs, min(WIDTH, self._console.width - 1))
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)

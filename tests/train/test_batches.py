@@ -97,7 +97,7 @@ def test_bags_and_labels_a_step():
     ("sequences", "labels", "match"),
     [
         ([[1, 2], [3]], [0], "each sequence needs a label"),
-        ([[1, 2], [3]], [[1], [2]], "labels a step"),
+        ([[1, 2], [3]], [[1], [2]], "one label per step"),
         ([[1, 2], [[3]]], None, "of one kind"),
         ([], None, "of one kind"),
         ([[1] * 9], [0], "longer than the last boundary"),
