@@ -38,10 +38,9 @@ class Batch(NamedTuple):
         rows: (B,) int32, the index of each row in the data; -1 for an empty row.
     """
 
-    labels: AnyArray | None
     ids: Shaped[AnyArray, "T B ..."]
     lengths: Int[AnyArray, " B"]
-    labels: Shaped[AnyArray, ...] | None
+    labels: AnyArray | None
     weights: Float[AnyArray, " B"]
     rows: Int[AnyArray, " B"]
 
