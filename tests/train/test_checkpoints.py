@@ -181,5 +181,5 @@ def test_a_restart_resumes_bit_for_bit(tmp_path):
     assert bits(again.params) == bits(straight.params)
     with pytest.raises(ValueError, match="does not fit"):
         train(5, Checkpoints(tmp_path), evaluate=None)
-    with pytest.raises(ValueError, match="best by"):
+    with pytest.raises(ValueError, match="best params by"):
         train(5, Checkpoints(tmp_path), early_stopping=EarlyStopping(mode="max"))
