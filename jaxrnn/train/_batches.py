@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 AnyArray: TypeAlias = np.ndarray | jax.Array
 
-Labels: TypeAlias = np.ndarray | Sequence[ArrayLike]
+Labels: TypeAlias = AnyArray | Sequence[ArrayLike]
 """One label per sequence, as an array or a sequence of numbers; or a sequence of arrays, one label per step."""
 
 MAX_CANDIDATES = 512  # lengths among which the boundaries are searched; the search is quadratic in them
@@ -170,7 +170,7 @@ def _cheapest(costs: np.ndarray, groups: int) -> list[int]:
 
 def epoch_batches(
     sequences: Sequence[ArrayLike],
-    labels: AnyArray | Sequence[ArrayLike] | None = None,
+    labels: Labels | None = None,
     *,
     groups: LengthGroups,
     batch_size: int,
@@ -229,9 +229,7 @@ def _check_plan(batch_size: object, rng: object, share: tuple[int, int]) -> None
         raise ValueError(f"batch_size must be a multiple of the {share[1]} shares; got {batch_size}")
 
 
-def _label_arrays(
-    arrays: list[np.ndarray], labels: AnyArray | Sequence[ArrayLike] | None
-) -> tuple[list[np.ndarray] | None, bool]:
+def _label_arrays(arrays: list[np.ndarray], labels: Labels | None) -> tuple[list[np.ndarray] | None, bool]:
     """Return the label array of each sequence, and whether it has one label per step."""
     if labels is None:
         return None, False
