@@ -217,7 +217,7 @@ def _epoch(
     """Train for one epoch and evaluate it."""
     epoch, start = len(run.history), time.perf_counter()
     state, reports = run.state, []
-    bar.epoch(epoch)
+    bar.start_epoch(epoch)
     for batch in batches(epoch):
         state, metrics = train_step(state, batch)
         reports.append(metrics)
@@ -240,7 +240,7 @@ def _epoch(
         history = [*run.history, record]
         best = copy(state.params) if early_stopping.best(history) in (epoch, None) else best
     record["seconds"] = time.perf_counter() - start
-    bar.note(record)
+    bar.finish_epoch(record)
     return _Run(state, best, [*run.history, record])
 
 

@@ -169,7 +169,7 @@ def test_a_damaged_checkpoint_raises_or_is_the_same_even_with_a_new_manifest(tmp
     checkpoints, rng, raised = Checkpoints(tmp_path), random.Random(0), 0
     path = checkpoints.save(1, tree, {"note": [1.5, "x"]})
     files = sorted(file for file in path.rglob("*") if file.is_file())
-    for round in range(80):
+    for round in range(120):
         file = files[round % len(files)]
         whole = {name: name.read_bytes() for name in (file, path / manifest.NAME)}
         file.write_bytes(damaged(whole[file], rng))
