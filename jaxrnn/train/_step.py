@@ -27,7 +27,7 @@ Carry: TypeAlias = Any
 Metrics: TypeAlias = dict[str, jax.Array]
 """Scalars by name."""
 
-Loss: TypeAlias = Callable[[Params, Batch, Any], tuple[jax.Array, Metrics]]
+Loss: TypeAlias = Callable[[Params, Batch, Key | None], tuple[jax.Array, Metrics]]
 """(params, batch, key or None) -> (scalar, metrics). A metric `weight` is the weight of the batch in means."""
 
 TrainStep: TypeAlias = Callable[["TrainState", Batch], tuple["TrainState", Metrics]]
@@ -67,7 +67,7 @@ class Carried:
         initial: params -> the first carry.
     """
 
-    loss: Callable[[Params, Carry, Batch, Any], tuple[Carry, jax.Array, Metrics]]
+    loss: Callable[[Params, Carry, Batch, Key | None], tuple[Carry, jax.Array, Metrics]]
     initial: Callable[[Params], Carry]
 
 
@@ -209,7 +209,7 @@ def _check_scalars(scalar: ArrayLike, metrics: object) -> None:
     """Raise TypeError unless a loss returned a floating scalar and a dict of scalars."""
     if jnp.shape(scalar) != () or not jnp.issubdtype(jnp.result_type(scalar), jnp.floating):
         raise TypeError(
-            f"a loss must be a floating scalar, as a mean is; got {jnp.result_type(scalar)}{list(jnp.shape(scalar))}"
+            f"a loss must be a floating scalar, such as a mean; got {jnp.result_type(scalar)}{list(jnp.shape(scalar))}"
         )
     if not isinstance(metrics, dict):
         raise TypeError(f"the metrics of a loss must be a dict of scalars; got a {type(metrics).__name__}")
@@ -230,7 +230,9 @@ def _check_optimizer(optimizer: object) -> None:
     """Raise TypeError unless the optimizer has `init` and `update`."""
     if not callable(getattr(optimizer, "init", None)) or not callable(getattr(optimizer, "update", None)):
         name = getattr(optimizer, "__name__", f"a {type(optimizer).__name__}")
-        raise TypeError(f"optimizer must be one of Optax, as optax.adam(1e-3); got {name}, without init and update")
+        raise TypeError(
+            f"optimizer must be one of Optax, such as optax.adam(1e-3); got {name}, without init and update"
+        )
 
 
 def _check_params(params: Params) -> None:
@@ -250,7 +252,7 @@ def _check_key(key: object) -> None:
     raw = isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32 and key.ndim == 1
     if not (typed or raw):
         got = f"{key.dtype}{list(key.shape)}" if isinstance(key, jax.Array | np.ndarray) else repr(key)
-        raise TypeError(f"key must be one random key, as jax.random.key(0); got {got:.60}")
+        raise TypeError(f"key must be one random key, such as jax.random.key(0); got {got:.60}")
 
 
 def report(metrics: Metrics, **reserved: jax.Array) -> Metrics:

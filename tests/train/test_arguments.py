@@ -1,4 +1,4 @@
-"""What is not as it must be is named, with what was needed, by every part of jaxrnn.train."""
+"""Errors for invalid arguments: every message of jaxrnn.train contains what was given and what was needed."""
 
 import os
 import signal
@@ -79,7 +79,7 @@ FIT = {
 
 
 @pytest.mark.parametrize("match", FIT)
-def test_fit(match):
+def test_fit_raises(match):
     given = {"loss": loss, "params": W, "batches": lambda epoch: [BATCH], "optimizer": SGD, "epochs": 1, "key": KEY}
     given |= FIT[match]
     with pytest.raises((TypeError, ValueError), match=match):
@@ -119,12 +119,12 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("match", OTHERS)
-def test_all_else(match):
+def test_other_functions_raise(match):
     with pytest.raises((TypeError, ValueError), match=match):
         OTHERS[match]()
 
 
-def test_an_epoch_without_a_finite_loss_is_a_warning():
+def test_an_epoch_without_a_finite_loss_warns():
     bad = np.full((4, 2), np.nan, np.float32)
     with pytest.warns(RuntimeWarning, match="all 2 steps of epoch 1 were skipped"):
         result = fit(loss, W, lambda epoch: [bad, bad], optimizer=SGD, epochs=1, key=KEY, progress=False)
@@ -139,36 +139,36 @@ def cross_entropy(labels, weights):
 
 
 @pytest.mark.parametrize("label", [3, -1, -100])
-def test_a_label_out_of_range_makes_the_loss_nan_where_it_counts(label):
+def test_a_label_out_of_range_makes_the_loss_nan_unless_its_weight_is_zero(label):
     ones, first = np.ones(2, np.float32), np.array([1, 0], np.float32)
     labels = np.array([1, label], np.int32)
     assert np.isnan(cross_entropy(labels, ones)[0])
-    right = cross_entropy(np.array([1, 0], np.int32), first)
-    np.testing.assert_array_equal(cross_entropy(labels, first)[0], right[0])
-    np.testing.assert_allclose(cross_entropy(np.array([1, 0], np.int32), first / 4)[0], right[0], rtol=1e-6)
+    expected = cross_entropy(np.array([1, 0], np.int32), first)
+    np.testing.assert_array_equal(cross_entropy(labels, first)[0], expected[0])
+    np.testing.assert_allclose(cross_entropy(np.array([1, 0], np.int32), first / 4)[0], expected[0], rtol=1e-6)
 
 
-def test_labels_that_are_no_integers_are_refused():
+def test_labels_that_are_no_integers_raise():
     with pytest.raises(TypeError, match="labels must be integers, from 0 to 2"):
         cross_entropy(np.ones(2, np.float32), np.ones(2, np.float32))
 
 
-def on_the_host():
+def prepare_batches():
     """Prepare batches without a device, as a forked worker may."""
     assert sum(int(batch.ids.sum()) for batch in rows([0, 1], rng=np.random.default_rng(0))) == 6
     assert sum(float(window.xs.sum()) for window in windows(streams(np.arange(12), 2), 4)) == 66
     assert length_groups([3, 1, 4], 2).boundaries[-1] == 4
 
 
-def test_a_forked_worker_prepares_batches_after_jax_was_used():
-    init(W, SGD, KEY)  # JAX's threads are there, which a child of fork does not have
+def test_a_forked_worker_prepares_batches_after_jax_is_initialized():
+    init(W, SGD, KEY)  # starts JAX's threads, which the child does not have
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*fork", RuntimeWarning)
         child = os.fork()
     if child == 0:
-        signal.alarm(30)  # where it hangs it ends
+        signal.alarm(30)  # ends the child if it hangs
         try:
-            on_the_host()
+            prepare_batches()
         except BaseException:
             os._exit(1)
         os._exit(0)

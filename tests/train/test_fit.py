@@ -1,4 +1,4 @@
-"""The loop: means, the best epoch, early stopping, the caller's arrays, and imports."""
+"""The training loop: means, the best epoch, early stopping, the arrays of the caller, and imports."""
 
 import dataclasses
 import re
@@ -149,17 +149,17 @@ def test_cross_entropy_counts_valid_rows_and_steps():
     @jax.jit
     def run(logits):
         loss = CrossEntropy(Fixed())
-        nobody = one._replace(weights=0 * weights)
-        return loss(logits, batch, None), loss(logits[0], one, None), loss(logits[0], nobody, None)
+        unweighted = one._replace(weights=0 * weights)
+        return loss(logits, batch, None), loss(logits[0], one, None), loss(logits[0], unweighted, None)
 
     with jax.numpy_dtype_promotion("strict"):
-        (steps, metrics), (rows, answer), (nothing, _) = run(logits)
+        (steps, metrics), (rows, row_metrics), (zero, _) = run(logits)
     logs = np.asarray(logits) - np.log(np.exp(np.asarray(logits)).sum(-1, keepdims=True))
     np.testing.assert_allclose(steps, -logs[:2, 0][np.arange(2), labels[:2, 0]].mean(), rtol=1e-5)
     np.testing.assert_allclose(rows, -logs[0, 0, 0], rtol=1e-5)
     assert float(metrics["weight"]) == 2
-    assert float(answer["accuracy"]) == float(logs[0, 0].argmax() == 0)
-    assert float(nothing) == 0
+    assert float(row_metrics["accuracy"]) == float(logs[0, 0].argmax() == 0)
+    assert float(zero) == 0
     with pytest.raises(ValueError, match="need labels"):
         CrossEntropy(Fixed())(logits, one, None)
     with pytest.raises(ValueError, match="has none"):
