@@ -33,7 +33,7 @@ def pad(sequences: Sequence[ArrayLike], length: int | None = None) -> tuple[np.n
     longest = int(lengths.max())
     if length is not None and length < longest:
         raise ValueError(
-            f"pad to length={length}, but the longest sequence has {longest} steps. Truncate it, or pass a larger length."
+            f"pad to length={length}, but the longest sequence has {longest} steps. Truncate it, or pad to more."
         )
     return side_by_side(arrays, arrays[0], longest if length is None else length, len(arrays)), lengths
 
@@ -64,7 +64,7 @@ def of_one_kind(caller: str, sequences: Sequence[ArrayLike]) -> list[np.ndarray]
 
 
 def side_by_side(arrays: Sequence[np.ndarray], like: np.ndarray, length: int, batch: int) -> np.ndarray:
-    """Return arrays (T_b, ...) of the kind of `like` as (length, batch, ...), with zeros after them and in the other rows."""
+    """Return arrays (T_b, ...) of the kind of `like` as one (length, batch, ...), padded with zeros."""
     padded = np.zeros((length, batch, *like.shape[1:]), like.dtype)
     for b, array in enumerate(arrays):
         padded[: len(array), b] = array

@@ -34,7 +34,8 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str, stat
     Args:
         cell: a cell, not a composite: `unroll` asks for each innermost cell of a composite.
         xs_shape: (T, *batch, D).
-        dtype: the dtype of params and state; None if they differ.
+        dtype: the dtype of params and state; None if they differ, and for weights that are sharded over explicit axes,
+            which no kernel takes.
         platform: "cpu", "gpu" or "tpu", or another that `jax.default_backend()` names.
         state: the state before the first step, or its shapes and dtypes; None for a state of floating leaves.
 
@@ -109,7 +110,7 @@ def _native(cell: Any, xs_shape: tuple[Any, ...], dtype: Any) -> bool:
 
 
 def _hoists(cell: GatedCell, rows: Any, features: int) -> bool:
-    """Return whether projecting a chunk of inputs at once pays on a CPU: for one row, a large projection, or one feature.
+    """Return whether projecting a chunk of inputs at once pays on a CPU: one row, a large projection, or one feature.
 
     At (T, B, D, H) = (128, 1, 64, 64), (150, 16, 256, 256) and, with more than one gate, (784, 100, 1, 128) it is
     faster; at (128, 32, 64, 128) the difference is within the noise.

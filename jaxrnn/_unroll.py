@@ -18,7 +18,7 @@ from ._core.context import with_context
 from ._core.masks import StepMasks, length_mask, reset_boundaries, zero_padding
 from ._core.noise import with_noise
 from ._core.randomness import sequence_and_step_keys, split
-from ._core.sharding import lift
+from ._core.sharding import lift, sharded
 from ._core.trees import cast
 from ._core.types import Context, Inputs, Key, Output, Params, State
 from ._drivers import Driver, Loop
@@ -200,5 +200,6 @@ class _Runner:
 def _selected(cell: Cell, params: Params, state: State, xs: Inputs) -> Driver:
     """Return the driver that `select` chooses."""
     dtypes = {a.dtype for a in jax.tree.leaves((params, state))}
-    dtype = dtypes.pop() if len(dtypes) == 1 else None
+    whole = not any(map(sharded, jax.tree.leaves(params)))  # no kernel takes sharded weights
+    dtype = dtypes.pop() if len(dtypes) == 1 and whole else None
     return select(cell, jax.tree.leaves(xs)[0].shape, dtype, jax.default_backend(), state)

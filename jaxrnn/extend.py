@@ -1,7 +1,8 @@
 """What authors of cells, layers and drivers build on.
 
 A cell: `GatedCell`, `AffineCell`, or a plain class with `init`, `initial_state` and `step`. `gates_of` is the matmul
-of a gated cell and `input_weights` draws its weights; `Checked`, `convert` and `check_init` check fields and arguments;
+of a gated cell and `input_weights` draws its weights; `Checked`, `convert` (with `size`, `count`, `number`, `one_of`,
+`instance`) and `check_init` check fields and arguments;
 `WrappedGatedCell` is another gated cell with one method changed.
 
 Randomness and context: `noise` of a cell, with `step_keys` for streaming; `with_context` of a cell, `TakesContext`.
@@ -30,6 +31,11 @@ from ._core.extras import extra as extra
 from ._core.fields import Checked as Checked
 from ._core.fields import check_init as check_init
 from ._core.fields import convert as convert
+from ._core.fields import count as count
+from ._core.fields import instance as instance
+from ._core.fields import number as number
+from ._core.fields import one_of as one_of
+from ._core.fields import size as size
 from ._core.masks import StepMasks as StepMasks
 from ._core.masks import apply_reset as apply_reset
 from ._core.masks import hold_padding as hold_padding

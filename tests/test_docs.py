@@ -30,7 +30,6 @@ def test_contributing_has_an_example_of_each_kind():
         assert base in names
 
 
-@pytest.mark.optimised
 def test_the_readme_runs_and_its_program_learns(capsys):
     names = run("README.md")
     error = re.match(r"mean squared error.*: (\S+)\n", capsys.readouterr().out)

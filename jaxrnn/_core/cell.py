@@ -143,7 +143,7 @@ class GatedCell(metaclass=Checked):
 
     @abc.abstractmethod
     def gate(self, s: State, u: tuple[jax.Array, ...], v: tuple[jax.Array, ...]) -> State:
-        """Return s_t from s_{t-1} and the preactivations: u from the input and v from the state, G arrays (*batch, H) each."""
+        """Return s_t from s_{t-1} and the preactivations of x_t (u) and s_{t-1} (v), G arrays (*batch, H) each."""
 
     # Methods with a default.
 
@@ -176,7 +176,7 @@ class GatedCell(metaclass=Checked):
         return ()
 
     def project(self, params: Params, x: Inputs) -> Projected:
-        """Return u = x W_x + b from x (..., D), G arrays (..., H). It does not depend on the state: time may be an axis."""
+        """Return u = x W_x + b from x (..., D), G arrays (..., H). Any leading axes, time among them."""
         return tuple(g + b for g, b in zip(gates_of(x, params.w_x), params.b, strict=True))
 
     def native(self) -> str | None:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,10 @@ import numpy as np
 
 from .context import takes_context
 from .fields import check_static, is_key, show
+from .trees import DType
+from .types import Context, Inputs, Params, State
+
+Number: TypeAlias = bool | int | float | complex
 
 
 def as_numbers(name: str, tree: Any) -> Any:
@@ -24,7 +28,7 @@ def as_numbers(name: str, tree: Any) -> Any:
     return jax.tree.map(functools.partial(_as_numbers, name), tree)
 
 
-def _as_numbers(name: str, leaf: Any) -> Any:
+def _as_numbers(name: str, leaf: object) -> Number | jax.Array | np.ndarray:
     if isinstance(leaf, bool | int | float | complex):
         return leaf
     array = leaf if isinstance(leaf, jax.Array) else host_array(name, leaf)
@@ -40,7 +44,7 @@ def _as_numbers(name: str, leaf: Any) -> Any:
     return array
 
 
-def host_array(name: str, value: Any) -> np.ndarray:
+def host_array(name: str, value: object) -> np.ndarray:
     """Return `value` as a NumPy array of a native dtype of JAX; raise ValueError if it is not an array."""
     if isinstance(value, np.ma.MaskedArray):
         raise ValueError(f"{name} is a masked array, whose mask would be lost. Pass its data, and lengths or a mask.")
@@ -59,12 +63,12 @@ def host_array(name: str, value: Any) -> np.ndarray:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
-def is_number(dtype: Any) -> bool:
+def is_number(dtype: DType) -> bool:
     """Return whether JAX computes with arrays of this dtype, including booleans."""
     return jnp.issubdtype(dtype, np.number) or jnp.issubdtype(dtype, np.bool_)
 
 
-def _named(value: Any) -> str:
+def _named(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"a {type(value).__name__}"
 
@@ -100,20 +104,20 @@ def _takes_in_dim(init: Callable[..., Any]) -> bool:
     return True
 
 
-def check_driver(driver: Any) -> None:
+def check_driver(driver: object) -> None:
     """Raise ValueError unless `driver` is an instance of a driver, or None."""
     if isinstance(driver, type) or not (driver is None or callable(driver)):
         raise ValueError(f"driver must be a driver such as Scan() or BPTT(), or None; got {driver!r}")
 
 
-def check_key(key: Any) -> None:
+def check_key(key: object) -> None:
     """Raise ValueError unless `key` is one key of `jax.random`, typed or raw, or None."""
     if key is not None and not is_key(key):
         got = f"{key.dtype} {key.shape}" if isinstance(key, jax.Array | np.ndarray) else repr(key)
         raise ValueError(f"key must be one key, jax.random.key(0), or None for no randomness; got {got}")
 
 
-def float_kind(name: str, dtype: Any) -> Any:
+def float_kind(name: str, dtype: Any) -> DType | None:
     """Return a floating dtype, or None for None; raise ValueError for anything else."""
     if dtype is None:
         return None
@@ -126,7 +130,7 @@ def float_kind(name: str, dtype: Any) -> Any:
     return kind
 
 
-def check_inputs(xs: Any) -> tuple[int, tuple[int, ...]]:
+def check_inputs(xs: Inputs) -> tuple[int, tuple[int, ...]]:
     """Return T and the batch axes of xs (T, *batch, D); raise ValueError unless its leaves agree in them."""
     shapes = [np.shape(x) for x in jax.tree.leaves(xs)]
     if isinstance(xs, list):
@@ -142,7 +146,7 @@ def check_inputs(xs: Any) -> tuple[int, tuple[int, ...]]:
     return length, tuple(batch)
 
 
-def as_lengths(lengths: Any, length: Any, batch: tuple[int, ...]) -> Any:
+def as_lengths(lengths: object, length: int, batch: tuple[int, ...]) -> Any:
     """Return lengths as an array; raise ValueError unless they are integers (*batch), on the host between 0 and T."""
     if lengths is None:
         return None
@@ -157,7 +161,7 @@ def as_lengths(lengths: Any, length: Any, batch: tuple[int, ...]) -> Any:
     return lengths
 
 
-def as_flags(name: str, flags: Any, length: Any, batch: tuple[int, ...]) -> Any:
+def as_flags(name: str, flags: object, length: int, batch: tuple[int, ...]) -> Any:
     """Return a mask or resets as booleans (T, *batch); raise ValueError unless they are booleans, or 0 and 1.
 
     Numbers on a device are not checked: all but 0 are true.
@@ -176,7 +180,7 @@ def as_flags(name: str, flags: Any, length: Any, batch: tuple[int, ...]) -> Any:
     return flags != 0
 
 
-def check_state(cell: Any, batch: tuple[int, ...], state: Any, needed: Any) -> None:
+def check_state(cell: object, batch: tuple[int, ...], state: State, needed: State) -> None:
     """Raise ValueError unless the state has the structure, the shapes and the kinds of dtype that the cell needs."""
     fits = jax.tree.structure(state) == jax.tree.structure(needed)  # type: ignore[operator]
     if not fits or [*map(_kind, jax.tree.leaves(state))] != [*map(_kind, jax.tree.leaves(needed))]:
@@ -186,7 +190,7 @@ def check_state(cell: Any, batch: tuple[int, ...], state: Any, needed: Any) -> N
         )
 
 
-def check_context(cell: Any, context: Any) -> None:
+def check_context(cell: object, context: Context) -> None:
     """Raise ValueError for a context that no cell takes."""
     if context is not None and not takes_context(cell):
         raise ValueError(
@@ -195,7 +199,7 @@ def check_context(cell: Any, context: Any) -> None:
         )
 
 
-def check_step(cell: Any, params: Any, state: Any, x: Any) -> None:
+def check_step(cell: Any, params: Params, state: State, x: Inputs) -> None:
     """Raise ValueError unless params and state match the cell and the input x (*batch, D) of one step."""
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(x)]
     if not shapes or not all(isinstance(n, int) for n in shapes[0]) or not shapes[0]:
@@ -209,7 +213,7 @@ def check_step(cell: Any, params: Any, state: Any, x: Any) -> None:
     check_state(cell, tuple(batch), state, _initial_state(cell, tuple(batch), form, kinds))
 
 
-def check_params(cell: Any, params: Any, *in_dim: Any) -> None:
+def check_params(cell: Any, params: Params, *in_dim: int) -> None:
     """Raise ValueError unless the params have the leaves, shapes and kinds of dtype that `cell.init` draws.
 
     An axis that depends on `in_dim` may have any size: `check_features` raises for the number of features.
@@ -242,17 +246,17 @@ def _kind(leaf: Any) -> Kind:
     return np.shape(leaf), str(dtype)
 
 
-def shown(tree: Any) -> Any:
+def shown(tree: object) -> Any:
     """Return the tree with each leaf replaced by its dtype and shape, for messages."""
     return jax.tree.map(lambda leaf: f"{_dtype(leaf)}{list(np.shape(leaf))}", tree)
 
 
-def _dtype(leaf: Any) -> Any:
+def _dtype(leaf: object) -> DType:
     """Return the dtype of an array or a number, and object for anything else."""
     return leaf.dtype if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) else np.asarray(leaf).dtype
 
 
-def _leaves(tree: Any) -> dict[str, Kind]:
+def _leaves(tree: object) -> dict[str, Kind]:
     """Return the kind of each leaf, by its path."""
     return {jax.tree_util.keystr(path): _kind(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
@@ -289,6 +293,6 @@ def _drawn(cell: Any, *in_dim: int) -> dict[str, Kind] | None:
 
 
 @functools.lru_cache(maxsize=256)
-def _initial_state(cell: Any, batch: tuple[int, ...], form: Any, kinds: tuple[jax.ShapeDtypeStruct, ...]) -> Any:
+def _initial_state(cell: Any, batch: tuple[int, ...], form: Any, kinds: tuple[jax.ShapeDtypeStruct, ...]) -> State:
     """Return the shapes of the cell's initial state for params of this structure."""
     return jax.eval_shape(lambda params: cell.initial_state(params, batch), jax.tree.unflatten(form, kinds))

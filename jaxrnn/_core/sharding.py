@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from .types import Inputs, Params, State
+from .masks import StepMasks
+from .trees import DType, Tree
+from .types import Inputs, Output, Params, State
 
 Part: TypeAlias = str | tuple[str, ...] | None
 """The axes of a mesh that one axis of an array is sharded over."""
+
+Run: TypeAlias = Callable[[Params, State, Inputs, StepMasks], tuple[State, Output]]
+"""A driver with its cell and direction bound."""
 
 
 def lift(trees: tuple[Params, State, State], xs: Inputs, batch_axes: int) -> tuple[Params, State, State]:
@@ -41,12 +46,12 @@ def lift(trees: tuple[Params, State, State], xs: Inputs, batch_axes: int) -> tup
 
 def _feature_axes(params: Params, batch: Sequence[Part]) -> dict[int, Part]:
     """Return the mesh axes that the last axis of a leaf is sharded over, by the size of that axis."""
-    leaves = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim]
-    axes = {leaf.shape[-1]: _unless_in(batch, jax.typeof(leaf).sharding.spec[-1]) for leaf in leaves if sharded(leaf)}
-    return {size: part for size, part in axes.items() if part is not None}
+    leaves = [leaf for leaf in jax.tree.leaves(params) if sharded(leaf)]
+    parts = [_unless_in(batch, jax.typeof(leaf).sharding.spec[-1]) for leaf in leaves]
+    return {leaf.shape[-1]: part for leaf, part in zip(leaves, parts, strict=True) if part is not None}
 
 
-def on_each_device(run: Any, params: Params, state: State, xs: Inputs, masks: Any) -> Any:
+def on_each_device(run: Run, params: Params, state: State, xs: Inputs, masks: StepMasks) -> tuple[State, Output]:
     """Call `run` on each device with the rows that it holds, where the batch is sharded over explicit axes.
 
     For programs that the compiler cannot partition. The result is a state and outputs (T, *batch, ...).
@@ -64,8 +69,8 @@ def on_each_device(run: Any, params: Params, state: State, xs: Inputs, masks: An
     if all(axis is None for axis in batch):
         return run(params, state, xs, masks)
     rows, steps = batch, PartitionSpec(None, *batch)
-    of_masks = masks._replace(valid=steps, reset=steps, reset_state=rows)
-    of_masks = type(masks)(*(None if m is None else s for m, s in zip(masks, of_masks, strict=True)))
+    given = zip(masks, (steps, steps, rows), strict=True)
+    of_masks = StepMasks._make(None if mask is None else spec for mask, spec in given)
     specs = (PartitionSpec(), rows, steps, of_masks)
     return jax.shard_map(run, in_specs=specs, out_specs=(rows, steps))(params, state, xs, masks)
 
@@ -78,20 +83,20 @@ def laid_as(array: jax.Array, like: jax.Array) -> jax.Array:
     return jax.sharding.reshard(array, PartitionSpec(*spec[like.ndim - array.ndim :]))
 
 
-def zeros_like(array: Any, dtype: Any = None) -> jax.Array:
+def zeros_like(array: jax.Array, dtype: DType | None = None) -> jax.Array:
     """Return zeros with the layout of `array`: sharded, and varying over the same axes."""
     return vary(jnp.zeros_like(array, dtype), varying(array))
 
 
-def varying(tree: Any) -> frozenset[str]:
+def varying(tree: object) -> frozenset[str]:
     """Return the axes of a `shard_map` that any leaf varies over."""
     return frozenset().union(*(jax.typeof(a).manual_axis_type.varying for a in jax.tree.leaves(tree)))
 
 
-def vary(tree: Any, axes: frozenset[str]) -> Any:
+def vary(tree: Tree, axes: frozenset[str]) -> Tree:
     """Cast every leaf to vary over these axes."""
 
-    def one(array: Any) -> Any:
+    def one(array: jax.Array) -> jax.Array:
         missing = tuple(axes - jax.typeof(array).manual_axis_type.varying)
         return jax.lax.pcast(array, missing, to="varying") if missing else array
 

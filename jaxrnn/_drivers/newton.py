@@ -22,7 +22,7 @@ from .._core.broadcasting import broadcasting
 from .._core.cell import Cell
 from .._core.fields import Checked, convert, instance, integer, number, show
 from .._core.masks import StepMasks
-from .._core.sharding import zeros_like
+from .._core.sharding import sharded, zeros_like
 from .._core.types import Inputs, Output, Params, State
 from .driver import num_steps
 from .linearized import DiagonalJacobian, FullJacobian, Steps
@@ -109,6 +109,8 @@ class Newton(metaclass=Checked):
         self, cell: Cell, params: Params, state: State, xs: Inputs, masks: StepMasks, *, reverse: bool = False
     ) -> tuple[State, Output]:
         """Solve for the trajectory."""
+        if any(map(sharded, jax.tree.leaves(params))):
+            raise ValueError(f"{self} needs whole params on every device, not sharded ones. Use Scan() or BPTT().")
         return cut(functools.partial(self._solve, cell, reverse), params, state, xs, masks, reverse=reverse)
 
     def _solve(

@@ -1,1 +1,1 @@
-"""Time loops that XLA does not compile: C++ on a CPU, Pallas on a GPU or a TPU."""
+"""Kernels for the time loop: C++ for a CPU, Pallas for a GPU or a TPU."""

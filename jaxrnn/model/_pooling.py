@@ -37,7 +37,7 @@ def last(ys: Float[Array, "T *batch H"], lengths: Int[ArrayLike, "*batch"] | Non
 
 
 def ends(ys: Float[Array, "T *batch H"], lengths: Int[ArrayLike, "*batch"] | None = None) -> Float[Array, "*batch H"]:
-    """Return the last output of each direction: the forward half at the last valid step, the backward half at the first.
+    """Return the last output of each direction: the forward half at the last valid step, the backward one at the first.
 
     It is for a `Bidirectional` whose cells have the same number of output features. Zeros where the length is 0.
 

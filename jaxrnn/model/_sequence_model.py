@@ -179,8 +179,8 @@ class SequenceModel(metaclass=Checked):
         if self.pooling not in (every, last):
             name = getattr(self.pooling, "__name__", self.pooling)
             raise ValueError(
-                f"{name} needs the whole sequence, so the model has no step. Use pooling=every or pooling=last, or call "
-                "the model on the whole sequence."
+                f"{name} needs the whole sequence, so the model has no step. Use pooling=every or pooling=last, or "
+                "call the model on the whole sequence."
             )
         x = self._embedded(params, ids)
         check_step(self.layers, params.layers, state, x)

@@ -1,6 +1,6 @@
-"""The kernel of Pallas, interpreted: to the numbers of `Scan`, for every cell whose gate is elementwise.
+"""The Pallas kernel, interpreted: equal to `Scan` for cells with an elementwise gate.
 
-On a GPU (`bash benchmarks/device.sh fused`) the same tests run its own kernel, in TF32.
+On a GPU (`bash benchmarks/device.sh fused`) the same tests run the kernel for GPUs, in TF32.
 """
 
 import dataclasses
@@ -20,12 +20,12 @@ from .table import draw, far, masks, run, total
 
 GPU = jax.default_backend() == "gpu"
 FUSED = Fused(interpret=not GPU)
-TOLERANCE = 2e-2 if GPU else 1e-5  # of the largest number
+TOLERANCE = 2e-2 if GPU else 1e-5  # relative to the largest entry
 
 
 @dataclasses.dataclass(frozen=True)
 class Damped(GatedCell):
-    """A user's own: a state of two, a gate with params of its own, terms that meet otherwise than by a sum."""
+    """A user-defined cell: a state of two arrays, a gate with params, preactivations that are not added."""
 
     hidden: int
     gates = 2
@@ -49,7 +49,7 @@ class Damped(GatedCell):
 
 
 class Half(jaxrnn.Dense):
-    """Another recurrence, whose weights look alike."""
+    """Another recurrence with weights of the same shape."""
 
     def __call__(self, w, r):
         return super().__call__(0.5 * w, r)
@@ -63,7 +63,7 @@ class Mean(Elman):
 
 
 class Broadcast(Damped):
-    """An input term that stands for all units."""
+    """An input preactivation that is broadcast to all units."""
 
     def project(self, params, x):
         return (*super().project(params, x), x[..., :1])
@@ -77,7 +77,7 @@ CELLS = {
     "own": Damped(6),
     "lstm_heads": LSTM(6, recurrence=Heads(3)),
 }
-MARKS = {"plain": ({}, False), "marked": (masks(), False), "marked_reverse": (masks(1), True)}
+MASKS = {"plain": ({}, False), "masked": (masks(), False), "masked_reverse": (masks(1), True)}
 
 
 def close(got, want):
@@ -88,10 +88,10 @@ def close(got, want):
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     ("name", "how"),
-    [(name, "marked_reverse") for name in CELLS] + [("lstm", "marked"), ("gru", "plain"), ("own", "plain")],
+    [(name, "masked_reverse") for name in CELLS] + [("lstm", "masked"), ("gru", "plain"), ("own", "plain")],
 )
 def test_equals_scan_in_value_and_gradient(name, how):
-    kw, reverse = MARKS[how]
+    kw, reverse = MASKS[how]
     operands = draw(CELLS[name])
     got, want = (run(CELLS[name], *operands, kw, driver, reverse) for driver in (FUSED, Scan()))
     assert close(got, want)
@@ -129,14 +129,14 @@ def test_vmap(axes):
 
 @pytest.mark.gpu
 def test_bfloat16_is_summed_in_float32():
-    """Nearer to float32 than `Scan` is, whose state is rounded in every step."""
+    """The result is closer to float32 than that of `Scan`, which rounds the state in every step."""
     cell = LSTM(6)
     params, state, xs = draw(cell, time=40)
     narrow = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (params, state, xs))
     wide = jax.tree.map(lambda a: a.astype(jnp.float32), narrow)
-    cross = lambda operands, driver: jaxrnn.unroll(cell, operands[0], operands[2], operands[1], driver=driver)[1]
-    error = lambda driver: float(jnp.abs(cross(narrow, driver).astype(jnp.float32) - cross(wide, Scan())).mean())
-    assert cross(narrow, FUSED).dtype == jnp.bfloat16
+    unroll = lambda operands, driver: jaxrnn.unroll(cell, operands[0], operands[2], operands[1], driver=driver)[1]
+    error = lambda driver: float(jnp.abs(unroll(narrow, driver).astype(jnp.float32) - unroll(wide, Scan())).mean())
+    assert unroll(narrow, FUSED).dtype == jnp.bfloat16
     assert error(FUSED) < error(Scan())
 
 
@@ -149,29 +149,29 @@ def test_second_order_goes_through_bptt():
 
 
 @pytest.mark.parametrize(
-    ("cell", "why"),
+    ("cell", "message"),
     [
         (LSTM(6, recurrence=Half()), r"takes Dense\(\) recurrent weights"),
-        (Broadcast(6), r"takes states and terms of 6 units; .* has one of shape \(5, 3, 1\)"),
+        (Broadcast(6), r"takes states and preactivations of 6 units; .* has one of shape \(5, 3, 1\)"),
         (jaxrnn.LayerNormLSTM(6), "takes params of the gate of shape"),
-        (Mean(6), "elementwise gate, .* has `reduce_sum`"),
+        (Mean(6), "elementwise gate of .* has `reduce_sum`"),
         (LSTM(6, recurrence=jaxrnn.Diagonal()), r"takes Dense\(\) recurrent weights"),
         (jaxrnn.ResetBeforeGRU(6), "needs a GatedCell"),
     ],
     ids=["subclass", "one term for all units", "other params", "mixes units", "diagonal", "plain"],
 )
-def test_another_cell_is_refused(cell, why):
+def test_another_cell_raises(cell, message):
     params, state, xs = draw(cell)
-    with pytest.raises(ValueError, match=why):
+    with pytest.raises(ValueError, match=message):
         jaxrnn.unroll(cell, params, xs, state, driver=FUSED)
 
 
-def test_another_platform_or_dtype_is_refused(x64):
+def test_another_platform_or_dtype_raises(x64):
     cell = LSTM(6)
-    with pytest.raises(ValueError, match=r"reckons in float32 or narrower; got float64"):
+    with pytest.raises(ValueError, match=r"computes in float32 or narrower; got float64"):
         jaxrnn.unroll(cell, *draw(cell)[::2], driver=FUSED)
     with pytest.raises(ValueError, match=r"multiplies bfloat16, float16, float32 on a GPU, not float8"):
-        Hopper(None, reverse=False).check((1, 40, 3, 40), jnp.float8_e4m3fn, 3, back=False)
+        Hopper(None, reverse=False).check((1, 40, 3, 40), jnp.float8_e4m3fn, 3, backward=False)
     if not GPU:
         narrow = jax.tree.map(lambda a: a.astype(jnp.float32), draw(cell)[::2])
         with pytest.raises(ValueError, match=r"runs on a GPU or a TPU, and this is a cpu"):
@@ -183,7 +183,7 @@ def test_another_platform_or_dtype_is_refused(x64):
     [(LSTM(2112), jnp.bfloat16, 16, False), (LSTM(1088), jnp.float32, 16, True), (GRU(512), jnp.bfloat16, 4096, False)],
     ids=["units", "gradient in float32", "batch"],
 )
-def test_weights_that_do_not_fit_are_refused(cell, dtype, batch, back):
+def test_weights_that_do_not_fit_raise(cell, dtype, batch, back):
     shape = (1, cell.hidden, cell.gates, cell.hidden)
     with pytest.raises(ValueError, match=r"keeps the recurrent weights on the chip: .* KiB"):
         Tiling.of(shape, dtype, batch, cell.gates if back else 1)
@@ -193,13 +193,13 @@ def test_weights_that_do_not_fit_are_refused(cell, dtype, batch, back):
 @pytest.mark.parametrize("name", ["own", "relu", "softplus", "lstm_heads"])
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_lowers_for(platform, name, monkeypatch):
-    """As far as it goes without the device: to the code that is compiled there."""
+    """Lower to the code that the device would compile."""
     from jaxrnn._drivers import fused
     from jaxrnn._kernels.pallas.blocks import Blocks
 
-    made = (lambda how, *a: Hopper(*a)) if platform == "cuda" else (lambda how, *a: Blocks(*a, False))
-    monkeypatch.setattr(fused, "_kernel", made)
-    hidden = {"cuda": 6, "tpu": 9}[platform]  # or the second finds what the first traced
+    kernel = (lambda driver, *a: Hopper(*a)) if platform == "cuda" else (lambda driver, *a: Blocks(*a, False))
+    monkeypatch.setattr(fused, "_kernel", kernel)
+    hidden = {"cuda": 6, "tpu": 9}[platform]  # two sizes, since the second platform would find the trace of the first
     more = {"relu": Elman(hidden, activation="relu"), "softplus": Elman(hidden, activation="softplus")}
     cell = dataclasses.replace((CELLS | more)[name], hidden=hidden)
     params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), cell.init(jax.random.key(0), 4))
@@ -209,8 +209,8 @@ def test_lowers_for(platform, name, monkeypatch):
     assert text.count("mosaic_gpu" if platform == "cuda" else "tpu_custom_call") >= 2
 
 
-def test_units_that_pad_repeat_the_last():
-    """So that a gate meets nothing new in them; what hears them is zero."""
+def test_padded_units_repeat_the_last():
+    """The gate sees no new values in padded units; their weights are zero."""
     tiling = Tiling.of((2, 20, 3, 20), jnp.bfloat16, 5, 1)
     assert (tiling.width, tiling.batch, tiling.members) == (32, tiling.rows, 2)
     draw = np.random.default_rng(0).standard_normal
@@ -221,26 +221,26 @@ def test_units_that_pad_repeat_the_last():
 
 @pytest.mark.parametrize("times", [1, 3], ids=["forward", "backward"])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32], ids=["bfloat16", "float32"])
-def test_fragments_lie_as_mma_has_them(dtype, times):
-    """A (16, k) and B (k, 8) of `mma.sync` as the PTX manual draws them: lane 4 g + c, rows g and g + 8 of A, column g
-    of B; of the k each lane has two parts, and which is which is free where A and B agree."""
+def test_fragments_have_the_layout_of_mma(dtype, times):
+    """A (16, k) and B (k, 8) of `mma.sync` in the PTX manual: lane 4 g + c, rows g and g + 8 of A, column g
+    of B. Each lane has two parts of the k; their order is free if A and B agree."""
     tiling = Tiling.of((2, 50, 3, 50), dtype, 5, times)
     draw = np.random.default_rng(0).integers
     w = draw(-3, 4, (2, 50, 3, 50)).astype(np.float32)
     r = draw(-3, 4, (times, 8, 2, tiling.width)).astype(np.float32)
-    slabs = np.asarray(tiling.slabs(jnp.asarray(w, dtype))).view(dtype).astype(np.float32)
-    slabs = slabs.reshape(2, tiling.members, tiling.fragments, 4, 8, 4, 2, 2, -1)  # ..., warp, g, c, part, high, its k
+    words = np.asarray(tiling.fragments_of(jnp.asarray(w, dtype))).view(dtype).astype(np.float32)
+    words = words.reshape(2, tiling.members, tiling.fragments, 4, 8, 4, 2, 2, -1)  # ..., warp, g, c, part, high, its k
     padded = np.pad(w, [(0, 0), (0, tiling.width - 50), (0, 0), (0, tiling.width - 50)], mode="edge")
     padded[:, 50:] = 0
     got = np.zeros((2, tiling.members, tiling.height // 16, 2, 8, 8), np.float32)  # ..., tile, high, g, row
-    for vector in (v for section in tiling.sections() for group in section.asked for v in group):
+    for vector in (v for section in tiling.sections() for group in section.loads for v in group):
         for warp in range(4):
             span = warp + 4 * vector.turn
             if span < tiling.spans:
                 loaded = r[vector.time, :, :, span * tiling.span : (span + 1) * tiling.span]
                 loaded = loaded.reshape(8, 2, 4, 2, 2, -1)  # row, block, c, half, part, its k
                 for tile, half in np.ndindex(tiling.height // 16, 2):
-                    a = slabs[:, :, tiling.fragment(vector, tile, half), warp]
+                    a = words[:, :, tiling.fragment(vector, tile, half), warp]
                     got[:, :, tile] += np.einsum("nmgcphk,rncpk->nmhgr", a, loaded[:, :, :, half])
     owned = padded.reshape(2, tiling.width, 3, tiling.members, tiling.units)
     summed = "trnk,nktmu->nmur" if times > 1 else "trnk,nkgmu->nmgur"
@@ -248,8 +248,8 @@ def test_fragments_lie_as_mma_has_them(dtype, times):
     assert (got.reshape(want.shape) == want).all()
 
 
-@pytest.mark.parametrize("how", ["explicit", "shard_map"])
-def test_each_device_crosses_its_rows(how):
+@pytest.mark.parametrize("sharding", ["explicit", "shard_map"])
+def test_each_device_runs_its_rows(sharding):
     cell = GRU(6)
     params, state, xs = draw(cell, batch=(4,))
     mesh = jax.make_mesh((2,), ("b",), axis_types=(jax.sharding.AxisType.Explicit,))
@@ -262,7 +262,7 @@ def test_each_device_crosses_its_rows(how):
     want = jax.jit(gradients, static_argnums=2)(params, xs, Scan())
     with jax.set_mesh(mesh):
         xs = jax.device_put(xs, rows)
-        if how == "explicit":
+        if sharding == "explicit":
             got = jax.jit(gradients, static_argnums=2)(params, xs, FUSED)
         else:
             each = functools.partial(gradients, driver=FUSED)

@@ -17,6 +17,7 @@ from jaxrnn import (
     LayerNormLSTM,
     MinGRU,
     Native,
+    Newton,
     Scan,
     Stack,
 )
@@ -37,6 +38,8 @@ PAIRS = [
     (LayerNormLSTM(H), BPTT(2)),
     (MinGRU(H), Associative(2)),
     (Stack((LSTM(H), GRU(4))), BPTT(2)),
+    (GRU(H), None),
+    (MinGRU(H), None),
 ]
 
 
@@ -93,8 +96,9 @@ def test_the_state_and_the_outputs_are_sharded_as_the_units():
         assert state.c.sharding.spec == P("data", "model")
 
 
-def test_drivers_of_kernels_name_those_that_take_sharded_weights():
+@pytest.mark.parametrize("driver", [Native(), Newton()], ids=str)
+def test_drivers_that_need_whole_weights_name_those_that_do_not(driver):
     cell = GRU(H)
     params, _, xs = draw(cell, batch=(4,))
-    with jax.set_mesh(make_mesh()), pytest.raises(ValueError, match=r"needs whole weights .* Use Scan\(\), BPTT\(\)"):
-        jaxrnn.unroll(cell, jax.tree.map(shard_units, params), put(xs, None, "data"), driver=Native())
+    with jax.set_mesh(make_mesh()), pytest.raises(ValueError, match=r"needs whole .*Use Scan\(\)(,| or) BPTT\(\)"):
+        jaxrnn.unroll(cell, jax.tree.map(shard_units, params), put(xs, None, "data"), driver=driver)

@@ -1,6 +1,6 @@
-// The kernels without XLA, for the sanitizers: every cell and odd sizes, under pools that help at once, late and never,
-// from several threads at a time. Prints "the same" if all results are equal to the last bit.
-// Built with the kernels of one instruction set, ISA; LACKS_A and LACKS_B name those that are left out, to save time.
+// A test of the kernels without XLA, for the sanitizers: every cell and odd sizes, called from several threads at a
+// time, with pools that start their tasks at once, late and never. Prints "the same" if all results are equal to the
+// last bit. It is built for one instruction set, ISA; LACKS_A and LACKS_B name those that are left out, to save time.
 #include <condition_variable>
 #include <cstdio>
 #include <deque>
@@ -24,7 +24,7 @@ extern "C" int jaxrnn_use_isa(const char*);
 
 using namespace jaxrnn;
 
-// Threads that take tasks from a queue; `hold` keeps them all until it is let go.
+// Threads that take tasks from a queue. With `hold` they start only when the pool is destroyed.
 class Pool {
  public:
   Pool(Index threads, bool hold) : held_(hold) {
@@ -74,10 +74,10 @@ class Pool {
 struct Case {
   const char* cell;
   Shape shape;
-  bool marked;
+  bool masked;
 };
 
-// Exactly as large as it must be, so that a step beyond it is seen.
+// Exactly as large as needed, so that the sanitizer detects an access beyond the end.
 using Array = std::vector<float>;
 
 Array drawn(Index count, unsigned seed) {
@@ -89,35 +89,35 @@ Array drawn(Index count, unsigned seed) {
   return out;
 }
 
-// Forward and backward; all that comes out, in one array.
+// Runs the forward and the backward pass, and returns all outputs in one array.
 template <class P>
 Array answer(const Case& c, P& pool) {
   const Kernel& k = *find_kernel(c.cell, std::strlen(c.cell));
   const auto [T, B, I, H, reverse, N] = c.shape;
   const Array xs = drawn(T * B * I, 1), w_x = drawn(I * k.gates * H, 2), w_h = drawn(H * k.gates * H, 3);
   const Array b = drawn(k.gates * H, 4), local = drawn(k.locals * H, 5), state = drawn(k.states * B * H, 6);
-  const Array initial = drawn(k.states * B * H, 7), dys = drawn(T * B * H, 8), dfinal = drawn(k.states * B * H, 9);
-  std::vector<std::uint8_t> valid(T * B), fresh(T * B);
-  for (Index i = 0; i < T * B; i++) valid[i] = i / B < T - i % B % 3, fresh[i] = valid[i] && i % 5 == 0;
-  Array ys(T * B * H), final(k.states * B * H), kept(T * B * k.kept * padded(H)), dxs(T * B * I);
+  const Array reset_state = drawn(k.states * B * H, 7), dys = drawn(T * B * H, 8), dfinal = drawn(k.states * B * H, 9);
+  std::vector<std::uint8_t> valid(T * B), reset(T * B);
+  for (Index i = 0; i < T * B; i++) valid[i] = i / B < T - i % B % 3, reset[i] = valid[i] && i % 5 == 0;
+  Array ys(T * B * H), final(k.states * B * H), residuals(T * B * k.residuals * padded(H)), dxs(T * B * I);
   Array dw_x(N * w_x.size()), dw_h(N * w_h.size()), db(N * b.size()), dlocal(N * local.size());
-  Array dstate(state.size()), dinitial(state.size());
+  Array dstate(state.size()), dreset_state(state.size());
   const Weights weights{w_x.data(), w_h.data(), b.data(), local.data()};
-  const Marks marks = c.marked ? Marks{valid.data(), fresh.data(), initial.data()} : Marks{};
-  const Forward there{c.shape,      weights,   marks,        xs.data(),
-                      state.data(), ys.data(), final.data(), kept.data()};
-  Backward back{c.shape,    weights,     marks,         xs.data(),   state.data(), ys.data(),
-                kept.data(), dys.data(),  dfinal.data(), dxs.data(),  dw_x.data(),  dw_h.data(),
-                db.data(),  dlocal.data(), dstate.data(), dinitial.data()};
-  if (!run(k, there, pool) || !run(k, back, pool)) std::printf("no memory\n");
+  const StepMasks masks = c.masked ? StepMasks{valid.data(), reset.data(), reset_state.data()} : StepMasks{};
+  const Forward forward{c.shape,      weights,   masks,        xs.data(),
+                      state.data(), ys.data(), final.data(), residuals.data()};
+  Backward backward{c.shape,    weights,     masks,         xs.data(),   state.data(), ys.data(),
+                residuals.data(), dys.data(),  dfinal.data(), dxs.data(),  dw_x.data(),  dw_h.data(),
+                db.data(),  dlocal.data(), dstate.data(), dreset_state.data()};
+  if (!run(k, forward, pool) || !run(k, backward, pool)) std::printf("no memory\n");
   Array all;
-  for (const Array* a : {&ys, &final, &dxs, &dw_x, &dw_h, &db, &dlocal, &dstate, &dinitial}) {
+  for (const Array* a : {&ys, &final, &dxs, &dw_x, &dw_h, &db, &dlocal, &dstate, &dreset_state}) {
     all.insert(all.end(), a->begin(), a->end());
   }
   return all;
 }
 
-// The affine recurrence, long enough for several threads, with a last vector that is not full.
+// Runs the affine recurrence, long enough for several threads, with a last vector that is not full.
 template <class P>
 Array affine_answer(P& pool) {
   const Index time = 900, width = 151;
@@ -152,7 +152,7 @@ int main() {
   for (int i = 0; i < 4; i++) callers.emplace_back([&] { check(eager); });
   for (auto& caller : callers) caller.join();
   {
-    Pool late(3, true);  // starts its tasks when the calls are long over
+    Pool late(3, true);  // starts its tasks after all calls have returned
     check(late);
   }
   std::printf(wrong ? "%d differ\n" : "the same\n", wrong.load());

@@ -1,4 +1,4 @@
-"""The native driver: its numbers, its rules for transformations, and what it refuses."""
+"""The native driver: values, gradients, transformations and errors."""
 
 import concurrent.futures
 import functools
@@ -43,12 +43,12 @@ CELLS = {
     "gru": GRU,
     "min_gru": MinGRU,
 }
-MARKS = {"plain": (False, False), "reverse": (False, True), "marked": (True, False), "marked_reverse": (True, True)}
+MASKS = {"plain": (False, False), "reverse": (False, True), "masked": (True, False), "masked_reverse": (True, True)}
 SIZES = [(5, 3, 4, 6), (3, 7, 17, 33), (4, 1, 1, 1), (2, 13, 40, 40), (1, 2, 3, 130)]
 
 
 def draw(cell, time, batch, inputs, seed=0, dtype=np.float32):
-    """Params, a state and inputs, of the same values in every dtype."""
+    """Draw params, a state and inputs, with the same values in every dtype."""
     rng = np.random.default_rng(seed)
     batch = batch if isinstance(batch, tuple) else (batch,)
     noise = lambda a, scale: jnp.asarray((scale * rng.standard_normal(a.shape)).astype(np.float32), dtype)
@@ -59,14 +59,14 @@ def draw(cell, time, batch, inputs, seed=0, dtype=np.float32):
 
 
 def exact(cell, arguments, kw, reverse=False):
-    """What `Scan()` gives in float64."""
+    """Return the result of `Scan()` in float64."""
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), arguments)
         return jax.tree.map(np.asarray, run(cell, *wide, kw, Scan(), reverse))
 
 
 def error(got, want):
-    """The largest difference, relative to the largest entry of each array (of 1 at least)."""
+    """Return the largest difference, relative to the largest entry of each array (of 1 at least)."""
     pairs = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
     return max(
         np.abs(np.asarray(g, np.float64) - w).max(initial=0) / max(np.abs(w).max(initial=0), 1) for g, w in pairs
@@ -75,15 +75,15 @@ def error(got, want):
 
 @pytest.mark.parametrize(
     ("size", "how"),
-    [(size, "marked_reverse") for size in SIZES] + [(SIZES[1], how) for how in MARKS if how != "marked_reverse"],
+    [(size, "masked_reverse") for size in SIZES] + [(SIZES[1], how) for how in MASKS if how != "masked_reverse"],
     ids=str,
 )
 @pytest.mark.parametrize("name", CELLS)
 def test_equals_scan_in_float64(name, size, how):
-    (time, batch, inputs, hidden), (marked, reverse) = size, MARKS[how]
+    (time, batch, inputs, hidden), (masked, reverse) = size, MASKS[how]
     cell = CELLS[name](hidden)
     arguments = draw(cell, time, batch, inputs)
-    kw = masks(time=time, batch=(batch,)) if marked else {}
+    kw = masks(time=time, batch=(batch,)) if masked else {}
     (_, out), gradients = run(cell, *arguments, kw, Native(), reverse)
     (_, want), want_gradients = exact(cell, arguments, kw, reverse)
     assert error(out, want) < 2e-6
@@ -103,7 +103,7 @@ def test_odd_sizes(first, name):
 @pytest.mark.optimised
 @pytest.mark.parametrize("name", CELLS)
 def test_a_thousand_steps(name):
-    """And every kernel in a program that is compiled as users compile it."""
+    """Long sequences, and every kernel in a program compiled with optimizations."""
     cell = CELLS[name](24)
     arguments = draw(cell, 1024, 4, 8)
     (_, out), gradients = run_optimised(cell, *arguments, {}, Native())
@@ -309,16 +309,16 @@ def test_memory_does_not_grow():
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4096  # KiB
 
 
-def test_what_it_refuses():
+def test_unsupported_cells_raise():
     xs = jnp.ones((3, 2, 4))
-    for cell, why in [
+    for cell, message in [
         (PeepholeLSTM(5), "has no kernel"),
         (ProjectedLSTM(5, 3), "has no kernel"),
         (LSTM(5, recurrence=Diagonal()), "dense recurrent weights"),
         (LSTM(5, recurrence=type("Other", (jaxrnn.Dense,), {})()), "dense recurrent weights"),
         (Elman(5, activation=jnp.sin), "has no kernel"),
     ]:
-        with pytest.raises(ValueError, match=why):
+        with pytest.raises(ValueError, match=message):
             jax.eval_shape(lambda k: jaxrnn.unroll(cell, cell.init(k, 4), xs, driver=Native()), jax.random.key(0))
     cell = GRU(5)
     params = draw(cell, 3, 2, 4, dtype=jnp.bfloat16)[0]
@@ -358,7 +358,7 @@ def test_select_takes_it_where_it_can():
 
 
 def test_without_the_library(monkeypatch):
-    monkeypatch.setattr(library, "load", lambda: "jaxrnn's native library is not there: for a test.")
+    monkeypatch.setattr(library, "load", lambda: "jaxrnn's native library is not available: for a test.")
     assert "for a test" in available_drivers()["Native"]
     assert select(LSTM(8), (100, 32, 4), jnp.float32, "cpu") == BPTT(32, keep_gates=True)
     with pytest.raises(RuntimeError, match=r"for a test.*C\+\+ compiler"):

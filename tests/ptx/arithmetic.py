@@ -1,4 +1,4 @@
-"""What the interpreter reckons: PTX's kinds of numbers, and what it does with those of one lane."""
+"""The arithmetic of the interpreter: the number types of PTX, and its operations on one lane."""
 
 import operator
 from typing import Any
@@ -13,7 +13,7 @@ HALVES = {"f16x2": KINDS["f16"], "bf16x2": KINDS["bf16"]}
 
 
 def narrow(value: np.ndarray, kind: np.dtype) -> np.ndarray:
-    """Convert; NaN becomes the one that a GPU makes."""
+    """Convert; NaN becomes that of a GPU."""
     narrow = value.astype(kind)
     if narrow.dtype.itemsize == 2 and kind.kind not in "iu":
         return np.where(value != value, np.uint16(0x7FFF), narrow.view(np.uint16))

@@ -1,8 +1,8 @@
-"""Compile a kernel of Pallas' Mosaic backend for a GPU that is not there: `python compiler.py CUDA MODULE BUFFERS`.
+"""Compile a kernel of Pallas' Mosaic backend without a GPU: `python compiler.py CUDA MODULE BUFFERS`.
 
-CUDA is a folder with jax's plugin for CUDA and ptxas, MODULE the kernel as it is lowered, BUFFERS the number it takes.
+CUDA is a folder with jax's plugin for CUDA and ptxas, MODULE the lowered kernel, BUFFERS the number of its buffers.
 The PTX is printed, and the launch: grid, threads, shared memory, and for each param which buffer it is (from 1, << 40).
-A process of its own, since the plugin belongs to no program that runs on a CPU; LD_LIBRARY_PATH has `driver.c`.
+It runs in a separate process, since the plugin does not fit a program on a CPU; LD_LIBRARY_PATH has `driver.c`.
 """
 
 import ctypes

@@ -20,7 +20,7 @@ seeds = iter(range(10**9))
 
 
 def kernel(body, *, out_type, **how):
-    """Make a function that runs a kernel in an interpreter."""
+    """Return a function that runs a kernel in the interpreter."""
     made = pallas_kernel(body, out_type=out_type, **how)
 
     def call(*args):
@@ -34,7 +34,7 @@ def kernel(body, *, out_type, **how):
 
 
 def _module(lowered):
-    """Give the kernel within a program, and how many buffers it takes."""
+    """Return the kernel in a program, and the number of its buffers."""
     found = []
 
     def look(operation):
@@ -51,7 +51,7 @@ def _module(lowered):
 
 @functools.cache
 def _compiled(module, buffers):
-    """Compile a kernel: its program, and (grid, threads, shared memory, params)."""
+    """Compile a kernel; return its program, (grid, threads, shared memory, params) and the number of buffers."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(module)
         file.flush()

@@ -1,7 +1,8 @@
-"""An interpreter of PTX, the instructions of NVIDIA's GPUs, as far as the kernels of `Fused` are made of them.
+"""An interpreter of PTX, the instructions of NVIDIA's GPUs, for the subset in the kernels of `Fused`.
 
-Warps run in random order, some instructions at a time, each operation on the 32 lanes at once. What one stores all see
-at once. A buffer lies at its number << 40, from 1 on, a block's shared memory at 0, a thread's own at OWN << 40.
+Warps run in random order, some instructions at a time, each operation on the 32 lanes at once. Stores are visible to
+all threads immediately. A buffer has the address number << 40, from 1 on; the shared memory of a thread block has the
+address 0, the local memory of a thread OWN << 40.
 """
 
 import collections
@@ -21,7 +22,7 @@ LANES, OWN = 32, 200
 
 @dataclasses.dataclass(eq=False)
 class Warp:
-    """32 threads: their registers, as unsigned numbers or booleans, and where each is in the program."""
+    """32 threads: their registers, as unsigned numbers or booleans, and the program counter of each."""
 
     block: tuple[int, int, int]
     number: int
@@ -34,16 +35,16 @@ class Warp:
 
 
 class Machine:
-    """A grid of blocks of threads.
+    """A grid of thread blocks.
 
     Args:
-        program: what each runs.
+        program: the program of every thread.
         grid: blocks in x, y and z.
-        threads: of a block.
+        threads: threads of a block.
         shared: bytes of shared memory of a block.
-        params: of the kernel, one number each.
-        buffers: bytes by number.
-        seed: of the order in which warps run.
+        params: the params of the kernel, one number each.
+        buffers: the bytes of each buffer, by number.
+        seed: seed of the order in which warps run.
     """
 
     def __init__(
@@ -58,11 +59,11 @@ class Machine:
             self.warps += [Warp((x, y, z), number, memory) for number in range(threads // LANES)]
 
     def run(self, limit: int = 10**7) -> None:
-        """Run until all have ended; raise RuntimeError where none can go on, or none ends in so many operations."""
+        """Run until all warps have ended; raise RuntimeError on a deadlock, or after `limit` operations."""
         while live := [warp for warp in self.warps if not warp.ended]:
             ready = [warp for warp in live if not warp.waits]
             if not ready or self.done > limit:
-                raise RuntimeError(f"these go on for ever: {[(warp.block, warp.number) for warp in live]}")
+                raise RuntimeError(f"these do not end: {[(warp.block, warp.number) for warp in live]}")
             for _ in range(len(ready)):
                 warp = self.random.choice(ready)
                 for _ in range(self.random.choice((3, 30, 300))):
@@ -96,10 +97,10 @@ class Machine:
                 if full:
                     group.clear()
             case name:
-                getattr(self, f"_{name}", self._reckon)(warp, operation, active)
+                getattr(self, f"_{name}", self._compute)(warp, operation, active)
 
     def read(self, warp: Warp, operand: str, kind: Any = None) -> np.ndarray:
-        """Give an operand of all lanes, as numbers of a kind; a predicate as it is."""
+        """Return an operand of all lanes, as numbers of a kind; a predicate as it is."""
         if operand == "%tid.x":
             value = np.arange(LANES, dtype=np.uint32) + np.uint32(LANES * warp.number)
         elif operand.startswith("%ctaid."):
@@ -124,7 +125,7 @@ class Machine:
         warp.registers[register] = np.where(active, value, before.astype(value.dtype))
 
     def places(self, warp: Warp, operand: str, size: int, active: np.ndarray) -> Any:
-        """Give each active lane, and the bytes that it means by [register + offset]."""
+        """Yield each active lane, and its bytes at [register + offset]."""
         base, _, offset = operand.strip("[] ").partition("+")
         addresses = self.read(warp, base.strip(), np.uint64) + np.uint64(int(offset or 0) % 2**64)
         for lane in np.nonzero(active)[0]:
@@ -161,7 +162,7 @@ class Machine:
             place.view(np.uint32)[0] += more[lane]
 
     def _fence(self, warp: Warp, operation: Operation, active: np.ndarray) -> None:
-        """All is seen at once as it is."""
+        """No operation, since stores are visible immediately."""
 
     _prefetch = _fence
 
@@ -249,8 +250,8 @@ class Machine:
             more = product[g + 8 * (i // 2), 2 * c + i % 2]
             self.write(warp, register, (sums[i].view(np.float32) + more).astype(np.float32), active)
 
-    def _reckon(self, warp: Warp, operation: Operation, active: np.ndarray) -> None:
-        """Run what has a result for the operands of each lane alone."""
+    def _compute(self, warp: Warp, operation: Operation, active: np.ndarray) -> None:
+        """Run an operation on the operands of each lane."""
         name, last = operation.name[0], operation.name[-1]
         if last == "pred":
             values = [self.read(warp, o) for o in operation.operands[1:]]

@@ -1,4 +1,4 @@
-"""A kernel in PTX, taken apart."""
+"""A parser of kernels in PTX."""
 
 import re
 from typing import NamedTuple
@@ -14,7 +14,7 @@ class Operation(NamedTuple):
 
 
 class Program:
-    """The operations of a kernel, and where its labels point."""
+    """The operations of a kernel, and the positions of its labels."""
 
     def __init__(self, text: str):
         self.operations: list[Operation] = []
@@ -38,5 +38,5 @@ def _operation(text: str) -> Operation:
 
 
 def parts(text: str) -> list[str]:
-    """Split at commas that no bracket holds."""
+    """Split at commas outside brackets."""
     return [part.strip() for part in re.findall(r"(?:\{[^}]*\}|\[[^\]]*\]|[^,{[])+", text) if part.strip()]

@@ -1,6 +1,6 @@
-"""The GPU's kernel without a GPU: compiled for one, its instructions interpreted, the tests of `Fused` run on that.
+"""The kernel for GPUs without a GPU: compiled, its instructions interpreted, with the tests of `Fused`.
 
-It needs jax's plugin for CUDA and ptxas, in a folder that JAXRNN_CUDA names: see CONTRIBUTING.md.
+This needs jax's plugin for CUDA and ptxas, in the folder JAXRNN_CUDA: see CONTRIBUTING.md.
 """
 
 import jax
@@ -17,24 +17,26 @@ from jaxrnn._kernels.pallas.hopper import Hopper
 
 from ..core import test_fused
 from ..core.table import draw, run
-from ..core.test_fused import (  # noqa: F401 - they run here too
+from ..core.test_fused import (  # noqa: F401 - pytest collects them here too
     test_bfloat16_is_summed_in_float32,
     test_composites,
-    test_each_device_crosses_its_rows,
+    test_each_device_runs_its_rows,
     test_equals_scan_in_value_and_gradient,
     test_odd_sizes,
     test_vmap,
 )
 from . import emulated
 
-pytestmark = pytest.mark.skipif(not emulated.CUDA, reason="JAXRNN_CUDA names no folder with jax's plugin for CUDA")
+pytestmark = pytest.mark.skipif(
+    not emulated.CUDA, reason="JAXRNN_CUDA is not set to a folder with jax's plugin for CUDA"
+)
 
 
 @pytest.fixture(autouse=True)
 def on_an_emulated_gpu(monkeypatch):
-    jax.clear_caches()  # `Fused()` is traced anew, with another kernel
+    jax.clear_caches()  # so that `Fused()` is traced again, with another kernel
     monkeypatch.setattr(plgpu, "kernel", emulated.kernel)
-    monkeypatch.setattr(fused, "_kernel", lambda how, *a: Hopper(*a))
+    monkeypatch.setattr(fused, "_kernel", lambda driver, *a: Hopper(*a))
     monkeypatch.setattr(test_fused, "FUSED", Fused())
     monkeypatch.setattr(test_fused, "TOLERANCE", 2e-2)
     yield
@@ -52,7 +54,7 @@ def on_an_emulated_gpu(monkeypatch):
     ],
     ids=["two groups of blocks", "heads", "wide", "weights in shared memory", "many rows a block"],
 )
-def test_blocks_that_meet(cell, dtype, batch, processors, monkeypatch):
+def test_grids_of_several_thread_blocks(cell, dtype, batch, processors, monkeypatch):
     monkeypatch.setattr(tiling, "PROCESSORS", processors)
     operands = jax.tree.map(lambda a: a.astype(dtype), draw(cell, time=3, batch=(batch,)))
     wide = jax.tree.map(lambda a: a.astype(jnp.float32), operands)
@@ -65,11 +67,11 @@ def test_blocks_that_meet(cell, dtype, batch, processors, monkeypatch):
 @pytest.mark.parametrize(
     "cell", [GRU(40), Elman(40, activation="relu"), Elman(96, activation="relu")], ids=["gru", "pads", "relu"]
 )
-def test_what_is_no_number_is_not_waited_for(cell, odd, dtype):
-    """Nor does it reach other rows, or become another: 40 and 96 units leave warps without a part of the product."""
+def test_nan_and_inf_are_not_waited_for(cell, odd, dtype):
+    """NaN and inf stay, and do not reach other rows. 40 and 96 units leave warps without a part of the product."""
     params, state, xs = jax.tree.map(lambda a: a.astype(dtype), draw(cell, time=3, batch=(3,)))
     params, state = params._replace(w_h=abs(params.w_h)), state.at[2, -1].set(odd)
-    if np.isnan(odd):  # with all bits set, as what is absent has them
+    if np.isnan(odd):  # with all bits set, like the absent value
         bits = jnp.full((), -1, {2: jnp.int16, 4: jnp.int32}[jnp.dtype(dtype).itemsize])
         state = state.at[2, -1].set(jax.lax.bitcast_convert_type(bits, dtype))
     xs = xs.at[1, 0].set(odd)

@@ -1,7 +1,7 @@
-"""The time loop in C++ for a CPU: its sources, and the library that they are built into when jaxrnn is installed.
+"""The time loop in C++ for a CPU: its sources, and the library that is built from them when jaxrnn is installed.
 
-To be read in this order: `job.h`, what a kernel is asked; `vector.h`, `activations.h`, `tile.h`, arithmetic; `cells.h`,
-the equations; `forward.h`, `deltas.h`, `backward.h`, `affine.h`, the loops; `kernel.cc`, one instruction set;
-`parallel.h`, `library.h`, how work is cut; `ffi.cc`, how XLA calls; `library.py`, which loads it; `calls.py` and
-`affine.py`, the calls in JAX.
+Read the files in this order: `job.h`, the arguments of a kernel; `vector.h`, `activations.h`, `tile.h`, arithmetic;
+`cells.h`, the equations; `forward.h`, `deltas.h`, `backward.h`, `affine.h`, the loops; `kernel.cc`, all kernels for
+one instruction set; `parallel.h`, `library.h`, threads; `ffi.cc`, the handlers that XLA calls; `library.py`, which
+loads the library; `calls.py` and `affine.py`, the calls from JAX.
 """

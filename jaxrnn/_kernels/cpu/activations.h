@@ -1,4 +1,4 @@
-// Sigmoid and tanh, to about an ulp or two. NaN comes out as NaN.
+// Sigmoid and tanh, accurate to one or two ulps. NaN maps to NaN.
 #pragma once
 #include "vector.h"
 
@@ -18,7 +18,7 @@ INLINE Vector reciprocal(Vector x) {
 #endif
 }
 
-// exp(x) = scale * (1 + rest), for |x| < 88: the scale a power of two, and `rest` a polynomial in what is left over.
+// exp(x) = scale * (1 + rest), for |x| < 88: `scale` is a power of two, `rest` a polynomial in the remainder.
 struct Exponential {
   Vector scale, rest;
 };
@@ -42,7 +42,7 @@ INLINE Vector sigmoid(Vector x) {
   return reciprocal(1.0f + (e.scale + e.scale * e.rest));
 }
 
-// tanh(x) = e / (e + 2) with e = exp(2x) - 1, whose small values keep their digits.
+// tanh(x) = e / (e + 2) with e = exp(2x) - 1, which is accurate for small x.
 INLINE Vector tanh(Vector x) {
   const Exponential two = exponential(clamp(x + x, 20.0f));
   const Vector e = two.scale * two.rest + (two.scale - 1.0f);

@@ -1,4 +1,4 @@
-// Memory laid out piece by piece. With no memory behind it, it only counts.
+// Memory that is allocated piece by piece. Without a base address it only counts bytes.
 #pragma once
 #include "job.h"
 
@@ -22,7 +22,7 @@ class Arena {
   Index used_ = 0;
 };
 
-// The bytes that a layout takes.
+// Returns the bytes that a layout takes.
 template <class Layout, class... Of>
 std::size_t bytes_of(const Of&... of) {
   Arena arena(nullptr);

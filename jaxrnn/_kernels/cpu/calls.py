@@ -1,7 +1,10 @@
-"""The two calls into the library as JAX functions, with their rules for `vmap` and for a batch that is sharded.
+"""The forward and the backward call into the library as JAX functions, with rules for `vmap` and for a sharded batch.
 
 T time, B batch, I input features, H hidden units, G gates, S arrays of state, L local params. All arrays but weights
-have the batch as axis 1. Fields stand in the order in which `ffi.cc` takes them; None is an array that is absent.
+have the batch as axis 1. Fields have the order of the arguments in `ffi.cc`; None stands for an absent array.
+
+`Operands.valid` and `reset` follow the rule of `jaxrnn._core.masks`, which the C++ writes again for speed:
+`tests/native/test_native.py::test_equals_scan_in_float64` holds the two equal.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from ..vmap_rule import fold, unfold
 from . import library
 from .portable import portable
 
-PADDED_TO = 16  # of job.h
+PADDED_TO = 16  # as in job.h
 
 
 class Weights(NamedTuple):
@@ -36,56 +39,56 @@ class Weights(NamedTuple):
 
 
 class Operands(NamedTuple):
-    """xs (T, B, I), state and initial (S, B, H), float32; valid and reset (T, B), booleans."""
+    """xs (T, B, I), state and reset_state (S, B, H), float32; valid and reset (T, B), booleans."""
 
     xs: Any
     weights: Weights
     state: Any
-    initial: Any
+    reset_state: Any
     valid: Any
     reset: Any
 
 
 class ForwardOutputs(NamedTuple):
-    """ys (T, B, H), final (S, B, H), and what the way back needs, (T, B, ...), for its eyes only."""
+    """ys (T, B, H), final (S, B, H), and residuals (T, B, ...) for the backward pass, in the layout of the kernel."""
 
     ys: Any
     final: Any
-    kept: Any
+    residuals: Any
 
 
 class Cotangents(NamedTuple):
-    """The gradients for ys and final."""
+    """The cotangents of ys and final; None stands for zero."""
 
     ys: Any
     final: Any
 
 
 class Gradients(NamedTuple):
-    """The gradients for the operands; those for weights hold one group after the other in their leading axis."""
+    """The gradients of the operands; those of weights hold one group after the other in their leading axis."""
 
     xs: Any
     weights: Weights
     state: Any
-    initial: Any
+    reset_state: Any
 
 
-class Twin(Protocol):
-    """A kernel's equation in JAX, a frozen value: for second derivatives, and for programs that are exported."""
+class JaxEquivalent(Protocol):
+    """The equation of a kernel in JAX, a frozen value: for second derivatives, and for programs that are exported."""
 
     @property
     def kernel(self) -> str:
-        """The name of the kernel in `kernel.cc`."""
+        """Return the name of the kernel in `kernel.cc`."""
         ...
 
     @property
     def reverse(self) -> bool:
-        """Whether time runs from the last step to the first."""
+        """Return whether time runs from the last step to the first."""
         ...
 
     @property
     def portable(self) -> bool:
-        """Whether it takes the kernel's place in a program that is exported."""
+        """Return whether it replaces the kernel in a program that is exported."""
         ...
 
     def forward(self, operands: Operands) -> tuple[jax.Array, jax.Array]:
@@ -93,157 +96,168 @@ class Twin(Protocol):
         ...
 
     def backward(self, operands: Operands, cotangents: Cotangents) -> Gradients:
-        """Return the gradients for the operands; None in the cotangents stands for zero."""
+        """Return the gradients of the operands."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Forward:
-    """Cross time.
+    """The forward pass.
 
     Args:
-        twin: the same computation in JAX.
-        keep: whether to keep what the way back needs.
+        equivalent: the same computation in JAX.
+        keep_residuals: whether to return what the backward pass needs.
     """
 
-    twin: Twin
-    keep: bool
+    equivalent: JaxEquivalent
+    keep_residuals: bool
 
     def __call__(self, operands: Operands) -> ForwardOutputs:
-        """Call the library, under the rules below."""
-        return _ruled(self)(operands)
+        """Call the library, with the rules below."""
+        outputs: ForwardOutputs = _with_vmap_rule(self)(operands)
+        return outputs
 
-    def direct(self, operands: Operands) -> ForwardOutputs:
+    def ffi_call(self, operands: Operands) -> ForwardOutputs:
         """Call the library."""
         (time, batch, _), hidden = operands.xs.shape, operands.state.shape[-1]
-        kept = self._kept(operands) if self.keep else None
-        results = ForwardOutputs(_floats(time, batch, hidden), _floats(*operands.state.shape), kept)
-        return _call("jaxrnn_forward", results, operands, cell=self.twin.kernel, reverse=self.twin.reverse)
+        residuals = self._residuals(operands) if self.keep_residuals else None
+        results = ForwardOutputs(_floats(time, batch, hidden), _floats(*operands.state.shape), residuals)
+        attributes = {"cell": self.equivalent.kernel, "reverse": self.equivalent.reverse}
+        outputs: ForwardOutputs = _call("jaxrnn_forward", results, operands, **attributes)
+        return outputs
 
     def in_jax(self, operands: Operands) -> ForwardOutputs:
-        """Return the same without the library; nothing is kept, since `Backward.in_jax` computes it again."""
-        ys, final = self.twin.forward(operands)
-        kept = self._kept(operands) if self.keep else None
-        return ForwardOutputs(ys, final, None if kept is None else jnp.zeros(kept.shape, kept.dtype))
+        """Return the same without the library; residuals are zeros, since `Backward.in_jax` does not use them."""
+        ys, final = self.equivalent.forward(operands)
+        residuals = self._residuals(operands) if self.keep_residuals else None
+        return ForwardOutputs(ys, final, None if residuals is None else jnp.zeros(residuals.shape, residuals.dtype))
 
-    def _kept(self, operands: Operands) -> jax.ShapeDtypeStruct:
-        width = library.kept(self.twin.kernel) * -(-operands.state.shape[-1] // PADDED_TO) * PADDED_TO
+    def _residuals(self, operands: Operands) -> jax.ShapeDtypeStruct:
+        width = library.num_residuals(self.equivalent.kernel) * -(-operands.state.shape[-1] // PADDED_TO) * PADDED_TO
         return _floats(*operands.xs.shape[:2], width)
 
-    def widened(self, size: int) -> Forward:
-        """Be the call for `size` times the batch."""
+    def for_larger_batch(self, size: int) -> Forward:
+        """Return the call for `size` times the batch."""
         return self
 
 
 @dataclasses.dataclass(frozen=True)
 class Backward:
-    """Walk back.
+    """The backward pass.
 
     Args:
-        twin: the same computation in JAX.
-        inputs: whether gradients for the inputs are wanted.
-        groups: equal parts of the batch, each with gradients for weights of its own; more than 1 under `vmap` alone.
+        equivalent: the same computation in JAX.
+        inputs: whether to compute gradients of the inputs.
+        groups: equal parts of the batch with separate gradients of weights; more than 1 only under `vmap`.
     """
 
-    twin: Twin
+    equivalent: JaxEquivalent
     inputs: bool
     groups: int = 1
 
-    def __call__(self, operands: Operands, crossed: ForwardOutputs, cotangents: Cotangents) -> Gradients:
-        """Call the library, under the rules below."""
-        return _ruled(self)(operands, crossed._replace(final=None), cotangents)
+    def __call__(self, operands: Operands, outputs: ForwardOutputs, cotangents: Cotangents) -> Gradients:
+        """Call the library, with the rules below."""
+        gradients: Gradients = _with_vmap_rule(self)(operands, outputs._replace(final=None), cotangents)
+        return gradients
 
-    def direct(self, operands: Operands, crossed: ForwardOutputs, cotangents: Cotangents) -> Gradients:
+    def ffi_call(self, operands: Operands, outputs: ForwardOutputs, cotangents: Cotangents) -> Gradients:
         """Call the library."""
         like = lambda a: None if a is None else _floats(*a.shape)
         weights = Weights(*(_floats(self.groups * len(w), *w.shape[1:]) for w in operands.weights))
         xs = like(operands.xs) if self.inputs else None
-        results = Gradients(xs, weights, like(operands.state), like(operands.initial))
-        how = {"cell": self.twin.kernel, "reverse": self.twin.reverse, "groups": np.int64(self.groups)}
-        return _call("jaxrnn_backward", results, operands, crossed.ys, crossed.kept, cotangents, **how)
+        results = Gradients(xs, weights, like(operands.state), like(operands.reset_state))
+        attributes: dict[str, Any] = {
+            "cell": self.equivalent.kernel,
+            "reverse": self.equivalent.reverse,
+            "groups": np.int64(self.groups),
+        }
+        gradients: Gradients = _call(
+            "jaxrnn_backward", results, operands, outputs.ys, outputs.residuals, cotangents, **attributes
+        )
+        return gradients
 
-    def in_jax(self, operands: Operands, crossed: ForwardOutputs, cotangents: Cotangents) -> Gradients:
+    def in_jax(self, operands: Operands, outputs: ForwardOutputs, cotangents: Cotangents) -> Gradients:
         """Return the same without the library."""
         if self.groups > 1:
             raise ValueError("a gradient under jax.vmap is not exported with Native(): name driver=jaxrnn.BPTT().")
-        gradients = self.twin.backward(operands, cotangents)
+        gradients = self.equivalent.backward(operands, cotangents)
         return gradients if self.inputs else gradients._replace(xs=None)
 
-    def widened(self, size: int) -> Backward:
-        """Be the call for `size` times the batch."""
+    def for_larger_batch(self, size: int) -> Backward:
+        """Return the call for `size` times the batch."""
         return dataclasses.replace(self, groups=size * self.groups)
 
 
-Way = Forward | Backward
+KernelCall = Forward | Backward
 
 
 def _floats(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def _call(target: str, results: Any, operands: Operands, *more: Any, **how: Any) -> Any:
-    """Call a handler. In place of an absent array it is handed, and gives, one of no elements."""
+def _call(target: str, results: Any, operands: Operands, *more: Any, **attributes: Any) -> Any:
+    """Call a handler, which takes and returns an empty array for each absent one."""
     absent = lambda a: a is None
-    fill = lambda tree, nothing: [nothing if a is None else a for a in jax.tree.leaves(tree, is_leaf=absent)]
+    fill = lambda tree, empty: [empty if a is None else a for a in jax.tree.leaves(tree, is_leaf=absent)]
     *floats, valid, reset = operands
-    none, no_flags = jnp.zeros(0, jnp.float32), jnp.zeros(0, bool)
-    arrays = [*fill(floats, none), *fill((valid, reset), no_flags), *fill(more, none)]
-    got = jax.ffi.ffi_call(target, fill(results, _floats(0)))(*arrays, **how)
+    no_floats, no_flags = jnp.zeros(0, jnp.float32), jnp.zeros(0, bool)
+    arrays = [*fill(floats, no_floats), *fill((valid, reset), no_flags), *fill(more, no_floats)]
+    got = jax.ffi.ffi_call(target, fill(results, _floats(0)))(*arrays, **attributes)
     wanted, tree = jax.tree.flatten(results, is_leaf=absent)
     return jax.tree.unflatten(tree, [None if r is None else g for r, g in zip(wanted, got, strict=True)])
 
 
-# The rule for vmap: over data a call becomes one with a larger batch, over weights a loop.
+# The rule for vmap: over data a call becomes one with a larger batch; over weights it becomes a loop.
 
 
 @functools.cache
-def _ruled(way: Way) -> Callable[..., Any]:
-    call = custom_vmap(functools.partial(_on_devices, way))
+def _with_vmap_rule(kernel: KernelCall) -> Callable[..., Any]:
+    call = custom_vmap(functools.partial(_on_devices, kernel))
 
     @call.def_vmap
     def rule(size: int, mapped: Any, *operands: Any) -> Any:
         mapped = tuple(mapped)
         if any(jax.tree.leaves(mapped[0].weights)):
             member = lambda i: jax.tree.map(lambda a, m: a[i] if m else a, operands, mapped)
-            out = jax.lax.map(lambda i: way(*member(i)), jnp.arange(size))
+            out = jax.lax.map(lambda i: kernel(*member(i)), jnp.arange(size))
         else:
             wide, *more = jax.tree.map(lambda a, m: fold(a, m, size, 1), operands, mapped)
-            out = _unfold(size, way.widened(size)(wide._replace(weights=operands[0].weights), *more))
+            out = _unfold(size, kernel.for_larger_batch(size)(wide._replace(weights=operands[0].weights), *more))
         return out, jax.tree.map(lambda _: True, out)
 
     return call
 
 
 def _unfold(size: int, out: ForwardOutputs | Gradients) -> Any:
-    """Undo that."""
-    apart = lambda a: unfold(a, size, 1)
+    """Return the outputs with the mapped axis in front again."""
+    unfolded = lambda a: unfold(a, size, 1)
     if isinstance(out, ForwardOutputs):
-        return jax.tree.map(apart, out)
+        return jax.tree.map(unfolded, out)
     each = lambda a: a.reshape(size, a.shape[0] // size, *a.shape[1:])
-    xs, state, initial = jax.tree.map(apart, (out.xs, out.state, out.initial))
-    return Gradients(xs, jax.tree.map(each, out.weights), state, initial)
+    xs, state, reset_state = jax.tree.map(unfolded, (out.xs, out.state, out.reset_state))
+    return Gradients(xs, jax.tree.map(each, out.weights), state, reset_state)
 
 
-# The rule for several devices: a batch that is sharded stays so, and gradients for weights are summed over devices.
+# The rule for several devices: a sharded batch stays sharded, and gradients of weights are summed over devices.
 
 
-def _on_devices(way: Way, *operands: Any) -> Any:
+def _on_devices(kernel: KernelCall, *operands: Any) -> Any:
     if axes := varying(operands):
-        return vary(way.direct(*operands), axes)
-    split = way.direct if jax.device_count() == 1 else functools.partial(_partitioned, way)
-    return portable(split, way.in_jax, *operands) if way.twin.portable else split(*operands)
+        return vary(kernel.ffi_call(*operands), axes)
+    split = kernel.ffi_call if jax.device_count() == 1 else functools.partial(_partitioned, kernel)
+    return portable(split, kernel.in_jax, *operands) if kernel.equivalent.portable else split(*operands)
 
 
-def _partitioned(way: Way, *operands: Any) -> Any:
+def _partitioned(kernel: KernelCall, *operands: Any) -> Any:
     leaves, tree = jax.tree.flatten(operands)
-    flat = lambda *leaves: tuple(jax.tree.leaves(way.direct(*jax.tree.unflatten(tree, leaves))))
-    out = jax.eval_shape(way.direct, *operands)
-    rows_in, rows_out = _have_rows(operands), _have_rows((out,))
+    flat = lambda *leaves: tuple(jax.tree.leaves(kernel.ffi_call(*jax.tree.unflatten(tree, leaves))))
+    out = jax.eval_shape(kernel.ffi_call, *operands)
+    rows_in, rows_out = _have_batch(operands), _have_batch((out,))
     call = custom_partitioning(flat)
 
     def partition(mesh: Any, arguments: Any, results: Any) -> Any:
         spec = arguments[rows_in.index(True)].sharding.spec
-        axis = spec[1] if len(spec) > 1 and getattr(way, "groups", 1) == 1 else None
+        axis = spec[1] if len(spec) > 1 and getattr(kernel, "groups", 1) == 1 else None
 
         def lower(*leaves: Any) -> Any:
             out = zip(flat(*leaves), rows_out, strict=True)
@@ -257,15 +271,15 @@ def _partitioned(way: Way, *operands: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(out), call(*leaves))
 
 
-def _have_rows(trees: tuple[Any, ...]) -> list[bool]:
-    """Say of every leaf whether its axis 1 is the batch: in all but weights."""
+def _have_batch(trees: tuple[Any, ...]) -> list[bool]:
+    """Return for every leaf whether axis 1 is the batch, which it is for all but weights."""
     flags = [jax.tree.map(lambda _: True, tree) for tree in trees]
     of_weights = lambda t: t._replace(weights=jax.tree.map(lambda _: False, t.weights)) if hasattr(t, "weights") else t
     return jax.tree.leaves([of_weights(t) for t in flags])
 
 
 def _factors(arrays: Any, rows: list[bool], first: int = 0) -> str:
-    """Name the axes for Shardy: the batch is b, no two others are the same."""
+    """Return the names of the axes for Shardy: the batch is b, and all others differ."""
     name = lambda i, axis, row: "b" if row and axis == 1 else f"a{i}x{axis}"
     one = lambda i, array, row: " ".join(name(first + i, axis, row) for axis in range(array.ndim))
     return ", ".join(one(i, a, r) for i, (a, r) in enumerate(zip(arrays, rows, strict=True)))

@@ -1,13 +1,15 @@
-// The equations, one struct a cell, on vectors of units.
+// The equations of the cells, one struct for each, on vectors of units.
 //
-// A matmul leaves four vectors, the terms of a panel. A panel is one vector of units with up to four terms each, or,
-// where a unit has one term, four vectors of units (`UNITS`). `GATE[v]` says which gate's weights make term v. The
-// state reaches `WIDTH` terms from STATE_TERM on, the inputs as many from INPUT_TERM on; the bias of a term that inputs
-// do not reach is a local param. Gradients for the terms, the deltas, stand in the same places.
+// A matmul outputs four vectors: the preactivations of a panel. A panel is one vector of units with up to four
+// preactivations each, or, if a unit has only one, four vectors of units (`UNITS`). `GATE[v]` is the gate whose weights
+// compute preactivation v. The state contributes to `WIDTH` preactivations from FIRST_RECURRENT on, the inputs to as
+// many from FIRST_INPUT on; the bias of a preactivation without inputs is a local param. The gradients of the
+// preactivations (deltas) have the same layout.
 //
-// `forward` goes from the terms, h before the step and the memory beside it (an LSTM's c) to h after it; it leaves the
-// new memory, and in `kept` what the way back needs. `backward` goes from dh and the gradient for the memory to the
-// deltas; it leaves the gradient for the old memory, and gives what reaches the old h without a matmul.
+// `forward` computes h_t from the preactivations u, h_{t-1} (`previous`) and the cell state (c of an LSTM). It updates
+// the cell state, and writes what the backward pass needs to `residuals`. `backward` computes the deltas from the
+// gradients of h_t and of the cell state. It updates the latter, and returns the gradient of h_{t-1} that needs no
+// matmul.
 #pragma once
 #include "activations.h"
 
@@ -15,10 +17,10 @@ namespace jaxrnn::JAXRNN_ISA {
 
 template <class F>
 struct Elman {
-  static constexpr int GATES = 1, UNITS = 4, WIDTH = 4, STATE_TERM = 0, INPUT_TERM = 0, KEPT = 0, STATES = 1;
+  static constexpr int GATES = 1, UNITS = 4, WIDTH = 4, FIRST_RECURRENT = 0, FIRST_INPUT = 0, RESIDUALS = 0, STATES = 1;
   static constexpr int GATE[4] = {0, 0, 0, 0};
 
-  INLINE Vector forward(const Vector* term, Vector, Vector&, Vector*) { return F::value(term[0]); }
+  INLINE Vector forward(const Vector* u, Vector, Vector&, Vector*) { return F::value(u[0]); }
 
   INLINE Vector backward(Vector dh, Vector&, const Vector*, Vector, Vector h, Vector* delta) {
     delta[0] = dh * F::slope(h);
@@ -26,30 +28,30 @@ struct Elman {
   }
 };
 
-struct OfTanh {
+struct Tanh {
   INLINE Vector value(Vector x) { return tanh(x); }
   INLINE Vector slope(Vector y) { return 1.0f - y * y; }
 };
 
-struct OfRelu {
+struct Relu {
   INLINE Vector value(Vector x) { return x < 0.0f ? Vector{} : x; }
   INLINE Vector slope(Vector y) { return y > 0.0f ? splat(1.0f) : Vector{}; }
 };
 
-// The terms: i, f, g, o. The memory: c.
+// The preactivations: i, f, g, o. The cell state: c.
 struct Lstm {
-  static constexpr int GATES = 4, UNITS = 1, WIDTH = 4, STATE_TERM = 0, INPUT_TERM = 0, KEPT = 5, STATES = 2;
+  static constexpr int GATES = 4, UNITS = 1, WIDTH = 4, FIRST_RECURRENT = 0, FIRST_INPUT = 0, RESIDUALS = 5, STATES = 2;
   static constexpr int GATE[4] = {0, 1, 2, 3};
 
-  INLINE Vector forward(const Vector* term, Vector, Vector& c, Vector* kept) {
-    const Vector i = sigmoid(term[0]), f = sigmoid(term[1]), g = tanh(term[2]), o = sigmoid(term[3]);
-    kept[0] = i, kept[1] = f, kept[2] = g, kept[3] = o, kept[4] = c;
+  INLINE Vector forward(const Vector* u, Vector, Vector& c, Vector* residuals) {
+    const Vector i = sigmoid(u[0]), f = sigmoid(u[1]), g = tanh(u[2]), o = sigmoid(u[3]);
+    residuals[0] = i, residuals[1] = f, residuals[2] = g, residuals[3] = o, residuals[4] = c;
     c = f * c + i * g;
     return o * tanh(c);
   }
 
-  INLINE Vector backward(Vector dh, Vector& dc, const Vector* kept, Vector, Vector, Vector* delta) {
-    const Vector i = kept[0], f = kept[1], g = kept[2], o = kept[3], c = kept[4];
+  INLINE Vector backward(Vector dh, Vector& dc, const Vector* residuals, Vector, Vector, Vector* delta) {
+    const Vector i = residuals[0], f = residuals[1], g = residuals[2], o = residuals[3], c = residuals[4];
     const Vector out = tanh(f * c + i * g);
     const Vector d = dc + dh * o * (1.0f - out * out);
     delta[0] = d * g * i * (1.0f - i);
@@ -61,23 +63,23 @@ struct Lstm {
   }
 };
 
-// The terms: of n what the state gives (its bias is the local b_hn), r, z, and of n what the inputs give.
+// The preactivations: the recurrent part of n (its bias is the local b_hn), r, z, and the input part of n.
 struct Gru {
-  static constexpr int GATES = 3, UNITS = 1, WIDTH = 3, STATE_TERM = 0, INPUT_TERM = 1, KEPT = 4, STATES = 1;
+  static constexpr int GATES = 3, UNITS = 1, WIDTH = 3, FIRST_RECURRENT = 0, FIRST_INPUT = 1, RESIDUALS = 4, STATES = 1;
   static constexpr int GATE[4] = {2, 0, 1, 2};
 
-  INLINE Vector forward(const Vector* term, Vector old, Vector&, Vector* kept) {
-    const Vector v = term[0], r = sigmoid(term[1]), z = sigmoid(term[2]), n = tanh(term[3] + r * v);
-    kept[0] = v, kept[1] = r, kept[2] = z, kept[3] = n;
-    return n + z * (old - n);
+  INLINE Vector forward(const Vector* u, Vector previous, Vector&, Vector* residuals) {
+    const Vector v = u[0], r = sigmoid(u[1]), z = sigmoid(u[2]), n = tanh(u[3] + r * v);
+    residuals[0] = v, residuals[1] = r, residuals[2] = z, residuals[3] = n;
+    return n + z * (previous - n);
   }
 
-  INLINE Vector backward(Vector dh, Vector&, const Vector* kept, Vector old, Vector, Vector* delta) {
-    const Vector v = kept[0], r = kept[1], z = kept[2], n = kept[3];
+  INLINE Vector backward(Vector dh, Vector&, const Vector* residuals, Vector previous, Vector, Vector* delta) {
+    const Vector v = residuals[0], r = residuals[1], z = residuals[2], n = residuals[3];
     const Vector dn = dh * (1.0f - z) * (1.0f - n * n);
     delta[0] = dn * r;
     delta[1] = dn * v * r * (1.0f - r);
-    delta[2] = dh * (old - n) * z * (1.0f - z);
+    delta[2] = dh * (previous - n) * z * (1.0f - z);
     delta[3] = dn;
     return dh * z;
   }

@@ -1,7 +1,8 @@
-// The gradients for the terms of the gates, the deltas, and what becomes of them: gradients for weights and inputs.
+// The deltas, which are the gradients of the preactivations, and the gradients of weights and inputs computed from
+// them.
 //
-// They are kept for some steps, of the rows that took them. When there is no room for another step, one matmul adds
-// [h | x | 1]^T deltas to the gradients for weights and biases, and one makes the gradients for those inputs.
+// The deltas of valid rows are buffered for several steps. When there is no room for another step, one matmul adds
+// [h | x | 1]^T deltas to the gradients of weights and biases, and one computes the gradients of those inputs.
 #pragma once
 #include "arena.h"
 #include "cells.h"
@@ -12,16 +13,16 @@ namespace jaxrnn::JAXRNN_ISA {
 template <class Cell>
 class Deltas {
   using P = Panels<Cell>;
-  static constexpr Index CHUNK = 256, GROUP_CHUNK = 64;  // rows that a matmul for weights sums over, about
+  static constexpr Index CHUNK = 256, GROUP_CHUNK = 64;  // approximate rows in one matmul for weights
 
  public:
-  static constexpr Index DEPTH = Cell::WIDTH * LANES;  // of one panel of deltas, as a matmul sees it
+  static constexpr Index DEPTH = Cell::WIDTH * LANES;  // of one panel of deltas, in a matmul
 
-  // Floats of the sums of the gradients for one set of weights: (panel, [h | x | 1], four terms).
+  // Floats of the sums of the gradients of one set of weights: (panel, [h | x | 1], four preactivations).
   static Index sums(const Shape& shape) { return padded(P::count(shape.hidden) * rows(shape) * TILE); }
 
-  // There is room for the deltas of `room` rows of each group of the batch, one group after the other, and behind them
-  // for those of one step, which outlast the others.
+  // Holds the deltas of `room` rows of each group of the batch, one group after the other, and after them those of one
+  // step, which are preserved across a flush.
   Deltas(Arena& arena, const Shape& shape, Rows part) : shape_(shape), count_(part.count()) {
     const Index wide = shape.groups > 1 ? GROUP_CHUNK : CHUNK;
     group_ = shape.groups > 1 ? shape.batch / shape.groups : count_;
@@ -30,7 +31,7 @@ class Deltas {
     spare_ = count_ / group_ * room_;
     deltas_ = arena.take<float>(P::count(shape.hidden) * next());
     left_ = arena.take<float>(room_ * padded(rows(shape), ROWS));
-    old_ = arena.take<const float*>(spare_ + count_);
+    previous_ = arena.take<const float*>(spare_ + count_);
     x_ = arena.take<const float*>(spare_ + count_);
     filled_ = arena.take<Index>(count_ / group_);
   }
@@ -40,44 +41,44 @@ class Deltas {
     for (Index g = 0; g < count_ / group_; g++) filled_[g] = 0;
   }
 
-  // Whether another step may find no room.
+  // Returns whether there may be no room for another step.
   bool full() const {
     bool none = false;
     for (Index g = 0; g < count_ / group_; g++) none |= filled_[g] + group_ > room_;
     return none;
   }
 
-  // Makes room for row `i` of the part, which comes from `old` and saw `x`; gives its place.
-  Index place(Index i, const float* old, const float* x) const {
+  // Reserves a place for row `i` of the part, whose h_{t-1} is `previous` and whose input is `x`, and returns it.
+  Index place(Index i, const float* previous, const float* x) const {
     const Index g = i / group_, place = g * room_ + filled_[g]++;
-    old_[place] = old;
+    previous_[place] = previous;
     x_[place] = x;
     return place;
   }
 
   float* at(Index panel, Index place) const { return deltas_ + panel * next() + place * TILE; }
-  Index next() const { return (spare_ + count_) * TILE; }  // from a panel to the next
+  Index next() const { return (spare_ + count_) * TILE; }  // floats from a panel to the next
 
-  // Adds all deltas to the sums, which they `begin`, and gives the gradients for their inputs through the transposed
-  // weights. Then there is room again.
-  void flush(const Backward& job, const float* input_weights, float* sums, bool begin) const {
+  // Adds all deltas to the sums (or overwrites the sums), computes the gradients of the inputs with the transposed
+  // weights, and empties the buffer.
+  void flush(const Backward& job, const float* input_weights, float* sums, bool overwrite) const {
     for (Index g = 0; g < count_ / group_; g++) {
       const Rows filled{g * room_, g * room_ + filled_[g]};
-      add_to_weights(job, filled, sums ? sums + g * Deltas::sums(shape_) : nullptr, begin);
-      if (job.dxs) to_inputs(job, filled, input_weights);
+      add_to_weights(job, filled, sums ? sums + g * Deltas::sums(shape_) : nullptr, overwrite);
+      if (job.dxs) add_input_gradients(job, filled, input_weights);
       filled_[g] = 0;
     }
   }
 
-  // Puts the deltas of row `i` where they outlast a flush; gives the place.
-  Index outlast(Index i, Index place) const {
+  // Copies the deltas of row `i` to where they survive a flush, and returns that place.
+  Index preserve(Index i, Index place) const {
     for (Index panel = 0; panel < P::count(shape_.hidden); panel++) {
       std::memcpy(at(panel, spare_ + i), at(panel, place), TILE * sizeof(float));
     }
     return spare_ + i;
   }
 
-  // Adds up the sums of all parts of each group, in their order, and writes them as the gradients lie.
+  // Adds the sums of all parts of each group, in their order, and writes them in the layout of the gradients.
   static void sum(const Backward& job, const char* sums, Index parts, Share share) {
     const Shape& shape = job.shape;
     const Index size = Deltas::sums(shape), height = rows(shape);
@@ -100,7 +101,7 @@ class Deltas {
   }
 
  private:
-  // A vector in memory, or the first `lanes` of it.
+  // A vector in memory, of which the first `lanes` exist.
   struct Place {
     float* at;
     Index lanes;
@@ -108,19 +109,19 @@ class Deltas {
 
   static Index rows(const Shape& shape) { return shape.hidden + shape.inputs + 1; }
 
-  // sums += [h | x | 1]^T deltas. The left side is packed ROWS columns at a time.
-  void add_to_weights(const Backward& job, Rows filled, float* sums, bool begin) const {
+  // Computes sums += [h | x | 1]^T deltas. The left operand is packed ROWS columns at a time.
+  void add_to_weights(const Backward& job, Rows filled, float* sums, bool overwrite) const {
     const Index hidden = shape_.hidden, inputs = shape_.inputs;
     static constexpr float ONE = 1.0f;
-    // Calls body(first row of the sums, Count<rows>, which terms, where the rows come from).
+    // Calls body(first row of the sums, Count<rows>, which preactivations, source of row k).
     const auto each = [&](auto&& body) {
       in_blocks({0, hidden}, [&](Index i, auto m) {
-        body(i, m, Terms<Cell::STATE_TERM, Cell::WIDTH>{}, [&](Index k) { return old_[k] + i; });
+        body(i, m, Preactivations<Cell::FIRST_RECURRENT, Cell::WIDTH>{}, [&](Index k) { return previous_[k] + i; });
       });
       in_blocks({0, inputs}, [&](Index i, auto m) {
-        body(hidden + i, m, Terms<Cell::INPUT_TERM, Cell::WIDTH>{}, [&](Index k) { return x_[k] + i; });
+        body(hidden + i, m, Preactivations<Cell::FIRST_INPUT, Cell::WIDTH>{}, [&](Index k) { return x_[k] + i; });
       });
-      body(hidden + inputs, Count<1>{}, Terms<0, 4>{}, [](Index) { return &ONE; });
+      body(hidden + inputs, Count<1>{}, Preactivations<0, 4>{}, [](Index) { return &ONE; });
     };
     each([&](Index first, auto m, auto, auto&& from) {
       constexpr int M = decltype(m)::value;
@@ -129,43 +130,44 @@ class Deltas {
     });
     for (Index panel = 0; panel < P::count(hidden); panel++) {
       const float* right = at(panel, filled.first);
-      each([&](Index first, auto m, auto terms, auto&&) {
-        add<decltype(m)::value>(left_ + first * filled.count(), right, filled.count(), terms, begin,
+      each([&](Index first, auto m, auto preactivations, auto&&) {
+        add<decltype(m)::value>(left_ + first * filled.count(), right, filled.count(), preactivations, overwrite,
                                 [&](int i, int v) { return sum_at(job, sums, panel, first + i, v); });
       });
     }
   }
 
-  // Where the gradient lies that row `row` of [h | x | 1] makes with term v of a panel; no lanes where there is none.
+  // Returns the place of the gradient of row `row` of [h | x | 1] and preactivation v of a panel; no lanes for none.
   static Place gradient(const Backward& job, Index group, Index panel, Index row, int v) {
     const Index hidden = job.shape.hidden, inputs = job.shape.inputs, unit = P::unit(panel, v);
     const auto of = [&](float* gradients, Index size, Index k) {
       return Place{gradients + ((group * size + k) * Cell::GATES + Cell::GATE[v]) * hidden + unit, hidden - unit};
     };
-    const bool from_state = v >= Cell::STATE_TERM && v < Cell::STATE_TERM + Cell::WIDTH;
-    const bool from_inputs = v >= Cell::INPUT_TERM && v < Cell::INPUT_TERM + Cell::WIDTH;
+    const bool from_state = v >= Cell::FIRST_RECURRENT && v < Cell::FIRST_RECURRENT + Cell::WIDTH;
+    const bool from_inputs = v >= Cell::FIRST_INPUT && v < Cell::FIRST_INPUT + Cell::WIDTH;
     if (row < hidden) return from_state ? of(job.dw_h, hidden, row) : Place{};
     if (row < hidden + inputs) return from_inputs ? of(job.dw_x, inputs, row - hidden) : Place{};
     if (from_inputs) return of(job.db, 1, 0);
-    return {job.dlocal + (group * Cell::INPUT_TERM + v) * hidden + unit, hidden - unit};
+    return {job.dlocal + (group * Cell::FIRST_INPUT + v) * hidden + unit, hidden - unit};
   }
 
-  // Where a vector of the sums lies: with no memory for sums, among the gradients themselves.
+  // Returns the place of a vector of the sums; without memory for sums, it is in the gradients themselves.
   static Place sum_at(const Backward& job, float* sums, Index panel, Index row, int v) {
     if (sums) return {sums + (panel * rows(job.shape) + row) * TILE + v * LANES, LANES};
     return gradient(job, 0, panel, row, v);
   }
 
   template <int FIRST, int WIDTH>
-  struct Terms {};
+  struct Preactivations {};
 
   template <int M, int FIRST, int WIDTH, class Where>
-  static void add(const float* left, const float* right, Index depth, Terms<FIRST, WIDTH>, bool begin, Where&& where) {
+  static void add(const float* left, const float* right, Index depth, Preactivations<FIRST, WIDTH>, bool overwrite,
+                  Where&& where) {
     const float* a[M];
     Vector acc[M][4] = {};
     UNROLL for (int m = 0; m < M; m++) {
       a[m] = left + m;
-      for (int v = FIRST; v < FIRST + WIDTH && !begin; v++) {
+      for (int v = FIRST; v < FIRST + WIDTH && !overwrite; v++) {
         const Place from = where(m, v);
         if (from.lanes > 0) acc[m][v] = load(from.at, from.lanes);
       }
@@ -179,19 +181,19 @@ class Deltas {
     }
   }
 
-  // dx = deltas w_x^T.
-  void to_inputs(const Backward& job, Rows filled, const float* weights) const {
+  // Computes dx = deltas w_x^T.
+  void add_input_gradients(const Backward& job, Rows filled, const float* weights) const {
     for (Index tile = 0; tile < tiles(shape_.inputs); tile++) {
-      in_blocks(filled, [&](Index row, auto count) { inputs_of<decltype(count)::value>(job, row, tile, weights); });
+      in_blocks(filled, [&](Index row, auto m) { input_gradients<decltype(m)::value>(job, row, tile, weights); });
     }
   }
 
   template <int M>
-  void inputs_of(const Backward& job, Index row, Index tile, const float* weights) const {
+  void input_gradients(const Backward& job, Index row, Index tile, const float* weights) const {
     const Index panels = P::count(shape_.hidden), inputs = shape_.inputs;
     Vector acc[M][4] = {};
     const float* a[M];
-    UNROLL for (int m = 0; m < M; m++) a[m] = at(0, row + m) + Cell::INPUT_TERM * LANES;
+    UNROLL for (int m = 0; m < M; m++) a[m] = at(0, row + m) + Cell::FIRST_INPUT * LANES;
     const float* block = weights + tile * panels * DEPTH * TILE;
     for (Index panel = 0; panel < panels; panel++, block += DEPTH * TILE) {
       accumulate<0, 4>(acc, a, 1, block, TILE, DEPTH);
@@ -209,7 +211,7 @@ class Deltas {
   const Shape& shape_;
   Index count_, group_, room_, spare_;
   float *deltas_, *left_;
-  const float **old_, **x_;
+  const float **previous_, **x_;
   Index* filled_;
 };
 

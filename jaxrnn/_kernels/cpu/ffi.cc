@@ -1,4 +1,4 @@
-// What XLA calls: shapes are checked, buffers become jobs, and nothing but an error message leaves.
+// The handlers that XLA calls. They check shapes, make jobs of buffers, and return errors; they throw nothing.
 #include <algorithm>
 #include <exception>
 #include <initializer_list>
@@ -16,7 +16,7 @@ using Floats = ffi::Buffer<ffi::F32>;
 using Flags = ffi::Buffer<ffi::PRED>;
 using Result = ffi::Result<Floats>;
 
-// What a buffer's shape is checked against; the first that does not fit is named.
+// Checks the shapes of buffers; the error names the first that does not fit.
 class Checker {
  public:
   template <class Buffer, class Dims = std::initializer_list<Index>>
@@ -28,7 +28,7 @@ class Checker {
                "; got " + text(dims.begin(), dims.end()) + ".";
   }
 
-  // The same for an array that may be absent, which is one of shape (0,). Gives its data, null where it is absent.
+  // Checks an array that may be absent, which has the shape (0,). Returns its data; null if it is absent.
   template <class Buffer>
   auto optional(const char* name, const Buffer& buffer, std::initializer_list<Index> shape) {
     const bool absent = buffer.dimensions().size() == 1 && buffer.dimensions()[0] == 0;
@@ -54,13 +54,13 @@ class Checker {
   std::string message_;
 };
 
-// The arrays that both ways are handed.
+// The arrays that both passes take.
 struct Inputs {
-  Floats xs, w_x, w_h, b, local, state, initial;
-  Flags valid, fresh;
+  Floats xs, w_x, w_h, b, local, state, reset_state;
+  Flags valid, reset;
 };
 
-// Fills in what both jobs have in common; gives the kernel, null after a failure.
+// Fills in what both jobs have in common. Returns the kernel, or null after a failure.
 template <class Job>
 const Kernel* prepare(Job& job, const Inputs& in, std::string_view cell, bool reverse, Index groups, Checker& check) {
   const Kernel* kernel = find_kernel(cell.data(), cell.size());
@@ -79,33 +79,35 @@ const Kernel* prepare(Job& job, const Inputs& in, std::string_view cell, bool re
   check.expect("state", in.state, {S, B, H});
   job.weights = {in.w_x.typed_data(), in.w_h.typed_data(), in.b.typed_data(), in.local.typed_data()};
   const auto flags = [](const bool* at) { return reinterpret_cast<const std::uint8_t*>(at); };
-  job.marks.valid = flags(check.optional("valid", in.valid, {T, B}));
-  job.marks.fresh = flags(check.optional("fresh", in.fresh, {T, B}));
-  job.marks.initial = check.optional("initial", in.initial, {S, B, H});
-  if (job.marks.fresh && !job.marks.initial) check.fail("jaxrnn's native kernel needs an initial state to reset to.");
+  job.masks.valid = flags(check.optional("valid", in.valid, {T, B}));
+  job.masks.reset = flags(check.optional("reset", in.reset, {T, B}));
+  job.masks.reset_state = check.optional("reset_state", in.reset_state, {S, B, H});
+  if (job.masks.reset && !job.masks.reset_state) {
+    check.fail("jaxrnn's native kernel needs reset_state where there are resets.");
+  }
   job.xs = in.xs.typed_data();
   job.state = in.state.typed_data();
   return check.failed() ? nullptr : kernel;
 }
 
-// Runs a job; whatever happens becomes an error.
+// Runs a job, and converts exceptions into errors.
 template <class Job>
 ffi::Error finish(const Kernel& kernel, const Job& job, ffi::ThreadPool& pool) {
   try {
     if (job.shape.batch * job.shape.hidden == 0 || run(kernel, job, pool)) return ffi::Error::Success();
     return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                      "jaxrnn's native kernel found no memory to work in. Use a smaller batch, or BPTT().");
+                      "jaxrnn's native kernel could not allocate its workspace. Use a smaller batch, or BPTT().");
   } catch (const std::exception& failure) {
     return ffi::Error::Internal(std::string("jaxrnn's native kernel failed: ") + failure.what());
   }
 }
 
 ffi::Error forward(ffi::ThreadPool pool, Floats xs, Floats w_x, Floats w_h, Floats b, Floats local, Floats state,
-                   Floats initial, Flags valid, Flags fresh, Result ys, Result final, Result kept,
+                   Floats reset_state, Flags valid, Flags reset, Result ys, Result final, Result residuals,
                    std::string_view cell, bool reverse) {
   Checker check;
   Forward job{};
-  const Inputs in{xs, w_x, w_h, b, local, state, initial, valid, fresh};
+  const Inputs in{xs, w_x, w_h, b, local, state, reset_state, valid, reset};
   const Kernel* kernel = prepare(job, in, cell, reverse, 1, check);
   if (!kernel) return check.error();
   const auto [T, B, I, H, _, groups] = job.shape;
@@ -113,30 +115,30 @@ ffi::Error forward(ffi::ThreadPool pool, Floats xs, Floats w_x, Floats w_h, Floa
   check.expect("final", *final, {kernel->states, B, H});
   job.ys = ys->typed_data();
   job.final = final->typed_data();
-  job.kept = check.optional("kept", *kept, {T, B, kernel->kept * padded(H)});
+  job.residuals = check.optional("residuals", *residuals, {T, B, kernel->residuals * padded(H)});
   return check.failed() ? check.error() : finish(*kernel, job, pool);
 }
 
 ffi::Error backward(ffi::ThreadPool pool, Floats xs, Floats w_x, Floats w_h, Floats b, Floats local, Floats state,
-                    Floats initial, Flags valid, Flags fresh, Floats ys, Floats kept, Floats dys, Floats dfinal,
-                    Result dxs, Result dw_x, Result dw_h, Result db, Result dlocal, Result dstate, Result dinitial,
-                    std::string_view cell, bool reverse, std::int64_t groups) {
+                    Floats reset_state, Flags valid, Flags reset, Floats ys, Floats residuals, Floats dys,
+                    Floats dfinal, Result dxs, Result dw_x, Result dw_h, Result db, Result dlocal, Result dstate,
+                    Result dreset_state, std::string_view cell, bool reverse, std::int64_t groups) {
   Checker check;
   Backward job{};
-  const Inputs in{xs, w_x, w_h, b, local, state, initial, valid, fresh};
+  const Inputs in{xs, w_x, w_h, b, local, state, reset_state, valid, reset};
   const Kernel* kernel = prepare(job, in, cell, reverse, groups, check);
   if (!kernel) return check.error();
   const auto [T, B, I, H, _, N] = job.shape;
   const Index G = kernel->gates, S = kernel->states;
   check.expect("ys", ys, {T, B, H});
-  check.expect("kept", kept, {T, B, kernel->kept * padded(H)});
+  check.expect("residuals", residuals, {T, B, kernel->residuals * padded(H)});
   check.expect("dw_x", *dw_x, {N * I, G, H});
   check.expect("dw_h", *dw_h, {N * H, G, H});
   check.expect("db", *db, {N * G, H});
   check.expect("dlocal", *dlocal, {N * kernel->locals, H});
   check.expect("dstate", *dstate, {S, B, H});
   job.ys = ys.typed_data();
-  job.kept = kept.typed_data();
+  job.residuals = residuals.typed_data();
   job.dys = check.optional("dys", dys, {T, B, H});
   job.dfinal = check.optional("dfinal", dfinal, {S, B, H});
   job.dxs = check.optional("dxs", *dxs, {T, B, I});
@@ -145,10 +147,12 @@ ffi::Error backward(ffi::ThreadPool pool, Floats xs, Floats w_x, Floats w_h, Flo
   job.db = db->typed_data();
   job.dlocal = dlocal->typed_data();
   job.dstate = dstate->typed_data();
-  job.dinitial = check.optional("dinitial", *dinitial, {S, B, H});
-  if (job.marks.fresh && !job.dinitial) check.fail("jaxrnn's native kernel needs dinitial where there are resets.");
+  job.dreset_state = check.optional("dreset_state", *dreset_state, {S, B, H});
+  if (job.masks.reset && !job.dreset_state) {
+    check.fail("jaxrnn's native kernel needs dreset_state where there are resets.");
+  }
   if (check.failed()) return check.error();
-  if (B == 0) {  // nobody adds to these
+  if (B == 0) {  // no row adds to these
     for (Result* gradient : {&dw_x, &dw_h, &db, &dlocal}) {
       std::fill_n((*gradient)->typed_data(), (*gradient)->element_count(), 0.0f);
     }

@@ -1,4 +1,4 @@
-// The loops for every cell, compiled once for every instruction set.
+// The kernels of all cells. This file is compiled once for every instruction set.
 #include "affine.h"
 #include "backward.h"
 #include "forward.h"
@@ -9,14 +9,14 @@ template <class Cell>
 constexpr Kernel kernel(const char* name) {
   using F = ForwardLoop<Cell>;
   using B = BackwardLoop<Cell>;
-  return {name,      Cell::GATES, Cell::STATES, Cell::INPUT_TERM, Cell::KEPT, F::shared, F::own,
-          F::pack,   F::run,      B::shared,    B::own,           B::sums,    B::pack,   B::run,
+  return {name,      Cell::GATES, Cell::STATES, Cell::FIRST_INPUT, Cell::RESIDUALS, F::shared, F::workspace,
+          F::pack,   F::run,      B::shared,    B::workspace,           B::sums,    B::pack,   B::run,
           B::sum};
 }
 
 extern const Kernel kernels[CELLS] = {
-    kernel<Elman<OfTanh>>("elman_tanh"),
-    kernel<Elman<OfRelu>>("elman_relu"),
+    kernel<Elman<Tanh>>("elman_tanh"),
+    kernel<Elman<Relu>>("elman_relu"),
     kernel<Lstm>("lstm"),
     kernel<Gru>("gru"),
 };

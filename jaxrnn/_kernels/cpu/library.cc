@@ -25,7 +25,7 @@ struct Isa {
   const char* name;
   const Kernel* kernels;
   AffineLoop affine;
-  bool here;
+  bool supported;
 };
 
 const Isa* isas() {
@@ -50,7 +50,7 @@ std::atomic<const Isa*> chosen{nullptr};
 const Isa* isa() {
   if (const Isa* named = chosen.load()) return named;
   const Isa* best = isas();
-  while (!best->here) best++;
+  while (!best->supported) best++;
   return best;
 }
 
@@ -67,17 +67,17 @@ AffineLoop find_affine() { return isa()->affine; }
 
 }  // namespace jaxrnn
 
-// What Python asks: the floats a unit that the way back keeps (-1: no such cell), the instruction set in use, and,
-// for tests, another one (0: this machine does not have it).
+// The functions that Python calls: the floats a unit and step that the backward pass needs (-1: unknown cell), the name
+// of the instruction set in use, and, for tests, the choice of another one (0: this machine lacks it).
 extern "C" {
-__attribute__((visibility("default"))) std::int64_t jaxrnn_kept(const char* cell) {
+__attribute__((visibility("default"))) std::int64_t jaxrnn_residuals(const char* cell) {
   const jaxrnn::Kernel* kernel = jaxrnn::find_kernel(cell, std::strlen(cell));
-  return kernel ? kernel->kept : -1;
+  return kernel ? kernel->residuals : -1;
 }
 __attribute__((visibility("default"))) const char* jaxrnn_isa() { return jaxrnn::isa()->name; }
 __attribute__((visibility("default"))) int jaxrnn_use_isa(const char* name) {
   for (const jaxrnn::Isa* isa = jaxrnn::isas(); isa->name; isa++) {
-    if (std::strcmp(isa->name, name) == 0 && isa->here) {
+    if (std::strcmp(isa->name, name) == 0 && isa->supported) {
       jaxrnn::chosen = isa;
       return 1;
     }

@@ -1,4 +1,4 @@
-// Which kernel a machine runs, and how a job is cut into parts. Everything but XLA.
+// The choice of a kernel for this machine, and the division of a job into parts. Independent of XLA.
 #pragma once
 #include <cstdlib>
 #include <cstring>
@@ -7,7 +7,7 @@
 
 namespace jaxrnn {
 
-// Bytes that a thread keeps from call to call; null where the system has no more.
+// Memory that a thread keeps from call to call. `take` returns null if the allocation fails.
 class Scratch {
  public:
   ~Scratch() { std::free(base_); }
@@ -22,8 +22,8 @@ class Scratch {
     return base_;
   }
 
-  void done() {  // gives back what is too much to keep
-    if (size_ > KEPT) {
+  void release() {  // frees a buffer that is too large to keep
+    if (size_ > MAX_RETAINED) {
       std::free(base_);
       base_ = nullptr;
       size_ = 0;
@@ -31,75 +31,77 @@ class Scratch {
   }
 
  private:
-  static constexpr std::size_t PAGE = 4096, KEPT = std::size_t{256} << 20;
+  static constexpr std::size_t PAGE = 4096, MAX_RETAINED = std::size_t{256} << 20;
   char* base_ = nullptr;
   std::size_t size_ = 0;
 };
 
-// The kernel of a cell on this machine, for the best instruction set that it has; null for an unknown cell.
+// Returns the kernel of a cell for the best instruction set of this machine; null for an unknown cell.
 const Kernel* find_kernel(const char* cell, std::size_t length);
 
-// The affine recurrence for the same instruction set, of some columns.
+// The affine recurrence of some columns, for the same instruction set.
 using AffineLoop = void (*)(const Affine&, Rows);
 AffineLoop find_affine();
 
-// Floating-point operations of a forward pass.
+// Returns the floating-point operations of a forward pass.
 inline double flops(const Kernel& kernel, const Shape& shape) {
   return 2.0 * kernel.gates * shape.time * shape.batch * shape.hidden * (shape.inputs + shape.hidden);
 }
 
-constexpr double WORTH_HELP = 2e7;             // operations that a pool is asked to help with: about 0.3 ms
-constexpr Index WORTH_HELP_PACKING = 1 << 19;  // floats
+constexpr double MIN_PARALLEL_FLOPS = 2e7;       // of a job that uses the pool: about 0.3 ms
+constexpr Index MIN_PARALLEL_PACKING = 1 << 19;  // floats of weights
 
-inline bool worth_help(const Kernel& kernel, const Shape& shape) { return flops(kernel, shape) >= WORTH_HELP; }
-inline bool worth_help_packing(const Kernel& kernel, const Shape& shape) {
-  return kernel.gates * shape.hidden * (shape.inputs + shape.hidden) >= WORTH_HELP_PACKING;
+inline bool runs_in_parallel(const Kernel& kernel, const Shape& shape) {
+  return flops(kernel, shape) >= MIN_PARALLEL_FLOPS;
+}
+inline bool packs_in_parallel(const Kernel& kernel, const Shape& shape) {
+  return kernel.gates * shape.hidden * (shape.inputs + shape.hidden) >= MIN_PARALLEL_PACKING;
 }
 
-// Each row of a forward pass stands by itself, so that any cut gives the same bits.
+// Runs a forward pass. Rows are independent, so that the result is the same to the last bit for any number of parts.
 template <class Pool>
 bool run(const Kernel& kernel, const Forward& job, Pool& pool) {
   const Shape& shape = job.shape;
-  const bool help = worth_help(kernel, shape);
-  const Index most = shape.batch / 2 > 1 ? shape.batch / 2 : 1, threads = help ? pool.num_threads() : 1;
-  const Index parts = threads < 1 ? 1 : threads < most ? threads : most;
+  const bool in_parallel = runs_in_parallel(kernel, shape);
+  const Index max_parts = shape.batch / 2 > 1 ? shape.batch / 2 : 1, threads = in_parallel ? pool.num_threads() : 1;
+  const Index parts = threads < 1 ? 1 : threads < max_parts ? threads : max_parts;
   const std::size_t shared = kernel.forward_shared(shape);
-  const std::size_t own = kernel.forward_own(shape, {0, (shape.batch + parts - 1) / parts});
+  const std::size_t workspace = kernel.forward_workspace(shape, {0, (shape.batch + parts - 1) / parts});
   static thread_local Scratch scratch;
-  char* base = scratch.take(shared + own * parts);
+  char* base = scratch.take(shared + workspace * parts);
   if (!base) return false;
-  parallel(pool, parts, help && worth_help_packing(kernel, shape),
+  parallel(pool, parts, in_parallel && packs_in_parallel(kernel, shape),
            [&](Index i) { kernel.forward_pack(job, base, {i, parts}); });
-  parallel(pool, parts, help, [&](Index i) {
-    kernel.forward_run(job, base, base + shared + own * i, Share{i, parts}.cut(shape.batch));
+  parallel(pool, parts, in_parallel, [&](Index i) {
+    kernel.forward_run(job, base, base + shared + workspace * i, Share{i, parts}.cut(shape.batch));
   });
-  scratch.done();
+  scratch.release();
   return true;
 }
 
-// The columns of an affine recurrence stand by themselves too. They are cut where vectors end.
+// Runs an affine recurrence. Columns are independent; parts end where vectors end.
 template <class Pool>
 void run(const Affine& job, Pool& pool) {
-  constexpr Index WORTH_HELP = 1 << 17;  // elements, about 0.1 ms
+  constexpr Index MIN_PARALLEL_ELEMENTS = 1 << 17;  // elements, about 0.1 ms
   const Index vectors = padded(job.width) / PADDED_TO, threads = pool.num_threads();
-  const bool help = job.time * job.width >= WORTH_HELP && threads > 1;
-  const Index parts = !help ? 1 : threads < vectors ? threads : vectors;
+  const bool in_parallel = job.time * job.width >= MIN_PARALLEL_ELEMENTS && threads > 1;
+  const Index parts = !in_parallel ? 1 : threads < vectors ? threads : vectors;
   const AffineLoop affine = find_affine();
-  parallel(pool, parts, help, [&](Index i) {
+  parallel(pool, parts, in_parallel, [&](Index i) {
     const Rows cut = Share{i, parts}.cut(vectors);
     const Index last = cut.last * PADDED_TO;
     affine(job, {cut.first * PADDED_TO, last < job.width ? last : job.width});
   });
 }
 
-// Parts of a batch that sum gradients for weights. They follow from the shape, never from the number of threads: so do
-// the bits of the sums.
+// Returns the number of parts of the batch whose weight gradients are summed separately. It depends on the shape and
+// not on the number of threads, so that the sums are the same to the last bit for any number of threads.
 inline Index parts_of(const Kernel& kernel, const Shape& shape) {
-  constexpr Index MOST = 16, ROWS = 16, STEPS = 512;  // of a part: rows at least, and steps of a row
-  const auto least = [](Index a, Index b) { return a < b ? a : b; };
-  if (!worth_help(kernel, shape) || shape.batch < 4) return 1;
-  if (shape.groups > 1) return least(shape.groups, MOST);
-  const Index parts = least(least(shape.batch / ROWS, shape.batch * shape.time / STEPS), MOST);
+  constexpr Index MAX_PARTS = 16, MIN_ROWS = 16, MIN_STEPS = 512;  // rows and steps of a part
+  const auto min = [](Index a, Index b) { return a < b ? a : b; };
+  if (!runs_in_parallel(kernel, shape) || shape.batch < 4) return 1;
+  if (shape.groups > 1) return min(shape.groups, MAX_PARTS);
+  const Index parts = min(min(shape.batch / MIN_ROWS, shape.batch * shape.time / MIN_STEPS), MAX_PARTS);
   return parts < 2 ? 2 : parts;
 }
 
@@ -107,34 +109,34 @@ template <class Pool>
 bool run(const Kernel& kernel, const Backward& job, Pool& pool) {
   const Shape& shape = job.shape;
   const Index parts = parts_of(kernel, shape), group = shape.batch / shape.groups;
-  const bool grouped = shape.groups > 1, help = worth_help(kernel, shape);
-  const bool help_packing = help && worth_help_packing(kernel, shape);
+  const bool grouped = shape.groups > 1, in_parallel = runs_in_parallel(kernel, shape);
+  const bool pack_parallel = in_parallel && packs_in_parallel(kernel, shape);
   const auto rows = [&](Index i) {
     const Rows cut = Share{i, parts}.cut(grouped ? shape.groups : shape.batch);
     return grouped ? Rows{cut.first * group, cut.last * group} : cut;
   };
-  std::size_t own = 0;
+  std::size_t workspace = 0;
   for (Index i = 0; i < parts; i++) {
-    const std::size_t needed = kernel.backward_own(shape, rows(i));
-    own = own < needed ? needed : own;
+    const std::size_t needed = kernel.backward_workspace(shape, rows(i));
+    workspace = workspace < needed ? needed : workspace;
   }
-  const Index summed = grouped ? shape.groups : parts;  // one alone is summed in place
+  const Index summed = grouped ? shape.groups : parts;  // a single one is summed in place
   const std::size_t shared = kernel.backward_shared(shape), sums = summed > 1 ? kernel.backward_sums(shape) : 0;
   static thread_local Scratch scratch;
-  char* base = scratch.take(shared + sums * summed + own * parts);
+  char* base = scratch.take(shared + sums * summed + workspace * parts);
   if (!base) return false;
   char *sum = base + shared, *each = sum + sums * summed;
-  parallel(pool, parts, help_packing, [&](Index i) { kernel.backward_pack(job, base, {i, parts}); });
-  parallel(pool, parts, help, [&](Index i) {
+  parallel(pool, parts, pack_parallel, [&](Index i) { kernel.backward_pack(job, base, {i, parts}); });
+  parallel(pool, parts, in_parallel, [&](Index i) {
     const Rows mine = rows(i);
     char* to = sums ? sum + sums * (grouped ? mine.first / group : i) : nullptr;
-    kernel.backward_run(job, base, each + own * i, to, mine);
+    kernel.backward_run(job, base, each + workspace * i, to, mine);
   });
   if (sums) {
     const Index each_group = grouped ? 1 : parts;
-    parallel(pool, parts, help_packing, [&](Index i) { kernel.backward_sum(job, sum, each_group, {i, parts}); });
+    parallel(pool, parts, pack_parallel, [&](Index i) { kernel.backward_sum(job, sum, each_group, {i, parts}); });
   }
-  scratch.done();
+  scratch.release();
   return true;
 }
 

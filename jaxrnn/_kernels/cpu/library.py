@@ -1,4 +1,4 @@
-"""The native library: found beside this file, loaded once, its handlers registered with JAX."""
+"""The native library: loaded once from the folder of this file, its handlers registered with JAX."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ INSTALL_HINT = (
 
 @functools.cache
 def load() -> ctypes.CDLL | str:
-    """Give the library, its handlers registered; or a sentence on why there is none, which is logged once."""
+    """Load the library and register its handlers; return the reason where it cannot be loaded, which is logged once."""
     path = pathlib.Path(__file__).with_name("_kernels.so")
     if not path.exists():
-        return _missing("it was not built, most likely for want of a C++ compiler")
+        return _missing("it was not built, most likely because there was no C++ compiler")
     try:
         library = ctypes.CDLL(str(path))
         for name in HANDLERS:
@@ -29,34 +29,34 @@ def load() -> ctypes.CDLL | str:
     except (OSError, AttributeError) as failure:
         return _missing(f"{path.name} does not load: {failure}")
     library.jaxrnn_isa.restype = ctypes.c_char_p
-    library.jaxrnn_kept.restype = ctypes.c_int64
+    library.jaxrnn_residuals.restype = ctypes.c_int64
     return library
 
 
 def _missing(why: str) -> str:
-    reason = f"jaxrnn's native library is not there: {why}."
+    reason = f"jaxrnn's native library is not available: {why}."
     logging.getLogger("jaxrnn").warning("%s On this CPU the drivers in JAX are used instead. %s", reason, INSTALL_HINT)
     return reason
 
 
 def unavailable_reason() -> str | None:
-    """Say why there is no library; None where there is one."""
+    """Return why the library is not available; None if it is."""
     library = load()
     return library if isinstance(library, str) else None
 
 
-def kept(kernel: str) -> int:
-    """Give the floats a unit and step that a kernel's way back needs."""
-    return int(_library().jaxrnn_kept(kernel.encode()))
+def num_residuals(kernel: str) -> int:
+    """Return the floats a unit and step that the backward pass of a kernel needs."""
+    return int(_library().jaxrnn_residuals(kernel.encode()))
 
 
 def isa() -> str:
-    """Name the instruction set that the kernels use: "avx512", "avx2" or "baseline"."""
+    """Return the name of the instruction set that the kernels use: "avx512", "avx2" or "baseline"."""
     return str(_library().jaxrnn_isa().decode())
 
 
 def use_isa(name: str) -> None:
-    """Use another instruction set, for tests; raises ValueError where this machine lacks it."""
+    """Choose another instruction set, for tests; raise ValueError if this machine lacks it."""
     if not _library().jaxrnn_use_isa(name.encode()):
         raise ValueError(f"this machine has no {name!r}")
 

@@ -1,4 +1,4 @@
-// Work cut into shares, done by the caller and by whoever of a pool comes in time to help.
+// Work in shares, done by the caller and by the threads of a pool that start in time.
 #pragma once
 #include <atomic>
 #include <memory>
@@ -8,32 +8,32 @@
 
 namespace jaxrnn {
 
-// Calls work(i) once for every i below `shares`, and returns when all are done. No share waits for another. Helpers
-// that the pool starts too late, or never, are not missed: whoever is there takes the next share. `work` must not throw.
-// Nobody is called in unless `help_wanted`.
+// Calls work(i) once for every i below `shares`, and returns when all are done. No share waits for another. Each thread
+// takes the next share when it is ready, so that threads which the pool starts late, or never, are not waited for.
+// `work` must not throw. The pool is used only if `in_parallel`.
 template <class Pool, class Work>
-void parallel(Pool& pool, Index shares, bool help_wanted, const Work& work) {
-  const Index threads = help_wanted ? static_cast<Index>(pool.num_threads()) : 1;
-  const Index helpers = (shares < threads ? shares : threads) - 1;
-  if (helpers < 1) {
+void parallel(Pool& pool, Index shares, bool in_parallel, const Work& work) {
+  const Index threads = in_parallel ? static_cast<Index>(pool.num_threads()) : 1;
+  const Index others = (shares < threads ? shares : threads) - 1;
+  if (others < 1) {
     for (Index i = 0; i < shares; i++) work(i);
     return;
   }
-  struct Board {  // outlives this call where a helper comes late
+  struct Board {  // outlives this call if a thread starts late
     std::atomic<Index> next{0}, done{0};
   };
   const auto board = std::make_shared<Board>();
-  const auto help = [board, shares, &work] {  // a late helper finds no share, and never looks at `work`
+  const auto take_shares = [board, shares, &work] {  // a late thread finds no share, and does not use `work`
     for (Index i = board->next++; i < shares; i = board->next++) {
       work(i);
       board->done.fetch_add(1, std::memory_order_release);
     }
   };
-  for (Index i = 0; i < helpers; i++) {
-    auto task = help;
+  for (Index i = 0; i < others; i++) {
+    auto task = take_shares;
     pool.Schedule(std::move(task));
   }
-  help();
+  take_shares();
   for (int spins = 0; board->done.load(std::memory_order_acquire) < shares; spins++) {
     if (spins > 2000) std::this_thread::yield();
   }

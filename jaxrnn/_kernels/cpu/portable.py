@@ -1,6 +1,6 @@
 """A call into the library, and the same computation in JAX for a program that is exported.
 
-`jax.export` refuses calls into a library: whoever loads the program may not have it.
+`jax.export` refuses calls into a library, which may not exist where the program is loaded.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from jax.interpreters import mlir
 
 
 def portable(call: Callable[..., Any], in_jax: Callable[..., Any], *operands: Any) -> Any:
-    """Return `call(*operands)`, or `in_jax(*operands)` in a program that `jax.export` makes: trees of the same form."""
-    leaves, form = jax.tree.flatten(operands)
-    flat = lambda *leaves: jax.tree.leaves(in_jax(*jax.tree.unflatten(form, leaves)))
+    """Return `call(*operands)`, or in an exported program `in_jax(*operands)`, a tree of the same structure."""
+    leaves, treedef = jax.tree.flatten(operands)
+    flat = lambda *leaves: jax.tree.leaves(in_jax(*jax.tree.unflatten(treedef, leaves)))
     traced, out = jax.make_jaxpr(call, return_shape=True)(*operands)
     return jax.tree.unflatten(jax.tree.structure(out), _portable_p.bind(*leaves, call=traced, in_jax=flat))
 

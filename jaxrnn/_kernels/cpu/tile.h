@@ -1,7 +1,7 @@
 // A register tile, and weights packed for it.
 //
-// A tile is M rows of four vectors. It meets weights as panels: for every k, the vectors that row k of the weights has
-// for the units of the panel, side by side, so that a tile reads memory in one direction only.
+// A tile is M rows of four vectors. It is multiplied with a panel of weights: for every k, the vectors of row k of the
+// weights for the units of the panel lie next to each other, so that memory is read in one direction only.
 #pragma once
 #include "vector.h"
 
@@ -30,7 +30,7 @@ struct Count {
   static constexpr int value = M;
 };
 
-// Calls body(first row, Count<rows>) for blocks of at most ROWS rows, as equal as can be.
+// Calls body(first row, Count<rows>) for blocks of at most ROWS rows, as equal as possible.
 template <class Body>
 INLINE void in_blocks(Rows rows, Body&& body) {
   const Index blocks = (rows.count() + ROWS - 1) / ROWS;
@@ -49,18 +49,18 @@ INLINE void in_blocks(Rows rows, Body&& body) {
   }
 }
 
-// How the units of a cell lie in panels.
+// The layout of the units of a cell in panels.
 template <class Cell>
 struct Panels {
   static constexpr Index count(Index hidden) { return (hidden + Cell::UNITS * LANES - 1) / (Cell::UNITS * LANES); }
 
-  // The first unit of vector v of a panel.
+  // Returns the first unit of vector v of a panel.
   static constexpr Index unit(Index panel, int v) {
     return (panel * Cell::UNITS + (Cell::UNITS == 1 ? 0 : v)) * LANES;
   }
 };
 
-// Packs weights (depth, G, H), of terms FIRST to FIRST + WIDTH, into panels (panel, depth, WIDTH, LANES).
+// Packs weights (depth, G, H), of preactivations FIRST to FIRST + WIDTH, into panels (panel, depth, WIDTH, LANES).
 template <class Cell, int FIRST>
 void pack(const float* weights, Index depth, Index hidden, Rows panels, float* to) {
   for (Index panel = panels.first; panel < panels.last; panel++) {
@@ -75,8 +75,8 @@ void pack(const float* weights, Index depth, Index hidden, Rows panels, float* t
   }
 }
 
-// Packs the transpose: deltas of those terms meet the weights (rows, G, H) on the way to the gradient for `rows`
-// features. To (tile of features, panel, WIDTH, LANES, TILE): as the deltas lie, so do the steps of k.
+// Packs the transpose of weights (features, G, H), with which the deltas of those preactivations are multiplied, to
+// (tile of features, panel, WIDTH, LANES, TILE). Its order over k is that of the deltas.
 template <class Cell, int FIRST>
 void pack_transposed(const float* weights, Index features, Index hidden, Rows tiles, float* to) {
   const Index panels = Panels<Cell>::count(hidden);

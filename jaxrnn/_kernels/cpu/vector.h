@@ -34,7 +34,7 @@
 namespace jaxrnn::JAXRNN_ISA {
 
 constexpr Index LANES = JAXRNN_BYTES / 4;
-constexpr int ROWS = JAXRNN_ROWS;  // of a register tile, 4 vectors each: as many as there are registers for
+constexpr int ROWS = JAXRNN_ROWS;  // of a register tile, 4 vectors each: as many as fit the registers
 
 typedef float Vector __attribute__((vector_size(JAXRNN_BYTES)));
 typedef std::int32_t Integers __attribute__((vector_size(JAXRNN_BYTES)));
@@ -44,7 +44,7 @@ INLINE Vector splat(float x) { return Vector{} + x; }
 INLINE Vector load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
 INLINE void store(float* to, Vector v) { *reinterpret_cast<Unaligned*>(to) = v; }
 
-// The same where only `count` floats are there, at the end of a row; the other lanes are zero.
+// The same for the `count` floats at the end of a row; the other lanes are zero.
 INLINE Vector load(const float* from, Index count) {
   if (count >= LANES) return load(from);
   Vector v{};
@@ -56,15 +56,15 @@ INLINE void store(float* to, Vector v, Index count) {
   std::memcpy(to, &v, static_cast<std::size_t>(count) * sizeof(float));
 }
 
-// Two rows zipped: (a0, b0, a1, b1, ...), its first half and its second.
+// Interleaves two rows, (a0, b0, a1, b1, ...), into the first and the second half.
 template <std::size_t... K>
 INLINE void zip(Vector a, Vector b, Vector& first, Vector& second, std::index_sequence<K...>) {
   first = __builtin_shufflevector(a, b, (K / 2 + K % 2 * LANES)...);
   second = __builtin_shufflevector(a, b, (LANES / 2 + K / 2 + K % 2 * LANES)...);
 }
 
-// Transposes LANES rows of LANES floats: zipping the upper half of the rows into the lower, once for every bit of a
-// row's number, moves those bits to where the bits of a column's number were.
+// Transposes LANES rows of LANES floats. Interleaving the upper half of the rows with the lower, once for every bit of
+// a row's index, exchanges those bits with the bits of a column's index.
 INLINE void transpose(Vector (&rows)[LANES]) {
   UNROLL for (Index bit = 1; bit < LANES; bit *= 2) {
     Vector zipped[LANES];

@@ -1,4 +1,4 @@
-"""What the kernels are handed and give, and the rule for `vmap`: over data a call becomes one with a larger batch."""
+"""The inputs and outputs of the kernels, and their rule for `vmap`: a call over data becomes a larger batch."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from ..vmap_rule import fold, unfold
 
 
 class SequenceInputs(NamedTuple):
-    """What a crossing looks at in every step, (T, B, ...); None is what there is nothing of.
+    """The inputs of every step, (T, B, ...); None stands for an absent one.
+
+    The masks follow the rule of `jaxrnn._core.masks`, which `Equation` writes again for tiles, for speed:
+    `tests/core/test_fused.py::test_equals_scan_in_value_and_gradient` holds the two equal.
+
 
     Attributes:
-        terms: input terms forward, merged terms backward: a list of (T, B, H).
+        preactivations: those of the inputs (forward), or `Preactivations` (backward): a list of (T, B, H).
         valid: (T, B) bool, false in the padding.
-        reset: (T, B) bool: the state begins anew before this step (backward), before the one after it (forward).
+        reset: (T, B) bool: whether the state is reset before this step (backward) or before the next one (forward).
         states: backward: a list of (T, B, H), the state after every step.
-        dstates: backward: their gradients; None for one that is zero.
+        dstates: backward: their cotangents; None stands for zero.
     """
 
-    terms: Any
+    preactivations: Any
     valid: Any
     reset: Any
     states: Any = ()
@@ -31,67 +35,67 @@ class SequenceInputs(NamedTuple):
 
 
 class RowInputs(NamedTuple):
-    """What there is once for every row, lists of (B, H).
+    """The inputs of a sequence as a whole, one row for each of the batch: lists of (B, H).
 
     Attributes:
-        state: that was handed in; forward as the first step enters with it.
-        initial: what a reset step begins anew from.
-        dfinal: backward: the gradient for the state after the last step.
+        state: the state before the first step (backward), after the reset of the first step (forward).
+        reset_state: the state that a reset puts in its place.
+        dfinal: backward: the cotangent of the final state.
     """
 
     state: Any
-    initial: Any
+    reset_state: Any
     dfinal: Any = ()
 
 
 class Weights(NamedTuple):
-    """Recurrent weights w (N, K, G, K), and the gate's own params, a list of (1, H)."""
+    """Recurrent weights w (N, K, G, K), and the params of the gate, a list of (1, H)."""
 
     w: Any
     local: Any
 
 
 class ForwardOutputs(NamedTuple):
-    """Forward: the states after every step, a list of (T, B, H), and what the weights saw before it, (T, B, H)."""
+    """The states after every step, a list of (T, B, H), and what the recurrent weights read before it, (T, B, H)."""
 
     states: Any
-    reads: Any
+    recurrent_reads: Any
 
 
 class BackwardOutputs(NamedTuple):
-    """Backward: gradients for the terms, lists of (T, B, H), and sums (B, H) for a row's state, initial and local."""
+    """Gradients of the preactivations, a list of (T, B, H); of state, reset state and local params, lists of (B, H)."""
 
-    terms: Any
+    preactivations: Any
     state: Any
-    initial: Any
+    reset_state: Any
     local: Any
 
 
 def like(struct: jax.ShapeDtypeStruct, operands: Any) -> jax.ShapeDtypeStruct:
-    """Give what a kernel makes the type of its operands, which vary alike over the axes of a `shard_map`."""
-    how = jax.typeof(jax.tree.leaves(operands)[0]).manual_axis_type
-    return jax.ShapeDtypeStruct(struct.shape, struct.dtype, manual_axis_type=how)
+    """Return `struct` varying over the axes of a `shard_map` that the operands vary over."""
+    axis_type = jax.typeof(jax.tree.leaves(operands)[0]).manual_axis_type
+    return jax.ShapeDtypeStruct(struct.shape, struct.dtype, manual_axis_type=axis_type)
 
 
-Call = Callable[[SequenceInputs, RowInputs, Weights], Any]
+KernelCall = Callable[[SequenceInputs, RowInputs, Weights], Any]
 
 
-def with_vmap_rule(call: Call, fits: Callable[[int], bool]) -> Call:
-    """Give a call its rule for `vmap`: over weights, or where a larger batch does not fit, it is a loop."""
-    one = custom_vmap(call)
+def with_vmap_rule(call: KernelCall, fits: Callable[[int], bool]) -> KernelCall:
+    """Return the call with its rule for `vmap`: over weights, or if a larger batch does not fit, it becomes a loop."""
+    batched = custom_vmap(call)
 
-    @one.def_vmap
-    def rule(size: int, mapped: Any, rows: SequenceInputs, ones: RowInputs, weights: Weights) -> Any:
-        of_rows, of_ones, of_weights = mapped
-        batch = ones.state[0].shape[1 if of_ones.state[0] else 0]
-        if any(jax.tree.leaves(of_weights)) or not fits(size * batch):
-            args = (rows, ones, weights)
+    @batched.def_vmap
+    def rule(size: int, mapped: Any, sequences: SequenceInputs, rows: RowInputs, weights: Weights) -> Any:
+        sequences_mapped, rows_mapped, weights_mapped = mapped
+        batch = rows.state[0].shape[1 if rows_mapped.state[0] else 0]
+        if any(jax.tree.leaves(weights_mapped)) or not fits(size * batch):
+            args = (sequences, rows, weights)
             member = lambda i: jax.tree.map(lambda a, m: a[i] if m else a, args, tuple(mapped))
-            out = jax.lax.map(lambda i: one(*member(i)), jnp.arange(size))
+            out = jax.lax.map(lambda i: batched(*member(i)), jnp.arange(size))
         else:
             folded = lambda axis, tree, flags: jax.tree.map(lambda a, m: fold(a, m, size, axis), tree, flags)
-            wide = one(folded(1, rows, of_rows), folded(0, ones, of_ones), weights)
+            wide = batched(folded(1, sequences, sequences_mapped), folded(0, rows, rows_mapped), weights)
             out = jax.tree.map(lambda a: unfold(a, size, 1 if a.ndim == 3 else 0), wide)
         return out, jax.tree.map(lambda _: True, out)
 
-    return one
+    return batched

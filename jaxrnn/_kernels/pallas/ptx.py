@@ -1,6 +1,7 @@
-"""Instructions for which Pallas has no operation: what a thread of the GPU's kernel does, in inline PTX.
+"""Instructions of the kernel for GPUs that Pallas has no operation for, in inline PTX.
 
-A warp must come to `settle` and `multiply_add` as one: no branch around them may depend on the thread.
+All threads of a warp must call `reload_absent` and `multiply_add` together: no branch around them may depend on the
+thread.
 """
 
 from __future__ import annotations
@@ -11,39 +12,39 @@ from jax.experimental.mosaic import gpu as mosaic
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import arith, llvm
 
-Words = list[Any]  # of 32 bits, as they lie in a thread's registers
-Place = tuple[int, int]  # which of some pointers, and the bytes behind it
+Words = list[Any]  # of 32 bits, in the registers of a thread
+Place = tuple[int, int]  # the index of a pointer, and an offset in bytes
 
 
 def word() -> Any:
-    """The type of a word."""
+    """Return the type of a word."""
     return ir.IntegerType.get_signless(32)
 
 
 def address(ref: Any) -> Any:
-    """Give the address at which a reference to global memory begins."""
+    """Return the address of a reference to global memory."""
     return llvm.ptrtoint(ir.IntegerType.get_signless(64), mosaic.utils.memref_ptr(ref))
 
 
-def behind(pointer: Any, elements: Any, size: int) -> Any:
-    """Give the address so many elements of a size behind another."""
+def offset(pointer: Any, elements: Any, size: int) -> Any:
+    """Return the address `elements` elements of a size after another."""
     long = ir.IntegerType.get_signless(64)
     return arith.addi(pointer, arith.muli(arith.extui(long, elements), mosaic.c(size, long)))
 
 
-def ask(pointers: list[Any], places: list[Place]) -> Words:
-    """Load 16 bytes from each place, as they are now."""
+def load(pointers: list[Any], places: list[Place]) -> Words:
+    """Load 16 bytes from each place, without waiting for them to be published."""
     count = 4 * len(places)
     loads = " ".join(_loads(places, count))
     return _assembly([word()] * count, pointers, loads, ["=&r"] * count + ["l"] * len(pointers))
 
 
-def settle(pointers: list[Any], places: list[Place], words: Words, size: int) -> Words:
-    """Load again until no element of any thread of the warp, of a size in bytes, is absent: has all its bits set."""
+def reload_absent(pointers: list[Any], places: list[Place], words: Words, size: int) -> Words:
+    """Load again until no element of the warp, of a size in bytes, is absent, that is, has all bits set."""
     count = len(words)
     if size == 4:
         most, end = "max.u32", "setp.eq.u32 again, s0, 0xffffffff;"
-    else:  # a half of x & s0 has its first bit set where that half of s0 has all set
+    else:  # a half of x & s0 has its first bit set if that half of s0 has all bits set
         most = "max.u16x2"
         end = "sub.u32 x, 0xfffefffe, s0; and.b32 x, x, s0; and.b32 x, x, 0x80008000; setp.ne.u32 again, x, 0;"
     code = [
@@ -55,24 +56,24 @@ def settle(pointers: list[Any], places: list[Place], words: Words, size: int) ->
         *_loads(places, 2 * count),
         "bra.uni wait${:uid}; done${:uid}: }",
     ]
-    how = ["=&r"] * count + [str(k) for k in range(count)] + ["l"] * len(pointers)
-    return _assembly([word()] * count, [*words, *pointers], " ".join(code), how)
+    constraints = ["=&r"] * count + [str(k) for k in range(count)] + ["l"] * len(pointers)
+    return _assembly([word()] * count, [*words, *pointers], " ".join(code), constraints)
 
 
 def multiply_add(sums: list[Any], a: Words, b: Words, kind: str) -> list[Any]:
-    """Add the product of a (16, k) and b (k, 8), as `mma.sync` has them lie in a warp, to sums (16, 8)."""
+    """Add the product of a (16, k) and b (k, 8), in the layout of `mma.sync`, to sums (16, 8)."""
     real = ir.F32Type.get()
     step = 8 if kind == "tf32" else 16
     code = f"mma.sync.aligned.m16n8k{step}.row.col.f32.{kind}.{kind}.f32 {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, "
-    how = ["=f"] * 4 + ["r"] * 6 + [str(k) for k in range(4)]
-    return _assembly([real] * 4, [*a, *b, *sums], code + "{$0,$1,$2,$3};", how, lasting=False)
+    constraints = ["=f"] * 4 + ["r"] * 6 + [str(k) for k in range(4)]
+    return _assembly([real] * 4, [*a, *b, *sums], code + "{$0,$1,$2,$3};", constraints, has_side_effects=False)
 
 
 def publish(pointer: Any, vector: Any) -> None:
-    """Store a vector of 2 to 8 bytes for other blocks of threads.
+    """Store a vector of 2 to 8 bytes for other thread blocks.
 
-    They read words of 4. Of one that is stored in halves they may see either half first, and wait for both: that a half
-    is never seen in part is more than PTX promises where sizes are mixed, but what GPUs do.
+    They read words of 4 bytes. They may see either half of a word first, and wait for both. PTX does not guarantee that
+    a half is never read in part where sizes are mixed, but GPUs do.
     """
     bits = mosaic.bitwidth(vector.type)
     if bits == 64:
@@ -85,12 +86,12 @@ def publish(pointer: Any, vector: Any) -> None:
 
 
 def prefetch(pointer: Any) -> None:
-    """Bring what an address holds into L2."""
+    """Prefetch an address into L2."""
     _assembly([], [pointer], "prefetch.global.L2 [$0];", ["l"])
 
 
 def _loads(places: list[Place], first: int) -> list[str]:
-    """Load 16 bytes from each place into operands 0, 1, ...; the pointers are those from `first` on."""
+    """Return loads of 16 bytes from each place into operands 0, 1, ...; pointers are operands from `first` on."""
     into = lambda k: ",".join(f"${4 * k + part}" for part in range(4))
     return [
         f"ld.relaxed.gpu.global.v4.b32 {{{into(k)}}}, [${first + which}+{offset}];"
@@ -98,9 +99,11 @@ def _loads(places: list[Place], first: int) -> list[str]:
     ]
 
 
-def _assembly(out: list[Any], operands: list[Any], code: str, how: list[str], lasting: bool = True) -> list[Any]:
-    """Inline PTX; `lasting` for what reads or writes memory."""
-    constraints = ",".join([*how, "~{memory}"] if lasting else how)
+def _assembly(
+    out: list[Any], operands: list[Any], code: str, constraints: list[str], has_side_effects: bool = True
+) -> list[Any]:
+    """Emit inline PTX; it `has_side_effects` if it reads or writes memory."""
+    joined = ",".join([*constraints, "~{memory}"] if has_side_effects else constraints)
     kind = llvm.StructType.get_literal(out) if out else ir.Type.parse("!llvm.void")
-    got: Any = llvm.inline_asm(kind, operands, code, constraints, has_side_effects=lasting)
+    got: Any = llvm.inline_asm(kind, operands, code, joined, has_side_effects=has_side_effects)
     return [llvm.extractvalue(one, got, [k]) for k, one in enumerate(out)]

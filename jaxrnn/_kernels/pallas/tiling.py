@@ -1,4 +1,4 @@
-"""How the work of a time loop is cut for the blocks of threads of a GPU."""
+"""The division of a time loop over the thread blocks of a GPU."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-SHARED = 227 * 1024  # bytes of shared memory that a block may have
-PROCESSORS = 132  # of an H100 or H200, where there is none to ask
-WARPS = 4  # of a block of threads, which share K
-KEPT = 20  # fragments of the weights that a thread keeps in registers; the others lie in shared memory
-ASKED = 12  # vectors of 16 bytes that a thread asks for at once
-SUMS = 16  # tiles (16, 8) of the product that a warp makes at once
-APART = 4  # floats between rows of the products in shared memory, so that no two lanes meet in a bank when they store
+SHARED = 227 * 1024  # bytes of shared memory of a thread block
+PROCESSORS = 132  # of an H100 or H200, if no device is present
+WARPS = 4  # of a thread block; K is divided among them
+REGISTER_FRAGMENTS = 20  # fragments of the weights in the registers of a thread; the others are in shared memory
+LOADS_IN_FLIGHT = 12  # vectors of 16 bytes that a thread loads at once
+ACCUMULATORS = 16  # tiles (16, 8) of the product that a warp computes at once
+PAD_FLOATS = 4  # floats between rows of the products in shared memory, against bank conflicts of stores
 
 
 class Vector(NamedTuple):
-    """What each lane of a warp loads of what was published, 16 bytes: of rows 8 row + lane / 4."""
+    """The 16 bytes that each lane of a warp loads of a published array, in rows 8 row + lane / 4."""
 
-    time: int  # which of what was published
-    turn: int  # which of the warp's spans of K
+    time: int  # which published array
+    turn: int  # which of the spans of K of the warp
     row: int
 
 
 class Section(NamedTuple):
-    """A part of the product whose sums a thread holds at once: of 8 rows of the batch for each in `rows`."""
+    """A part of the product whose sums a thread holds at once: 8 rows of the batch for each in `rows`."""
 
     rows: range
-    asked: list[list[Vector]]  # what it sums over, in groups that are asked for at once
+    loads: list[list[Vector]]  # the vectors that it sums over, in groups that are loaded at once
 
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-    """How the work is cut.
+    """The division of the work.
 
     Attributes:
         blocks: N blocks of weights.
@@ -45,10 +45,10 @@ class Tiling:
         width: those padded to a multiple of `units` and of `span`.
         gates: G.
         dtype: of weights.
-        units: n, those that one block of threads owns.
-        rows: b, the rows of the batch that it takes.
+        units: n, the units of one thread block.
+        rows: b, the rows of the batch of one thread block.
         batch: B, padded to a multiple of them.
-        times: what the others publish in a step, arrays of K: 1 forward, G backward.
+        times: the number of arrays (K,) that are published in a step: 1 forward, G backward.
     """
 
     blocks: int
@@ -63,117 +63,129 @@ class Tiling:
 
     @classmethod
     def of(cls, shape: tuple[int, ...], dtype: Any, batch: int, times: int) -> Tiling:
-        """Cut weights (N, K, G, K) and a batch: into the fewest rows and the most units that are on the chip at once.
+        """Divide weights (N, K, G, K) and a batch into the fewest rows and the most units that fit on the chip at once.
 
         Raises:
-            ValueError: where there are none.
+            ValueError: if none fit.
         """
         (blocks, real, gates, _), dtype = shape, jnp.dtype(dtype)
         least = max(16, 64 // dtype.itemsize)
-        made = [
-            cls(blocks, real, _up(real, max(units, least)), gates, dtype, units, rows, _up(batch, rows), times)
+        candidates = [
+            cls(
+                blocks,
+                real,
+                _round_up(real, max(units, least)),
+                gates,
+                dtype,
+                units,
+                rows,
+                _round_up(batch, rows),
+                times,
+            )
             for rows, units in itertools.product((8, 16, 32, 64, 128), (64, 32, 16))
-            if units == 16 or (gates * units <= 64 and _up(real, units) == _up(real, least))
+            if units == 16 or (gates * units <= 64 and _round_up(real, units) == _round_up(real, least))
         ]
         cores = getattr(jax.devices()[0], "core_count", PROCESSORS)
-        for tiling in made:
-            if tiling.shared <= SHARED and tiling.together <= cores:
+        for tiling in candidates:
+            if tiling.shared <= SHARED and tiling.concurrent <= cores:
                 return tiling
-        best = min(made, key=lambda t: (t.together > cores, t.shared))
+        best = min(candidates, key=lambda t: (t.concurrent > cores, t.shared))
         raise ValueError(
             f"keeps the recurrent weights on the chip: {gates} gates of {blocks * real} units in {best.dtype.name} "
-            f"for a batch of {batch} take {best.shared / 1024:.0f} KiB of shared memory on each of {best.together} "
+            f"for a batch of {batch} take {best.shared / 1024:.0f} KiB of shared memory on each of {best.concurrent} "
             f"processors, and there are {SHARED // 1024} KiB on each of {cores}"
         )
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of what there is once for every row: (B, N K)."""
+        """Return the padded shape (B, N K)."""
         return self.batch, self.blocks * self.width
 
     @property
     def members(self) -> int:
-        """The blocks of threads that share rows and weights."""
+        """Return the number of thread blocks that share rows and weights."""
         return self.width // self.units
 
     @property
-    def together(self) -> int:
-        """The blocks of threads that must run at once, since they wait for each other."""
+    def concurrent(self) -> int:
+        """Return the number of thread blocks that must run at once, since they wait for each other."""
         return self.batch // self.rows * self.blocks * self.members if self.members > 1 else 1
 
     @property
     def height(self) -> int:
-        """The columns of weights of a block of threads: n for each gate, or backward, where it sums over them, n."""
+        """Return the columns of weights of a thread block: n for each gate; backward, with a sum over gates, n."""
         return self.units * (self.gates if self.times == 1 else 1)
 
     @property
     def span(self) -> int:
-        """The part of K that a warp loads at once: 16 bytes for each of four lanes, two steps of `mma`."""
+        """Return the part of K that a warp loads at once: 16 bytes for each of four lanes, two steps of `mma`."""
         return 64 // int(self.dtype.itemsize)
 
     @property
     def spans(self) -> int:
-        """The parts of K."""
+        """Return the number of spans of K."""
         return self.width // self.span
 
     @property
     def turns(self) -> int:
-        """Those that a warp takes, at most; spans lie in turn with the warps."""
+        """Return the most spans of a warp; spans are assigned to warps in turn."""
         return -(-self.spans // WARPS)
 
     @property
     def fragments(self) -> int:
-        """Parts (16, k) of the weights that a warp multiplies with, 16 bytes for each of its threads."""
+        """Return the number of parts (16, k) of the weights of a warp, 16 bytes for each of its threads."""
         return self.times * self.turns * self.height // 16 * 2
 
     @property
-    def kept(self) -> int:
-        """Those in registers; wide tiles need these for themselves."""
-        return min(self.fragments, KEPT if self.rows <= 16 else KEPT // 4)
+    def in_registers(self) -> int:
+        """Return the number of fragments in registers; wide tiles need the registers themselves."""
+        return min(self.fragments, REGISTER_FRAGMENTS if self.rows <= 16 else REGISTER_FRAGMENTS // 4)
 
     @property
     def streamed(self) -> int:
-        """Words in shared memory for the others; one fragment at least, since it has no empty arrays."""
-        return max(1, self.fragments - self.kept) * WARPS * 128
+        """Return the words in shared memory for the others; at least one fragment, since empty arrays do not exist."""
+        return max(1, self.fragments - self.in_registers) * WARPS * 128
 
     @property
     def products(self) -> tuple[int, int]:
-        """The shape of the product in shared memory, transposed, for each warp."""
-        return WARPS * self.rows, self.height + APART
+        """Return the shape of the product of all warps in shared memory, transposed."""
+        return WARPS * self.rows, self.height + PAD_FLOATS
 
     @property
     def shared(self) -> int:
-        """Bytes of shared memory of a block of threads, with some to spare: arrays are aligned to 1 KiB."""
+        """Return the bytes of shared memory of a thread block, with a margin: arrays are aligned to 1 KiB."""
         return 4 * self.streamed + 4 * math.prod(self.products) + 2304
 
     def sections(self) -> list[Section]:
-        """Say what a warp does in a step."""
-        size = max(1, SUMS * 16 // self.height)
-        made = []
+        """Return the work of a warp in a step."""
+        size = max(1, ACCUMULATORS * 16 // self.height)
+        candidates = []
         for first in range(0, self.rows // 8, size):
             rows = range(first, min(first + size, self.rows // 8))
             loads = [Vector(*v) for v in itertools.product(range(self.times), range(self.turns), rows)]
-            made.append(Section(rows, [loads[i : i + ASKED] for i in range(0, len(loads), ASKED)]))
-        return made
+            candidates.append(
+                Section(rows, [loads[i : i + LOADS_IN_FLIGHT] for i in range(0, len(loads), LOADS_IN_FLIGHT)])
+            )
+        return candidates
 
     def chains(self, section: Section) -> int:
-        """The fours of sums that a thread has for a section: of few tiles several, since a sum waits for the last."""
+        """Return the number of accumulators of a section: several a tile if there are few, since additions wait."""
         tiles = len(section.rows) * self.height // 16
         return tiles * max(1, 4 // tiles)
 
     def fragment(self, vector: Vector, tile: int, half: int) -> int:
-        """Say which fragment of the weights a tile of the product, 16 high, wants of half a vector."""
+        """Return the fragment of the weights for a tile of the product, 16 high, and half a vector."""
         return ((vector.time * self.turns + vector.turn) * (self.height // 16) + tile) * 2 + half
 
-    def slabs(self, w: jax.Array) -> jax.Array:
-        """Give the threads of each block their words (N, K/n, 512 fragments): of w (N, K, G, K) the second K is owned.
+    def fragments_of(self, w: jax.Array) -> jax.Array:
+        """Return the words (N, K/n, 512 fragments) of all threads, from w (N, K, G, K), whose second K is divided.
 
-        Of a fragment lane 4 g + c has rows g and g + 8, and of what lanes c load of a span it has their parts.
+        Lane 4 g + c has rows g and g + 8 of a fragment, at the places in a span that lanes c load.
         """
         w = jnp.pad(w, ((0, 0), (0, self.width - w.shape[1]), (0, 0), (0, 0)))
-        w = _last(w, (0, 0, 0, self.width - w.shape[3]))
+        w = _repeat_last(w, (0, 0, 0, self.width - w.shape[3]))
         if self.dtype == jnp.float32:
-            w = lax.reduce_precision(w, 8, 10)  # TF32, rounded here: the GPU would cut it off
+            w = lax.reduce_precision(w, 8, 10)  # TF32, rounded here: the GPU would truncate
         w = w.reshape(self.blocks, self.width, self.gates, self.members, self.units).transpose(0, 3, 2, 4, 1)
         w = w.reshape(self.blocks, self.members, self.times, self.height, self.spans, self.span)
         w = jnp.pad(w, [(0, 0)] * 4 + [(0, self.turns * WARPS - self.spans), (0, 0)])
@@ -184,17 +196,17 @@ class Tiling:
         return words.reshape(self.blocks, self.members, self.fragments * WARPS * 128)
 
     def pad(self, tree: Any) -> Any:
-        """Pad the units, and the batch, of arrays (..., B, N K) with the last: what its gate takes, they take."""
+        """Pad the units and the batch of arrays (..., B, N K) with their last entries, which the gate accepts."""
 
         def one(a: jax.Array) -> jax.Array:
             a = a.reshape(*a.shape[:-1], self.blocks, a.shape[-1] // self.blocks)
-            a = _last(a, (*[0] * (a.ndim - 3), self.batch - a.shape[-3], 0, self.width - a.shape[-1]))
+            a = _repeat_last(a, (*[0] * (a.ndim - 3), self.batch - a.shape[-3], 0, self.width - a.shape[-1]))
             return a.reshape(*a.shape[:-2], self.blocks * self.width)
 
         return jax.tree.map(one, tree)
 
-    def cut(self, tree: Any, like: jax.Array) -> Any:
-        """Undo that: give arrays (..., B, H) as `like` is."""
+    def unpad(self, tree: Any, like: jax.Array) -> Any:
+        """Return arrays (..., B, H) with the shape of `like`, the inverse of `pad`."""
         batch, hidden = like.shape[-2:]
 
         def one(a: jax.Array) -> jax.Array:
@@ -203,18 +215,18 @@ class Tiling:
 
         return jax.tree.map(one, tree)
 
-    def mark(self, mark: Any) -> Any:
-        """Give (T, B, n) numbers for a mark (T, B): every block of threads finds a tile of it."""
-        if mark is None:
+    def spread_mask(self, mask: Any) -> Any:
+        """Return a mask (T, B) as numbers (T, B, n), of which every thread block loads a tile."""
+        if mask is None:
             return None
-        mark = jnp.pad(mark, ((0, 0), (0, self.batch - mark.shape[1]))).astype(jnp.float32)
-        return jnp.broadcast_to(mark[:, :, None], (*mark.shape, self.units))
+        mask = jnp.pad(mask, ((0, 0), (0, self.batch - mask.shape[1]))).astype(jnp.float32)
+        return jnp.broadcast_to(mask[:, :, None], (*mask.shape, self.units))
 
 
-def _last(a: jax.Array, more: tuple[int, ...]) -> jax.Array:
-    """Repeat the last entry of each axis so many times."""
+def _repeat_last(a: jax.Array, more: tuple[int, ...]) -> jax.Array:
+    """Repeat the last entry of each axis `more` times."""
     return jnp.pad(a, [(0, n) for n in more], mode="edge") if any(more) else a
 
 
-def _up(number: int, multiple: int) -> int:
+def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
