@@ -8,6 +8,7 @@ from ._batches import shard_batch as shard_batch
 from ._checkpoint_files import CheckpointError as CheckpointError
 from ._checkpoint_files import DamagedCheckpointError as DamagedCheckpointError
 from ._checkpoints import Checkpoints as Checkpoints
+from ._early_stopping import EarlyStopping as EarlyStopping
 from ._evaluation import evaluation as evaluation
 from ._fit import Fit as Fit
 from ._fit import fit as fit

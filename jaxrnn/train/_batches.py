@@ -1,48 +1,63 @@
-"""Batching by length: sequences padded to a few lengths, so that an epoch compiles once a length and no more."""
+"""Batching by length: sequences are padded to a few lengths, so that training compiles once per length."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from numpy.typing import ArrayLike
 
 from .._core.checks import host_array
 from .._pad import of_one_kind, side_by_side
 
-MOST_CANDIDATES = 512  # lengths that the search for groups looks at; the search is quadratic in it
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int, Shaped
+
+AnyArray: TypeAlias = np.ndarray | jax.Array
+
+Labels: TypeAlias = AnyArray | Sequence[ArrayLike]
+"""One label per sequence, as an array or a sequence of numbers; or a sequence of arrays, one label per step."""
+
+MAX_CANDIDATES = 512  # lengths among which the boundaries are searched; the search is quadratic in them
 
 
 class Batch(NamedTuple):
-    """Sequences side by side, as numpy arrays. The last batch of a group is filled up with empty rows of weight 0.
+    """A batch of padded sequences. The last batch of a group is filled with empty rows of weight 0.
+
+    The arrays are those of NumPy, until `shard_batch` moves them to devices.
 
     Attributes:
         ids: (T, B, ...), zero in the padding: (T, B) ids, (T, B, N) bags of ids, (T, B, D) features.
         lengths: (B,) int32.
-        labels: (B, ...) a sequence, (T, B, ...) a step (zero in the padding), or None.
+        labels: (B, ...), one per sequence; (T, B, ...), one per step, zero in the padding; or None.
         weights: (B,) float32, 1 or 0.
-        rows: (B,) int32, where in the data each row stood; -1 for an empty row.
+        rows: (B,) int32, the index of each row in the data; -1 for an empty row.
     """
 
-    ids: np.ndarray
-    lengths: np.ndarray
-    labels: np.ndarray | None
-    weights: np.ndarray
-    rows: np.ndarray
+    ids: Shaped[AnyArray, "T B ..."]
+    lengths: Int[AnyArray, " B"]
+    labels: AnyArray | None
+    weights: Float[AnyArray, " B"]
+    rows: Int[AnyArray, " B"]
 
 
 def shard_batch(batch: Batch, mesh: Mesh, axis: str = "batch") -> Batch:
-    """Split the rows of a batch over an axis of a mesh, as global arrays: `map(partial(shard_batch, mesh=mesh), batches)`.
+    """Return a batch as global arrays whose rows are sharded over an axis of a mesh.
 
-    Of several processes each hands in its own share, as many rows as every other; the batch is all of them together.
+    Over an epoch: `map(partial(shard_batch, mesh=mesh), batches)`. With several processes each passes its own share,
+    of equal size, and the result is the batch of all of them.
 
     Args:
-        batch: as `epoch_batches` gives it; its rows are divided by the devices of this process along the axis.
-        mesh: of the devices of all processes, its axes automatic (an embedding takes no others).
-        axis: its name.
+        batch: from `epoch_batches`; its rows are divided among the devices of this process along the axis.
+        mesh: the devices of all processes, with automatic axes (an embedding takes no others).
+        axis: the name of the axis.
+
+    Raises:
+        ValueError: if the rows cannot be divided among the devices.
 
     >>> from jax.sharding import AxisType
     >>> mesh = jax.make_mesh((len(jax.devices()),), ("batch",), axis_types=(AxisType.Auto,))
@@ -52,26 +67,24 @@ def shard_batch(batch: Batch, mesh: Mesh, axis: str = "batch") -> Batch:
     """
     rows = len(batch.lengths)
 
-    def one(array: np.ndarray | None, each_step: bool) -> Any:
-        if array is None:
-            return None
+    def shard(array: AnyArray, each_step: bool) -> jax.Array:
         spec = PartitionSpec(None, axis) if each_step else PartitionSpec(axis)
         return jax.make_array_from_process_local_data(NamedSharding(mesh, spec), array)
 
     labels = batch.labels
     each_step = labels is not None and labels.shape[:2] == (len(batch.ids), rows) and labels.ndim > 1
     return Batch(
-        one(batch.ids, True),
-        one(batch.lengths, False),
-        one(labels, each_step),
-        one(batch.weights, False),
-        one(batch.rows, False),
+        shard(batch.ids, True),
+        shard(batch.lengths, False),
+        None if labels is None else shard(labels, each_step),
+        shard(batch.weights, False),
+        shard(batch.rows, False),
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class LengthGroups:
-    """The lengths to pad to: a sequence of n steps belongs to the first boundary that is at least n.
+    """The lengths to pad to: a sequence of n steps is padded to the smallest boundary that is at least n.
 
     Args:
         boundaries: ascending positive integers.
@@ -89,40 +102,47 @@ class LengthGroups:
         if not self.boundaries or self.boundaries[0] < 1 or list(self.boundaries) != sorted(set(self.boundaries)):
             raise ValueError(f"boundaries must be ascending positive integers, one or more; got {self.boundaries}")
 
-    def of(self, lengths: Any) -> np.ndarray:
-        """Give the group (n,) of each length (n,); raises ValueError for one beyond the last boundary."""
-        lengths = _integers(lengths)
-        if lengths.size and lengths.max() > self.boundaries[-1]:
+    def of(self, lengths: Int[ArrayLike, " n"]) -> Int[np.ndarray, " n"]:
+        """Return the index (n,) of the group of each length (n,).
+
+        Raises:
+            ValueError: for lengths that are no integers >= 0, or greater than the last boundary.
+        """
+        steps = _integers(lengths)
+        if steps.size and steps.max() > self.boundaries[-1]:
             raise ValueError(
-                f"a sequence of {lengths.max()} steps is longer than the last boundary, {self.boundaries[-1]}. Cut it, "
-                "or add a boundary."
+                f"a sequence of {steps.max()} steps is longer than the last boundary, {self.boundaries[-1]}. Truncate "
+                "it, or add a boundary."
             )
-        return np.searchsorted(self.boundaries, lengths)
+        return np.searchsorted(self.boundaries, steps)
 
 
-def length_groups(lengths: Any, groups: int = 6) -> LengthGroups:
-    """Choose at most `groups` lengths to pad to, such that the padding is least.
+def length_groups(lengths: Int[ArrayLike, " n"], groups: int = 6) -> LengthGroups:
+    """Return the lengths to pad to, at most `groups`, that minimize the padding.
 
-    By dynamic programming over the distinct lengths (over 512 of their quantiles where there are more).
+    They are found by dynamic programming over the distinct lengths, or over 512 quantiles if there are more.
 
     Args:
-        lengths: (n,) integers, at least one.
-        groups: the most that may be compiled for.
+        lengths: integers (n,), at least one.
+        groups: the maximum number of groups; training compiles once for each.
+
+    Raises:
+        ValueError: for no lengths, lengths that are no integers >= 0, or groups < 1.
 
     >>> length_groups([3, 3, 4, 9, 10], groups=2)
     LengthGroups(boundaries=(4, 10))
     """
-    lengths = np.maximum(_integers(lengths), 1)
-    if lengths.size == 0 or not isinstance(groups, int | np.integer) or groups < 1:
-        raise ValueError(f"length_groups needs lengths, and groups >= 1; got {lengths.size} lengths, groups={groups}")
-    ends = np.unique(lengths)
-    if ends.size > MOST_CANDIDATES:
-        ends = np.unique(np.quantile(lengths, np.linspace(0, 1, MOST_CANDIDATES), method="higher"))
-    return LengthGroups(tuple(int(ends[j]) for j in _cheapest(_costs(np.sort(lengths), ends), groups)))
+    steps = np.maximum(_integers(lengths), 1)
+    if steps.size == 0 or not isinstance(groups, int | np.integer) or groups < 1:
+        raise ValueError(f"length_groups needs lengths, and groups >= 1; got {steps.size} lengths, groups={groups}")
+    ends = np.unique(steps)
+    if ends.size > MAX_CANDIDATES:
+        ends = np.unique(np.quantile(steps, np.linspace(0, 1, MAX_CANDIDATES), method="higher"))
+    return LengthGroups(tuple(int(ends[j]) for j in _cheapest(_costs(np.sort(steps), ends), groups)))
 
 
 def _costs(lengths: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Give (m, m): the padded size of a group from end i up to end j; infinite for i > j."""
+    """Return (m, m): the padded size of the group of lengths above end i - 1 up to end j; infinite for i > j."""
     upto = np.searchsorted(lengths, ends, side="right")
     before = np.concatenate([[0], upto[:-1]])
     sizes = ends * (upto - before[:, None]).astype(float)
@@ -130,10 +150,10 @@ def _costs(lengths: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 
 def _cheapest(costs: np.ndarray, groups: int) -> list[int]:
-    """Cut 0 to m - 1 into at most `groups` pieces of least cost: where each ends."""
+    """Return the last index of each of at most `groups` intervals of 0 to m - 1 that have the lowest total cost."""
     count = len(costs)
-    best = costs[0]  # of everything up to j, in one piece
-    cuts = []  # for a piece more: where the piece that ends at j begins
+    best = costs[0]  # lowest cost of 0 to j, in one interval
+    cuts = []  # with one more interval each: the start of the interval that ends at j
     for _ in range(min(groups, count) - 1):
         totals = np.concatenate([[0.0], best[:-1]])[:, None] + costs
         cuts.append(totals.argmin(axis=0))
@@ -149,35 +169,36 @@ def _cheapest(costs: np.ndarray, groups: int) -> list[int]:
 
 
 def epoch_batches(
-    sequences: Sequence[Any],
-    labels: Any = None,
+    sequences: Sequence[ArrayLike],
+    labels: Labels | None = None,
     *,
     groups: LengthGroups,
     batch_size: int,
     rng: np.random.Generator | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-    """Go once through the sequences, in batches each of which holds one length group.
+    """Return an iterator over the batches of one epoch, each of one length group.
 
     Args:
-        sequences: n arrays (T_i, ...) that agree in all but T_i: ids (T_i,), bags (T_i, N), features (T_i, D).
-        labels: n numbers or an array (n, ...), one a sequence; or a list of n arrays (T_i, ...), one a step; or None.
+        sequences: n arrays (T_i, ...) that differ in T_i alone: ids (T_i,), bags (T_i, N), features (T_i, D).
+        labels: n numbers or an array (n, ...), one per sequence; a list of n arrays (T_i, ...), one per step; or None.
         groups: the lengths to pad to.
-        batch_size: B, of every batch.
-        rng: shuffles rows within their groups, and the batches; None keeps the order. For training that can be taken
-            up again make it from the epoch: `np.random.default_rng((seed, epoch))`.
-        share: (i, n) gives only the rows of the i-th of n equal parts of every batch, for the i-th of n processes:
-            `(jax.process_index(), jax.process_count())`. All must ask with the same rng.
+        batch_size: B, the same for every batch.
+        rng: shuffles the rows within their groups, and the batches; None keeps the order. For training that resumes
+            from checkpoints derive it from the epoch: `np.random.default_rng((seed, epoch))`.
+        share: (i, n) keeps only the i-th of n equal parts of the rows of every batch, for the i-th of n processes:
+            `(jax.process_index(), jax.process_count())`. All processes must use the same rng.
 
     Raises:
-        ValueError: if sequences, labels and groups do not fit.
+        TypeError: if groups is no `LengthGroups`, or rng no NumPy generator.
+        ValueError: if sequences, labels and groups do not fit, or batch_size is no multiple of the shares.
 
     >>> batches = epoch_batches([[1, 2], [3], [4, 5, 6]], [0, 1, 1], groups=LengthGroups((2, 4)), batch_size=2)
     >>> [(batch.ids.shape, batch.lengths.tolist(), batch.weights.tolist()) for batch in batches]
     [((2, 2), [2, 1], [1.0, 1.0]), ((4, 2), [3, 0], [1.0, 0.0])]
     """
     arrays = of_one_kind("epoch_batches", sequences)
-    answers, each_step = _answers(arrays, labels)
+    label_arrays, each_step = _label_arrays(arrays, labels)
     if not isinstance(groups, LengthGroups):
         raise TypeError(f"groups must be LengthGroups, as length_groups returns; got {groups!r:.60}")
     _check_plan(batch_size, rng, share)
@@ -185,50 +206,51 @@ def epoch_batches(
     plan = _plan(groups.of(lengths), batch_size, rng)
     size = batch_size // share[1]
     mine = slice(share[0] * size, (share[0] + 1) * size)
-    return (_batch(arrays, answers, each_step, rows[mine], groups.boundaries[group], size) for group, rows in plan)
+    return (_batch(arrays, label_arrays, each_step, rows[mine], groups.boundaries[group], size) for group, rows in plan)
 
 
-def _integers(lengths: Any) -> np.ndarray:
-    """Return lengths as an array, which must be of integers from 0 on."""
-    lengths = np.asarray(lengths)
-    if lengths.size and (lengths.dtype.kind not in "iu" or lengths.min() < 0):
-        raise ValueError(f"lengths must be integers of at least 0; got {lengths.dtype}, {lengths.ravel()[:5]}")
-    return lengths
+def _integers(lengths: ArrayLike) -> np.ndarray:
+    """Return lengths as an array; raise ValueError unless they are integers of at least 0."""
+    array = np.asarray(lengths)
+    if array.size and (array.dtype.kind not in "iu" or array.min() < 0):
+        raise ValueError(f"lengths must be integers of at least 0; got {array.dtype}, {array.ravel()[:5]}")
+    return array
 
 
-def _check_plan(batch_size: Any, rng: Any, share: Any) -> None:
-    """Raise what is wrong with how the batches of an epoch are to be made."""
+def _check_plan(batch_size: object, rng: object, share: tuple[int, int]) -> None:
+    """Raise an error unless batch_size, rng and share fit."""
     if not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise ValueError(f"epoch_batches needs an integer batch_size >= 1; got {batch_size!r}")
     if rng is not None and not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng must be a NumPy generator, as np.random.default_rng((seed, epoch)); got {rng!r:.60}")
+        raise TypeError(f"rng must be a NumPy generator, such as np.random.default_rng((seed, epoch)); got {rng!r:.60}")
     if len(share) != 2 or not 0 <= share[0] < share[1]:
         raise ValueError(f"share must be (i, n) with 0 <= i < n, the i-th of n parts; got {share}")
     if batch_size % share[1]:
         raise ValueError(f"batch_size must be a multiple of the {share[1]} shares; got {batch_size}")
 
 
-def _answers(arrays: list[np.ndarray], labels: Any) -> tuple[list[np.ndarray] | None, bool]:
-    """Give a label a sequence, and whether each is one a step."""
+def _label_arrays(arrays: list[np.ndarray], labels: Labels | None) -> tuple[list[np.ndarray] | None, bool]:
+    """Return the label array of each sequence, and whether it has one label per step."""
     if labels is None:
         return None, False
     if len(labels) != len(arrays):
         raise ValueError(f"each sequence needs a label; got {len(arrays)} sequences and {len(labels)} labels")
-    each_step = isinstance(labels, list | tuple) and np.ndim(labels[0]) > 0
-    answers = of_one_kind("the labels of epoch_batches", labels) if each_step else [*host_array("labels", labels)]
-    if each_step and [len(a) for a in answers] != [len(a) for a in arrays]:
+    if not isinstance(labels, list | tuple) or np.ndim(labels[0]) == 0:
+        return [*host_array("labels", labels)], False
+    found = of_one_kind("the labels of epoch_batches", labels)
+    if [len(a) for a in found] != [len(a) for a in arrays]:
         raise ValueError(
-            "a list of arrays is labels a step, which must be as many as the steps of their sequence. Labels a "
-            "sequence are numbers, or one array (n, ...)."
+            "a list of arrays holds one label per step, so each must have as many steps as its sequence. One label per "
+            "sequence is a number, or a row of one array (n, ...)."
         )
-    return answers, each_step
+    return found, True
 
 
-def _plan(of: np.ndarray, batch_size: int, rng: np.random.Generator | None) -> list[tuple[int, np.ndarray]]:
-    """Give the group and the rows of every batch."""
+def _plan(group_of: np.ndarray, batch_size: int, rng: np.random.Generator | None) -> list[tuple[int, np.ndarray]]:
+    """Return the group and the rows of every batch."""
     plan = []
-    for group in np.unique(of):
-        rows = np.flatnonzero(of == group)
+    for group in np.unique(group_of):
+        rows = np.flatnonzero(group_of == group)
         rows = rows if rng is None else rng.permutation(rows)
         plan += [(int(group), rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
     return plan if rng is None else [plan[i] for i in rng.permutation(len(plan))]
@@ -236,22 +258,22 @@ def _plan(of: np.ndarray, batch_size: int, rng: np.random.Generator | None) -> l
 
 def _batch(
     arrays: list[np.ndarray],
-    answers: list[np.ndarray] | None,
+    label_arrays: list[np.ndarray] | None,
     each_step: bool,
     rows: np.ndarray,
     length: int,
     batch_size: int,
 ) -> Batch:
-    """Put `rows` side by side."""
+    """Return the batch of `rows`, filled up to `batch_size`."""
     empty = batch_size - len(rows)
     lengths = np.array([len(arrays[row]) for row in rows] + [0] * empty, np.int32)
     labels = None
-    if answers is not None:
-        chosen = [answers[row] for row in rows]
+    if label_arrays is not None:
+        chosen = [label_arrays[row] for row in rows]
         if each_step:
-            labels = side_by_side(chosen, answers[0], length, batch_size)
+            labels = side_by_side(chosen, label_arrays[0], length, batch_size)
         else:
-            labels = _filled(np.array(chosen, answers[0].dtype).reshape(-1, *answers[0].shape), empty)
+            labels = _filled(np.array(chosen, label_arrays[0].dtype).reshape(-1, *label_arrays[0].shape), empty)
     return Batch(
         side_by_side([arrays[row] for row in rows], arrays[0], length, batch_size),
         lengths,
@@ -262,5 +284,5 @@ def _batch(
 
 
 def _filled(array: np.ndarray, empty: int) -> np.ndarray:
-    """Add `empty` rows of zeros."""
+    """Append `empty` rows of zeros."""
     return np.concatenate([array, np.zeros((empty, *array.shape[1:]), array.dtype)])

@@ -1,4 +1,4 @@
-"""Checkpoints through Orbax, every file under a SHA-256: what is restored is what was saved, or an error."""
+"""Checkpoints in the format of Orbax, with a SHA-256 of every file."""
 
 from __future__ import annotations
 
@@ -10,36 +10,47 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 from .._core.extras import extra
-from ._checkpoint_files import MOST_RECORD_BYTES, CheckpointError, DamagedCheckpointError, brief, damage, read, write
+from ._checkpoint_files import (
+    MAX_RECORD_BYTES,
+    CheckpointError,
+    DamagedCheckpointError,
+    Target,
+    brief,
+    damage,
+    read,
+    write,
+)
 from ._interrupts import HeldInterrupts
-from ._leaves import as_json, has_numbers, kind, named_leaves, plain
+from ._leaves import describe, has_elements, named_leaves, to_json, to_stored
 
-UNFINISHED = "unfinished-"  # no name of a checkpoint begins so
+Tree = TypeVar("Tree")
+
+UNFINISHED = "unfinished-"  # the prefix of directories that are no checkpoints yet, or no more
 LOCK = ".lock"
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoints:
-    """A directory of checkpoints, `epoch-000001` and on, the newest `keep` of them.
+    """A directory of checkpoints, `epoch-000001` and so on, of which the newest `keep` are kept.
 
-    A checkpoint is written under another name, given its manifest, and renamed last: a save that is interrupted
-    leaves nothing that is taken for a checkpoint. No pickle is written or read.
+    A checkpoint is written under another name, with a manifest, and then renamed, so an interrupted save never leaves
+    an incomplete checkpoint. `restore` returns exactly what was saved, or raises an error. Pickle is not used.
 
-    Of several processes (`jax.distributed`) each writes its own parts of the arrays, and the first all else; the
-    directory must be one that all of them see. What is restored is laid out as asked, on however many devices.
-    Two runs cannot save to one directory at a time: `lock` is held during every save, and by `fit` until it returns.
+    With several processes (`jax.distributed`), each writes its shards of the arrays, and the first process writes the
+    rest; all must share the directory. Arrays are restored with the requested shardings, on any number of devices.
+    Two runs cannot save to one directory at the same time: `save` holds `lock`, and `fit` holds it until it returns.
 
     Args:
-        directory: made if it is not there.
-        keep: how many to keep, at least 1; None keeps all.
-        skip_damaged: False: a damaged newest checkpoint is an error. True: it is a warning, the newest one that is
-            whole is restored, and `save` replaces the damaged ones.
+        directory: a path; the directory is created if it does not exist.
+        keep: the number of checkpoints to keep, at least 1; None keeps all.
+        skip_damaged: if False, a damaged newest checkpoint is an error. If True, `restore` warns and restores the
+            newest undamaged one, and `save` replaces damaged ones.
 
     >>> import tempfile
     >>> checkpoints = Checkpoints(tempfile.mkdtemp())
@@ -61,74 +72,77 @@ class Checkpoints:
             raise ValueError(f"keep must be at least 1, or None for all; got {self.keep!r}")
 
     def epochs(self) -> list[int]:
-        """Return the epochs of the checkpoints that are there, oldest first."""
+        """Return the epochs of the saved checkpoints, oldest first."""
         root = self._root()
         names = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
         numbers = [int(name[6:]) for name in names if name.startswith("epoch-") and name[6:].isdecimal()]
         return sorted(number for number in set(numbers) if self._path(number).name in names)
 
     def latest(self) -> int | None:
-        """Return the newest epoch, None if there is none."""
+        """Return the epoch of the newest checkpoint, or None if there is none."""
         return max(self.epochs(), default=None)
 
     def save(self, epoch: int, tree: Any, record: Mapping[str, Any] | None = None) -> Path:
         """Save a pytree and a record; return the path of the checkpoint.
 
         Args:
-            epoch: a number that no checkpoint of the directory has yet.
-            tree: a pytree of arrays of numbers (JAX's or NumPy's), random keys and Python's numbers.
-            record: numbers (scalars of NumPy and JAX become Python's), strings, None, lists, dicts with string keys.
+            epoch: an integer of at least 0, for which the directory has no checkpoint.
+            tree: a pytree of JAX and NumPy arrays of numbers, random keys and Python numbers.
+            record: a dict of numbers (scalars of NumPy and JAX are saved as Python numbers), strings, None, lists and
+                dicts with string keys.
 
         Raises:
-            ValueError, TypeError: for what could not be restored, before anything is written.
-            CheckpointError: a ValueError: this epoch was saved before, or another run holds the lock.
-            KeyboardInterrupt: if Ctrl-C was pressed meanwhile, after the checkpoint is whole.
-            OSError: if the checkpoint could not be written; those before it are as they were.
+            TypeError: for a leaf or a value of an unsupported type, before anything is written.
+            ValueError: for a tree that cannot be restored exactly, before anything is written.
+            CheckpointError: a ValueError, if the epoch is already saved, or another run holds the lock.
+            KeyboardInterrupt: if Ctrl-C was pressed during the save, after the checkpoint is complete.
+            OSError: if the checkpoint cannot be written; earlier ones are not changed.
         """
         target = self._path(epoch)
         leaves, _ = named_leaves(tree)
-        kinds = {name: kind(name, leaf) for name, leaf in leaves.items()}
+        descriptions = {name: describe(name, leaf) for name, leaf in leaves.items()}
         if abstract := [name for name, leaf in leaves.items() if isinstance(leaf, jax.ShapeDtypeStruct)]:
-            raise TypeError(f"{abstract[0]} is a ShapeDtypeStruct, which has no numbers to save: only restore takes it")
-        arrays = [plain(name, leaf) for name, leaf in leaves.items() if has_numbers(leaf)]
+            raise TypeError(
+                f"{abstract[0]} is a ShapeDtypeStruct, which has no values to save: only restore accepts it"
+            )
+        arrays = [to_stored(name, leaf) for name, leaf in leaves.items() if has_elements(leaf)]
         if not isinstance(record, Mapping | None):
             raise TypeError(f"record must be a dict; got a {type(record).__name__}")
-        text = json.dumps({"leaves": kinds, "record": as_json(record or {})})
-        if len(text) > MOST_RECORD_BYTES:
-            raise ValueError(
-                f"the record is {len(text)} bytes, more than {MOST_RECORD_BYTES}: put arrays into the tree"
-            )
+        text = json.dumps({"leaves": descriptions, "record": to_json(record or {})})
+        if len(text) > MAX_RECORD_BYTES:
+            raise ValueError(f"the record is {len(text)} bytes, more than {MAX_RECORD_BYTES}: put arrays into the tree")
         if target.exists() and not (self.skip_damaged and damage(target)):
-            raise CheckpointError(f"{target} is there already. Choose another directory, or take it away.")
+            raise CheckpointError(f"{target} already exists. Choose another directory, or remove it.")
         with self.lock(), HeldInterrupts():
             self._write(target, arrays, text)
         return target
 
-    def restore(self, like: Any, epoch: int | None = None) -> tuple[Any, dict[str, Any]]:
-        """Return the tree, laid out as `like` (structure, shapes, dtypes, shardings), and the record.
+    def restore(self, like: Tree, epoch: int | None = None) -> tuple[Tree, dict[str, Any]]:
+        """Return the saved tree and its record.
 
         Args:
-            like: a tree as the one saved, of arrays or `jax.ShapeDtypeStruct`; its values do not matter.
-            epoch: which; None takes the newest.
+            like: a tree with the structure, shapes, dtypes and shardings to restore, of arrays or
+                `jax.ShapeDtypeStruct`; its values are not used.
+            epoch: the epoch to restore; None is the newest.
 
         Raises:
-            CheckpointError: a ValueError: there is no such checkpoint, or `like` is another kind of tree.
-            DamagedCheckpointError: a CheckpointError: a file was changed (it is named), or holds what `save` does not
-                write.
+            CheckpointError: a ValueError, if there is no such checkpoint, or its tree differs from `like`.
+            DamagedCheckpointError: a CheckpointError, if a file was changed or has contents that `save` does not write;
+                the message contains its name.
         """
         leaves, structure = named_leaves(like)
         saved = self.epochs()
         candidates = saved[::-1] if epoch is None else [number for number in saved if number == epoch]
         if not candidates:
-            asked = "the newest" if epoch is None else epoch
-            raise CheckpointError(f"{self._root()} holds the checkpoints {saved[-9:]}; asked for {asked}")
+            wanted = "the newest" if epoch is None else epoch
+            raise CheckpointError(f"{self._root()} holds the checkpoints {saved[-9:]}; requested {wanted}")
         for number in candidates:
             before = [other for other in saved if other < number]
             try:
                 values, record = read(self._path(number), leaves)
             except DamagedCheckpointError as error:
                 if epoch is not None or not self.skip_damaged or not before:
-                    raise DamagedCheckpointError(f"{error}.{_way_on(before)}") from error
+                    raise DamagedCheckpointError(f"{error}.{_hint(before)}") from error
                 warnings.warn(f"{error}. Skipped: trying epoch {before[-1]}", stacklevel=2)
             else:
                 return jax.tree.unflatten(structure, values), record
@@ -136,10 +150,13 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the directory for this run; raise CheckpointError if another run holds it. It may be nested.
+        """Lock the directory for this run; locks may be nested.
 
-        The operating system releases it when the process ends, however it ends. Of several processes the first holds
-        it for all.
+        The operating system releases the lock when the process ends. With several processes, the first holds the lock
+        for all of them.
+
+        Raises:
+            CheckpointError: if another run holds the lock.
         """
         with extra("train"):
             import filelock
@@ -147,7 +164,7 @@ class Checkpoints:
         root = self._root()
         lock = filelock.FileLock(root / LOCK, timeout=0, is_singleton=True)
         with contextlib.ExitStack() as stack:
-            with _together("lock"):
+            with _all_or_none("lock"):
                 if jax.process_index() == 0:
                     root.mkdir(parents=True, exist_ok=True)
                     try:
@@ -158,25 +175,25 @@ class Checkpoints:
                         ) from None
             yield
 
-    def _write(self, target: Path, arrays: list[Any], text: str) -> None:
-        """Write a checkpoint under another name, and rename it when it is whole."""
+    def _write(self, target: Path, arrays: list[Target], text: str) -> None:
+        """Write a checkpoint under another name, and rename it when it is complete."""
         draft = self._root() / f"{UNFINISHED}{target.name}"
         first = jax.process_index() == 0
         try:
-            with _together("draft"):
+            with _all_or_none("draft"):
                 if first:
-                    self._sweep()
+                    self._remove_unfinished()
                     draft.mkdir(parents=True)
-            with _together("write"):
+            with _all_or_none("write"):
                 write(draft, arrays, text)
         except (OSError, ValueError) as error:
             shutil.rmtree(draft, ignore_errors=True)
             raise OSError(f"{target} was not saved: {brief(error)}. Saved before: {self.epochs()[-9:]}") from error
-        with _together("rename"):
+        with _all_or_none("rename"):
             if first:
-                self._discard(target)
+                self._remove(target)
                 draft.rename(target)
-                self._forget()
+                self._remove_old()
 
     def _root(self) -> Path:
         return Path(self.directory).absolute()
@@ -186,27 +203,27 @@ class Checkpoints:
             raise ValueError(f"an epoch is an integer of at least 0; got {epoch!r}")
         return self._root() / f"epoch-{epoch:06d}"
 
-    def _forget(self) -> None:
-        """Remove all but the newest `keep`."""
+    def _remove_old(self) -> None:
+        """Remove all checkpoints but the newest `keep`."""
         if self.keep is not None:
             for epoch in self.epochs()[: -self.keep]:
-                self._discard(self._path(epoch))
+                self._remove(self._path(epoch))
 
-    def _discard(self, path: Path) -> None:
-        """Remove a checkpoint if it is there, renamed first: it is there whole or not at all."""
+    def _remove(self, path: Path) -> None:
+        """Remove a checkpoint if it exists. It is renamed first, so no incomplete one is left."""
         if path.exists():
-            doomed = path.rename(self._root() / f"{UNFINISHED}old-{path.name}")
-            shutil.rmtree(doomed)
+            renamed = path.rename(self._root() / f"{UNFINISHED}old-{path.name}")
+            shutil.rmtree(renamed)
 
-    def _sweep(self) -> None:
-        """Remove what an interrupted save left."""
+    def _remove_unfinished(self) -> None:
+        """Remove the files of interrupted saves."""
         for path in self._root().glob(f"{UNFINISHED}*"):
             shutil.rmtree(path)
 
 
 @contextlib.contextmanager
-def _together(part: str) -> Iterator[None]:
-    """Run a part of a save that ends in all processes, or is an error in all."""
+def _all_or_none(part: str) -> Iterator[None]:
+    """Run a part of a save that succeeds in all processes, or raises in all."""
     problem: Exception | None = None
     try:
         yield
@@ -222,8 +239,8 @@ def _together(part: str) -> Iterator[None]:
         raise problem
 
 
-def _way_on(before: list[int]) -> str:
-    """Return how to go on from a damaged checkpoint."""
+def _hint(before: list[int]) -> str:
+    """Return the end of the message about a damaged checkpoint: how to resume from an earlier one."""
     if not before:
-        return " No checkpoint before it is whole."
+        return " There is no undamaged checkpoint before it."
     return f" To resume from epoch {before[-1]}, the one before: Checkpoints(..., skip_damaged=True)."

@@ -1,48 +1,49 @@
-"""Which epoch was best, and when to stop."""
+"""Early stopping: which epoch is best by one metric, and when to stop."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Literal
 
 
 @dataclasses.dataclass(frozen=True)
 class EarlyStopping:
-    """Judge epochs by one score.
+    """Keep the best epoch by one metric of `evaluate`, and stop after `patience` epochs without a better one.
 
     Args:
-        name: of the score in the records.
-        mode: "min" or "max".
-        patience: how many epochs without a new best are borne; None bears all.
+        metric: the name of the metric in the history, as `evaluate` returns it. NaN is never best.
+        mode: "min" or "max": whether a lower or a higher value is better.
+        patience: the number of epochs without improvement after which training stops, at least 1; None never stops.
 
+    >>> early_stopping = EarlyStopping("loss", patience=1)
     >>> history = [{"loss": 2.0}, {"loss": 1.0}, {"loss": 1.5}]
-    >>> EarlyStopping("loss", "min", 1).best(history), EarlyStopping("loss", "min", 1).should_stop(history)
+    >>> early_stopping.best(history), early_stopping.should_stop(history)
     (1, True)
     """
 
-    name: str
-    mode: str
-    patience: int | None
+    metric: str = "loss"
+    mode: Literal["min", "max"] = "min"
+    patience: int | None = None
 
     def __post_init__(self) -> None:
-        """Check mode and patience."""
+        """Check the fields."""
         if self.mode not in ("min", "max"):
             raise ValueError(f'mode must be "min" or "max"; got {self.mode!r}')
-        if not isinstance(self.name, str):
-            raise TypeError(f"monitor must be the name of a score; got {self.name!r}")
+        if not isinstance(self.metric, str):
+            raise TypeError(f"metric must be the name of a metric that evaluate returns; got {self.metric!r}")
         if self.patience is not None and (not isinstance(self.patience, int) or self.patience < 1):
             raise ValueError(f"patience must be at least 1 epoch, or None; got {self.patience!r}")
 
-    def best(self, history: Sequence[Mapping[str, Any]]) -> int | None:
-        """Give the first of the best epochs; None if every score is NaN, or there is none."""
+    def best(self, history: Sequence[Mapping[str, float]]) -> int | None:
+        """Return the index of the best epoch, the first of equals; None if every value is NaN or there is no epoch."""
         sign = 1 if self.mode == "min" else -1
-        scores = [(sign * record[self.name], epoch) for epoch, record in enumerate(history)]
-        return min((score for score in scores if not math.isnan(score[0])), default=(0, None))[1]
+        values = [(sign * record[self.metric], epoch) for epoch, record in enumerate(history)]
+        return min((value for value in values if not math.isnan(value[0])), default=(0, None))[1]
 
-    def should_stop(self, history: Sequence[Mapping[str, Any]]) -> bool:
-        """Say whether patience has run out."""
+    def should_stop(self, history: Sequence[Mapping[str, float]]) -> bool:
+        """Return whether the last `patience` epochs brought no improvement."""
         if self.patience is None:
             return False
         best = self.best(history)

@@ -1,24 +1,35 @@
-"""A loss, without noise and without a gradient, over held-out batches."""
+"""Evaluation: the mean loss over held-out batches, without noise."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from ._fit import means
-from ._step import Batch, Carried, Loss, Params, as_carried, report
+from .._core.types import Params
+from ._fit import Evaluate, means
+from ._step import Batch, Carried, Carry, Loss, Metrics, as_carried, report
 
 
-def evaluation(loss: Loss | Carried, batches: Callable[[], Iterable[Batch]]) -> Callable[[Params], dict[str, float]]:
-    """Make an `evaluate` for `fit`: the means of `loss` and its metrics over `batches()`, with key=None.
+def evaluation(loss: Loss | Carried, batches: Callable[[], Iterable[Batch]]) -> Evaluate:
+    """Return an `evaluate` for `fit`: it computes the means of `loss` and its metrics over `batches()`, with key=None.
+
+    Args:
+        loss: as for `make_step`; its metric `weight` is the weight of a batch in the means.
+        batches: a function without arguments that returns the batches, called at every evaluation.
+
+    Returns:
+        A function from params to a dict of floats: `loss`, and the metrics of the loss under their names.
+
+    Raises:
+        TypeError: if loss or batches is no function.
+        ValueError: when called, if `batches()` returns no batch.
 
     >>> def loss(w, batch, key): return jnp.mean((batch - w) ** 2), {}
     >>> evaluation(loss, lambda: [jnp.ones((4, 2))])(jnp.zeros(2))
     {'loss': 1.0}
     """
-
     carried = as_carried(loss)
     if not callable(batches):
         raise TypeError(
@@ -26,9 +37,9 @@ def evaluation(loss: Loss | Carried, batches: Callable[[], Iterable[Batch]]) -> 
             "For a list: lambda: batches"
         )
 
-    def step(params: Params, carry: Any, batch: Batch) -> Any:
+    def step(params: Params, carry: Carry, batch: Batch) -> tuple[Carry, Metrics]:
         carry, scalar, metrics = carried.loss(params, carry, batch, None)
-        return carry, report(metrics, loss=scalar, skipped=0)
+        return carry, report(metrics, loss=scalar, skipped=jnp.zeros((), jnp.int32))
 
     compiled = jax.jit(step)
 
@@ -36,10 +47,10 @@ def evaluation(loss: Loss | Carried, batches: Callable[[], Iterable[Batch]]) -> 
         carry = carried.initial(params)
         reports = []
         for batch in batches():
-            carry, report = compiled(params, carry, batch)
-            reports.append(report)
+            carry, metrics = compiled(params, carry, batch)
+            reports.append(metrics)
         if not reports:
-            raise ValueError("evaluation needs a batch; batches() gave none: it is called every time")
+            raise ValueError("evaluation needs a batch; batches() returned none. It is called at every evaluation")
         record = means(jax.device_get(reports))
         return {name.removeprefix("train_"): value for name, value in record.items() if name != "skipped"}
 

@@ -1,4 +1,4 @@
-"""The training loop: epochs, means, early stopping, checkpoints, a bar."""
+"""The training loop: epochs, means, early stopping, checkpoints, progress."""
 
 from __future__ import annotations
 
@@ -6,35 +6,44 @@ import contextlib
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from numpy.typing import ArrayLike
 
+from .._core.types import Key, Params
 from ._checkpoint_files import CheckpointError, DamagedCheckpointError
 from ._checkpoints import Checkpoints
 from ._early_stopping import EarlyStopping
 from ._interrupts import HeldInterrupts
-from ._progress import Bar, Silent, bar_for
-from ._step import Batch, Carried, Loss, Params, TrainState, TrainStep, as_carried, copy, init, make_step
+from ._progress import Silent, bar_for
+from ._step import Batch, Carried, Loss, TrainState, TrainStep, as_carried, copy, init, make_step
 
-Batches = Callable[[int], Iterable[Batch]]
-Record = dict[str, Any]
-OWN = ("epoch", "seconds", "skipped")
+Batches: TypeAlias = Callable[[int], Iterable[Batch]]
+"""From the epoch to its batches."""
+
+Evaluate: TypeAlias = Callable[[Params], Mapping[str, float]]
+"""From params to metrics by name."""
+
+Record: TypeAlias = dict[str, Any]
+"""The metrics of one epoch by name: floats and ints, also as read from JSON."""
+
+RESERVED = ("epoch", "seconds", "skipped")
 
 
 class Fit(NamedTuple):
-    """What `fit` found.
+    """The result of `fit`.
 
     Attributes:
-        params: the best by `monitor` if there was an `evaluate`, else the last.
+        params: those of the best epoch by `early_stopping` with an `evaluate`, else the last.
         state: the last `TrainState`.
-        history: a dict an epoch: `epoch`, `train_loss`, `train_grad_norm` and the loss's other metrics with `train_`
-            before them (means over the epoch's batches that were not skipped), `skipped`, `seconds`, and what
-            `evaluate` gave, under its own names.
+        history: one dict per epoch: `epoch`; `train_loss`, `train_grad_norm` and the other metrics of the loss with
+            the prefix `train_` (means over the batches that were not skipped); `skipped`; `seconds`; and the metrics
+            that `evaluate` returned, under their names.
     """
 
     params: Params
@@ -49,45 +58,48 @@ def fit(
     *,
     optimizer: optax.GradientTransformation,
     epochs: int,
-    key: jax.Array,
+    key: Key,
     clip: float | None = 1.0,
-    evaluate: Callable[[Params], Mapping[str, Any]] | None = None,
-    monitor: str = "loss",
-    mode: str = "min",
-    patience: int | None = None,
+    evaluate: Evaluate | None = None,
+    early_stopping: EarlyStopping = EarlyStopping(),  # noqa: B008, it is a frozen value
     checkpoints: Checkpoints | None = None,
     progress: bool | None = None,
 ) -> Fit:
-    """Train for `epochs` epochs, or until `monitor` has not improved for `patience` of them.
+    """Train for `epochs` epochs, or until `early_stopping` ends it.
 
     Args:
-        loss: (params, batch, key) -> (a scalar, a dict of scalars), see `make_step`; or a `Carried`. A metric `weight`
-            is what a batch counts in the epoch's means; without it all count the same.
-        params: where training starts; they stay as they are.
-        batches: epoch -> batches, pytrees of numpy arrays. Every new shape compiles; see `epoch_batches`.
+        loss: (params, batch, key) -> (scalar, dict of scalars), see `make_step`; or a `Carried`. A metric `weight` is
+            the weight of the batch in the means over the epoch; without it all batches have the same weight.
+        params: the initial params, a pytree of floating arrays; they are copied.
+        batches: epoch -> batches, pytrees of NumPy arrays. Every new shape compiles; see `epoch_batches`.
         optimizer: any Optax optimizer.
-        epochs: how many in all, those before a restart included.
-        key: what all noise comes from.
-        clip: the greatest global norm of the gradient; None does not clip.
-        evaluate: params -> a dict of floats, once an epoch; it must not keep the params, which are donated after.
-        monitor: which of these says what is best; NaN is never best.
-        mode: "min" or "max".
-        patience: how many epochs without a new best are borne; None bears all.
-        checkpoints: where to save every epoch. A directory that holds some goes on from the newest of them, its key
-            and all: bit for bit as if never interrupted, if `batches` and `evaluate` are functions of their arguments.
-            It may be stopped at any time, by Ctrl-C, SIGTERM or SIGKILL: the last whole epoch is there.
-        progress: True shows a bar with the time left in a terminal, and elsewhere prints a line an epoch: means over
-            training as `train_...`, what `evaluate` gave as `valid_...`. False shows nothing. None shows the bar alone.
+        epochs: the total number of epochs, including those before a restart.
+        key: the random key of all noise.
+        clip: the maximum global norm of the gradient; None does not clip.
+        evaluate: params -> dict of floats, called once per epoch. It must not keep the params: the next step donates
+            them.
+        early_stopping: which metric of `evaluate` decides what is best, and when to stop. The default keeps the params
+            of the lowest `loss` and never stops early.
+        checkpoints: where to save every epoch. If the directory holds checkpoints, training resumes from the newest,
+            with its key: bit for bit as without the interruption, if `batches` and `evaluate` are pure functions.
+            Training may be stopped at any time by Ctrl-C, SIGTERM or SIGKILL: the last complete epoch is saved.
+        progress: True shows a progress bar in a terminal, and elsewhere prints one line per epoch: the means over
+            training as `train_...`, the metrics of `evaluate` as `valid_...`. False shows nothing. None shows a bar in
+            a terminal, and nothing elsewhere.
+
+    Returns:
+        `Fit(params, state, history)`.
 
     Raises:
-        ValueError: for a patience or monitor without `evaluate`, an unknown monitor or mode, an epoch without batches,
-            names used twice, a checkpoint that does not fit or was changed, or a directory in which another run trains.
-        TypeError: for arguments that are not what is said above.
-        KeyboardInterrupt: after Ctrl-C, when the batch, the evaluation or the checkpoint at hand is done; it says what
-            is saved. A second Ctrl-C does not wait.
+        ValueError: for `early_stopping` other than the default without `evaluate`, a metric that `evaluate` does not
+            return, an epoch without batches, duplicate names of metrics, a checkpoint that does not fit or was changed,
+            or a directory in which another run trains.
+        TypeError: for arguments of other types.
+        KeyboardInterrupt: after Ctrl-C, once the current batch, evaluation or checkpoint is complete; the message says
+            what is saved. A second Ctrl-C takes effect at once.
 
     Warns:
-        RuntimeWarning: if all steps of an epoch were skipped, since their losses or gradients were not finite.
+        RuntimeWarning: if all steps of an epoch were skipped because no loss and gradient was finite.
 
     >>> import optax
     >>> def loss(w, batch, key): return jnp.mean((batch - w) ** 2), {}
@@ -96,20 +108,19 @@ def fit(
     >>> result.params.round(2).tolist(), result.history[0]["epoch"]
     ([1.0, 1.0], 0)
     """
-    judge = EarlyStopping(monitor, mode, patience)
-    _check_arguments(batches, epochs, evaluate, judge, checkpoints)
+    _check_arguments(batches, epochs, evaluate, early_stopping, checkpoints)
     train_step = make_step(loss, optimizer, clip=clip)
     locked = contextlib.nullcontext() if checkpoints is None else checkpoints.lock()
     try:
         with HeldInterrupts() as interrupts, locked, bar_for(progress, epochs) as bar:
             carry = as_carried(loss).initial(params)
             run = _Run(init(params, optimizer, key, carry), () if evaluate is None else copy(params), [])
-            run = run if checkpoints is None else _resumed(run, checkpoints, judge)
+            run = run if checkpoints is None else _resumed(run, checkpoints, early_stopping)
             batches = _interruptible(batches, interrupts)
-            while len(run.history) < epochs and not judge.should_stop(run.history):
-                run = _epoch(run, train_step, batches, evaluate, judge, bar)
+            while len(run.history) < epochs and not early_stopping.should_stop(run.history):
+                run = _epoch(run, train_step, batches, evaluate, early_stopping, bar)
                 if checkpoints is not None:
-                    record = {"history": run.history, "best": [monitor, mode]}
+                    record = {"history": run.history, "best": [early_stopping.metric, early_stopping.mode]}
                     checkpoints.save(len(run.history), (run.state, run.best), record)
                 interrupts.check()
     except KeyboardInterrupt:
@@ -119,15 +130,17 @@ def fit(
 
 @dataclasses.dataclass
 class _Run:
-    """All that a restart needs; `best` is () without `evaluate`."""
+    """Everything that a restart needs; `best` is () without `evaluate`."""
 
     state: TrainState
     best: Params
     history: list[Record]
 
 
-def _check_arguments(batches: Any, epochs: Any, evaluate: Any, judge: EarlyStopping, checkpoints: Any) -> None:
-    """Raise what is wrong with the arguments of `fit` that nothing else checks."""
+def _check_arguments(
+    batches: object, epochs: object, evaluate: object, early_stopping: object, checkpoints: object
+) -> None:
+    """Raise an error for the arguments of `fit` that nothing else checks."""
     if not callable(batches):
         raise TypeError(
             f"batches must be a function from the epoch to its batches; got a {type(batches).__name__}. For the same "
@@ -137,24 +150,25 @@ def _check_arguments(batches: Any, epochs: Any, evaluate: Any, judge: EarlyStopp
         raise TypeError(f"checkpoints must be Checkpoints(directory); got {checkpoints!r:.60}")
     if not isinstance(epochs, int | np.integer) or isinstance(epochs, bool) or epochs < 0:
         raise ValueError(f"epochs must be an integer of at least 0; got {epochs!r}")
-    if evaluate is None and (judge.patience, judge.name, judge.mode) != (None, "loss", "min"):
+    if not isinstance(early_stopping, EarlyStopping):
+        raise TypeError(f"early_stopping must be EarlyStopping(metric, mode, patience); got {early_stopping!r:.60}")
+    if evaluate is None and early_stopping != EarlyStopping():
         raise ValueError(
-            "monitor, mode and patience judge what evaluate returns: pass evaluate, as "
-            "evaluation(loss, batches), or leave them out"
+            "early_stopping needs the metrics that evaluate returns: pass evaluate, such as evaluation(loss, batches), "
+            "or leave early_stopping out"
         )
     if not callable(evaluate) and evaluate is not None:
         raise TypeError(f"evaluate must be a function of the params; got a {type(evaluate).__name__}")
 
 
-def _resumed(run: _Run, checkpoints: Checkpoints, judge: EarlyStopping) -> _Run:
+def _resumed(run: _Run, checkpoints: Checkpoints, early_stopping: EarlyStopping) -> _Run:
     """Return the run of the newest checkpoint if there is one."""
     if checkpoints.latest() is None:
         return run
     (state, best), record = checkpoints.restore((run.state, run.best))
-    if record.get("best") != [judge.name, judge.mode]:
-        raise CheckpointError(
-            f"{checkpoints} holds what was best by {record.get('best')!s:.60}, not by {[judge.name, judge.mode]}"
-        )
+    criterion = [early_stopping.metric, early_stopping.mode]
+    if record.get("best") != criterion:
+        raise CheckpointError(f"{checkpoints} holds the best params by {record.get('best')!s:.60}, not by {criterion}")
     newest, remove = f"the newest checkpoint of {checkpoints.directory}", "Remove it to resume from the one before."
     history = record.get("history")
     if not isinstance(history, list) or not all(_is_record(row, epoch) for epoch, row in enumerate(history)):
@@ -165,16 +179,15 @@ def _resumed(run: _Run, checkpoints: Checkpoints, judge: EarlyStopping) -> _Run:
     return _Run(state, best, history)
 
 
-def _is_record(row: Any, epoch: int) -> bool:
-    """Return whether a row of a history that was read is the record of this epoch."""
-    numbers = isinstance(row, dict) and all(
-        isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63) for value in row.values()
-    )
-    return numbers and row.get("epoch") == epoch and row.keys() >= {*OWN}
+def _is_record(row: object, epoch: int) -> bool:
+    """Return whether a row of a history read from a file is the record of this epoch."""
+    if not isinstance(row, dict) or row.get("epoch") != epoch or not row.keys() >= {*RESERVED}:
+        return False
+    return all(isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63) for value in row.values())
 
 
 def _interruptible(batches: Batches, interrupts: HeldInterrupts) -> Batches:
-    """Return `batches` that let Ctrl-C through before each."""
+    """Return `batches` with a check for Ctrl-C before each batch."""
 
     def checked(epoch: int) -> Iterable[Batch]:
         for batch in batches(epoch):
@@ -185,9 +198,9 @@ def _interruptible(batches: Batches, interrupts: HeldInterrupts) -> Batches:
 
 
 def _stopped(checkpoints: Checkpoints | None) -> str:
-    """Return what is left of a training that Ctrl-C stopped."""
+    """Return the message about what is saved when Ctrl-C stops training."""
     if checkpoints is None:
-        return "training stopped; without checkpoints nothing of it is saved"
+        return "training stopped; without checkpoints nothing is saved"
     if (saved := checkpoints.latest()) is None:
         return f"training stopped before its first epoch was saved to {checkpoints.directory}"
     return f"training stopped; epoch {saved} is saved in {checkpoints.directory}: the same training resumes from there"
@@ -197,40 +210,42 @@ def _epoch(
     run: _Run,
     train_step: TrainStep,
     batches: Batches,
-    evaluate: Callable[[Params], Mapping[str, Any]] | None,
-    judge: EarlyStopping,
-    bar: Bar | Silent,
+    evaluate: Evaluate | None,
+    early_stopping: EarlyStopping,
+    bar: Silent,
 ) -> _Run:
-    """Train for one epoch, and see how good it is."""
-    epoch, began = len(run.history), time.perf_counter()
+    """Train for one epoch and evaluate it."""
+    epoch, start = len(run.history), time.perf_counter()
     state, reports = run.state, []
-    bar.epoch(epoch)
+    bar.start_epoch(epoch)
     for batch in batches(epoch):
         state, metrics = train_step(state, batch)
         reports.append(metrics)
         bar.advance(metrics)
     if not reports:
-        raise ValueError(f"batches({epoch}) gave no batch; it is called every epoch, so it must not be used up")
+        raise ValueError(
+            f"batches({epoch}) returned no batch. It is called every epoch, so it must not return an exhausted iterator"
+        )
     record = {"epoch": epoch, **means(jax.device_get(reports))}
     if record["skipped"] == len(reports):
         warnings.warn(
             f"all {len(reports)} steps of epoch {epoch + 1} were skipped, since no loss and gradient was finite: the "
-            "params are as they were. Look for NaN in params and batches, and for labels out of range.",
+            "params are unchanged. Look for NaN in params and batches, and for labels out of range.",
             RuntimeWarning,
             stacklevel=3,
         )
     best = run.best
     if evaluate is not None:
-        _add(record, evaluate(state.params), judge.name)
+        _add(record, evaluate(state.params), early_stopping.metric)
         history = [*run.history, record]
-        best = copy(state.params) if judge.best(history) in (epoch, None) else best
-    record["seconds"] = time.perf_counter() - began
-    bar.note(record)
+        best = copy(state.params) if early_stopping.best(history) in (epoch, None) else best
+    record["seconds"] = time.perf_counter() - start
+    bar.finish_epoch(record)
     return _Run(state, best, [*run.history, record])
 
 
-def means(reports: list[Mapping[str, Any]]) -> Record:
-    """Give the epoch's record: weighted means over the batches not skipped (NaN if all were), and how many were."""
+def means(reports: Sequence[Mapping[str, ArrayLike]]) -> Record:
+    """Return the weighted means of an epoch over the batches not skipped (NaN if all were), and the number skipped."""
     skipped = np.array([report["skipped"] for report in reports])
     weights = np.array([report.get("weight", 1.0) for report in reports], float)
     if not (weights[skipped == 0] >= 0).all():
@@ -243,14 +258,14 @@ def means(reports: list[Mapping[str, Any]]) -> Record:
     return record
 
 
-def _add(record: Record, scores: Mapping[str, Any], monitor: str) -> None:
-    """Put what `evaluate` gave into the record."""
+def _add(record: Record, scores: Mapping[str, float], metric: str) -> None:
+    """Add the metrics of `evaluate` to the record."""
     if not isinstance(scores, Mapping):
         raise TypeError(f"evaluate must return a dict of numbers by name; it returned a {type(scores).__name__}")
-    if taken := sorted(scores.keys() & {*record, *OWN}):
-        raise ValueError(f"evaluate gave {taken}, names that the history has already: choose others")
-    if monitor not in scores:
-        raise ValueError(f"evaluate gave {sorted(scores)}, but monitor={monitor!r} is not among them")
+    if taken := sorted(scores.keys() & {*record, *RESERVED}):
+        raise ValueError(f"evaluate returned {taken}, which are names of the history itself: choose others")
+    if metric not in scores:
+        raise ValueError(f"evaluate returned {sorted(scores)}, without metric={metric!r} of EarlyStopping")
     if wrong := [
         name for name, score in scores.items() if np.shape(score) or np.asarray(score).dtype.kind not in "biuf"
     ]:

@@ -1,9 +1,9 @@
-"""The leaves of a tree as the arrays and the JSON that a checkpoint holds, and back."""
+"""Conversion between the leaves of a tree and the arrays and JSON that a checkpoint holds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +11,24 @@ import numpy as np
 
 from .._core.extras import extra
 
-NUMBERS = {bool: np.bool_, int: np.int64, float: np.float64, complex: np.complex128}  # how Python's are stored
+Leaf: TypeAlias = Any
+"""A leaf of a tree that a user saves. It may be anything: `describe` raises for what a checkpoint cannot hold."""
+
+StoredArray: TypeAlias = np.ndarray | jax.Array
+
+NUMBERS = {
+    bool: np.bool_,
+    int: np.int64,
+    float: np.float64,
+    complex: np.complex128,
+}  # the dtypes that store Python's numbers
 
 
-def named_leaves(tree: Any) -> tuple[dict[str, Any], Any]:
-    """Return every leaf, and every container without leaves, under the path to it; and the structure that holds them.
+def named_leaves(tree: Any) -> tuple[dict[str, Leaf], jax.tree_util.PyTreeDef]:
+    """Return the leaves and the empty containers of a tree by their paths, and the structure of the tree.
 
     Raises:
-        ValueError: if JAX cannot flatten the tree, or two leaves have one name.
+        ValueError: if JAX cannot flatten the tree, or the path of a leaf is not unique.
     """
     try:
         found, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_childless)
@@ -27,20 +37,20 @@ def named_leaves(tree: Any) -> tuple[dict[str, Any], Any]:
             f"JAX cannot flatten this tree ({error}). The keys of a dict must be of one type, and no container may "
             "hold itself."
         ) from error
-    leaves: dict[str, Any] = {}
+    leaves: dict[str, Leaf] = {}
     for path, leaf in found:
         name = jax.tree_util.keystr(path) or "the tree"
         if name in leaves or " object at 0x" in name:
-            raise ValueError(f"{name} will not be known again, or twice: use str or int for the keys of a dict")
+            raise ValueError(f"{name} does not identify one leaf: use str or int for the keys of a dict")
         leaves[name] = leaf
     return leaves, structure
 
 
-def kind(name: str, leaf: Any) -> str:
-    """Return what is saved of a leaf: dtype and shape, a Python type, or an empty container.
+def describe(name: str, leaf: Leaf) -> str:
+    """Return the description of a leaf in a checkpoint: dtype and shape, a Python type, or an empty container.
 
     Raises:
-        TypeError: if a checkpoint cannot hold it, naming it.
+        TypeError: if a checkpoint cannot hold the leaf; the message contains its name.
     """
     if type(leaf) in NUMBERS:
         return f"a Python {type(leaf).__name__}"
@@ -50,21 +60,21 @@ def kind(name: str, leaf: Any) -> str:
     if not array or isinstance(leaf, np.ma.MaskedArray | jax.core.Tracer):
         raise _unsupported(name, f"a {type(leaf).__name__}")
     text = f"{leaf.dtype.name}{list(leaf.shape)}"
-    if not (jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or _stored(leaf.dtype)):
+    if not (jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or _is_storable(leaf.dtype)):
         raise _unsupported(name, text)
     return text
 
 
-def has_numbers(leaf: Any) -> bool:
-    """Return whether there is anything to store: not in an empty container, nor in an array without elements."""
+def has_elements(leaf: Leaf) -> bool:
+    """Return whether a leaf has elements to store, unlike an empty container or an array of size 0."""
     return type(leaf) in NUMBERS or bool(jax.tree.leaves(leaf) and np.prod(leaf.shape))
 
 
-def plain(name: str, leaf: Any) -> Any:
-    """Return the array that stores a leaf: the data of a random key, a Python number as a NumPy array.
+def to_stored(name: str, leaf: Leaf) -> StoredArray | jax.ShapeDtypeStruct:
+    """Convert a leaf to the array that stores it: a random key to its data, a Python number to a NumPy array.
 
     Raises:
-        ValueError: for an integer of more than 64 bits, or an array that was deleted or donated.
+        ValueError: for an integer of more than 64 bits, or an array that is deleted, for example by donation.
     """
     if type(leaf) in NUMBERS:
         try:
@@ -79,13 +89,13 @@ def plain(name: str, leaf: Any) -> Any:
     return np.asarray(leaf, leaf.dtype.newbyteorder("=")) if isinstance(leaf, np.ndarray | np.generic) else leaf
 
 
-def empty(like: Any) -> Any:
-    """Return what has no numbers: an empty container, or an array without elements."""
+def empty_leaf(like: Leaf) -> Leaf:
+    """Return a leaf without elements: an empty container, or an array of size 0."""
     return jnp.zeros(like.shape, like.dtype) if isinstance(like, jax.ShapeDtypeStruct) else like
 
 
-def restored(array: Any, like: Any) -> Any:
-    """Return a stored array as what `like` is: an array of NumPy or JAX, a random key, a Python number."""
+def from_stored(array: StoredArray, like: Leaf) -> Leaf:
+    """Convert a stored array to the type of `like`: an array of NumPy or JAX, a random key, a Python number."""
     if type(like) in NUMBERS:
         return array.item()
     if isinstance(like, np.ndarray | np.generic):
@@ -97,20 +107,20 @@ def restored(array: Any, like: Any) -> Any:
     return jax.random.wrap_key_data(array, impl=jax.random.key_impl(jnp.zeros((), like.dtype)))
 
 
-def as_json(value: Any, name: str = "record") -> Any:
-    """Return a record in what JSON holds: scalars of NumPy and JAX as Python's numbers, tuples as lists.
+def to_json(value: Any, name: str = "record") -> Any:
+    """Convert a record to JSON types: scalars of NumPy and JAX to Python's numbers, tuples to lists.
 
     Raises:
-        TypeError: for anything else, naming it.
+        TypeError: for a value of another type; the message contains its name.
     """
     if isinstance(value, np.generic | np.ndarray | jax.Array) and not isinstance(value, jax.core.Tracer):
         value = np.asarray(value)[()].item() if np.ndim(value) == 0 else value
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {key: as_json(item, f"{name}[{key!r}]") for key, item in value.items()}
+        return {key: to_json(item, f"{name}[{key!r}]") for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
-        return [as_json(item, f"{name}[{i}]") for i, item in enumerate(value)]
+        return [to_json(item, f"{name}[{i}]") for i, item in enumerate(value)]
     what = f"a {type(value).__name__}" if not isinstance(value, Mapping) else "a dict with keys that are not strings"
     raise TypeError(
         f"{name} is {what}: a record holds numbers, strings, None, lists, and dicts with strings as keys. Put arrays "
@@ -118,13 +128,13 @@ def as_json(value: Any, name: str = "record") -> Any:
     )
 
 
-def _is_childless(node: Any) -> bool:
+def _is_childless(node: Leaf) -> bool:
     structure: Any = jax.tree.structure(node)
-    return structure.num_nodes == 1
+    return bool(structure.num_nodes == 1)
 
 
-def _stored(dtype: np.dtype) -> bool:
-    """Return whether Orbax stores arrays of this dtype."""
+def _is_storable(dtype: np.dtype) -> bool:
+    """Return whether Orbax can store arrays of this dtype."""
     with extra("train"):
         import tensorstore
 

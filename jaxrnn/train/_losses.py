@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from .._core.masks import length_mask
+from .._core.types import Key, State
 from ..model._sequence_model import ModelParams, SequenceModel
-from ._batches import Batch
+from ._batches import AnyArray, Batch
 from ._step import Carried, Metrics
 from ._windows import Window
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
 
 
 @dataclasses.dataclass(frozen=True)
 class CrossEntropy:
-    """The mean cross-entropy over what counts, for a `Batch`: its rows, or its steps where `read` is `every`.
+    """The mean cross-entropy of a `Batch`, over its rows, or over its valid steps where `pooling` is `every`.
 
     Args:
-        model: with logits (B, K) for labels (B,), or logits (T, B, K) for labels (T, B); labels are integers from 0 to
-            K - 1. Any other label makes the loss NaN, so that `make_step` skips the step; but not in the padding and in
-            rows of weight 0, where labels do not count.
+        model: its logits are (B, K) for labels (B,), or (T, B, K) for labels (T, B). Labels are integers from 0 to
+            K - 1. Any other label makes the loss NaN, so `make_step` skips the step; labels in the padding and in rows
+            of weight 0 are ignored.
 
-    Its metrics are `accuracy` and `weight`, the number of answers that count.
+    Its metrics are `accuracy` and `weight`, the sum of the weights of the labels.
 
     >>> from jaxrnn.model import Embedding, SequenceModel
     >>> from jaxrnn.train import LengthGroups, epoch_batches
@@ -38,8 +42,13 @@ class CrossEntropy:
 
     model: SequenceModel
 
-    def __call__(self, params: ModelParams, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Metrics]:
-        """Give the mean, and the metrics; without a key there is no dropout."""
+    def __call__(self, params: ModelParams, batch: Batch, key: Key | None) -> tuple[Float[Array, ""], Metrics]:
+        """Return the mean () and the metrics. Without a key there is no dropout.
+
+        Raises:
+            TypeError: if batch is no `Batch`, or labels are no integers.
+            ValueError: if batch has no labels, or their shape is not that of the logits.
+        """
         if not isinstance(batch, Batch):
             raise TypeError(f"CrossEntropy needs a Batch, as epoch_batches yields; got a {type(batch).__name__}")
         if batch.labels is None:
@@ -49,11 +58,15 @@ class CrossEntropy:
 
 
 def carried_cross_entropy(model: SequenceModel, batch: int) -> Carried:
-    """Make the loss of windows (ids, labels), both (T, B), that carries the layers' state: truncated back-propagation.
+    """Return the loss of windows (ids, labels), (W, B) each, that carries the state: truncated back-propagation.
 
     Args:
-        model: with `pooling=every`: a language model, or a tagger.
+        model: a language model or a tagger, with `pooling=every`.
         batch: B.
+
+    Raises:
+        TypeError: when called, if labels are no integers.
+        ValueError: when called, if the shape of labels is not that of the logits.
 
     >>> from jaxrnn.model import Embedding, SequenceModel, every
     >>> from jaxrnn.train import fit, streams, windows
@@ -66,7 +79,7 @@ def carried_cross_entropy(model: SequenceModel, batch: int) -> Carried:
     ['epoch', 'seconds', 'skipped', 'train_accuracy', 'train_grad_norm', 'train_loss']
     """
 
-    def loss(params: ModelParams, state: Any, window: Window, key: Any) -> tuple[Any, jax.Array, Metrics]:
+    def loss(params: ModelParams, state: State, window: Window, key: Key | None) -> tuple[State, jax.Array, Metrics]:
         ids, labels = window.xs
         state, logits = model.unroll(params, ids, window.lengths, state=state, resets=window.resets, key=key)
         ones = jnp.ones(window.lengths.shape, logits.dtype)
@@ -75,27 +88,27 @@ def carried_cross_entropy(model: SequenceModel, batch: int) -> Carried:
     return Carried(loss, lambda params: model.initial_state(params, (batch,)))
 
 
-def _weights(rows: Any, lengths: Any, logits: jax.Array) -> jax.Array:
-    """Give what each answer counts: (B,) for logits (B, K), (T, B) for logits (T, B, K)."""
+def _weights(rows: AnyArray, lengths: AnyArray, logits: jax.Array) -> AnyArray:
+    """Return the weight of each label: (B,) for logits (B, K), (T, B) for logits (T, B, K)."""
     if logits.ndim == 2:
-        return rows
-    return jnp.where(length_mask(lengths, logits.shape[0]), rows, jnp.zeros_like(rows))
+        return jnp.asarray(rows)
+    return jnp.where(length_mask(jnp.asarray(lengths), logits.shape[0]), rows, jnp.zeros_like(rows))
 
 
-def _mean(logits: jax.Array, labels: Any, weights: jax.Array) -> tuple[jax.Array, Metrics]:
-    """Give the weighted mean of the cross-entropy; zero where nothing counts."""
+def _mean(logits: jax.Array, labels: AnyArray, weights: AnyArray) -> tuple[jax.Array, Metrics]:
+    """Return the weighted mean of the cross-entropy, zero if all weights are zero, and the metrics."""
     if logits.shape[:-1] != labels.shape:
         raise ValueError(
-            f"logits {logits.shape} need labels {logits.shape[:-1]}; got {labels.shape}. pooling=every answers at every "
-            "step, the other reads once a sequence."
+            f"logits {logits.shape} need labels {logits.shape[:-1]}; got {labels.shape}. A model with "
+            "pooling=every has logits at every step, with another pooling once per sequence."
         )
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"labels must be integers, from 0 to {logits.shape[-1] - 1}; got {labels.dtype}")
     known = (labels >= 0) & (labels < logits.shape[-1])
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(known, labels, jnp.zeros_like(labels)))
     losses = jnp.where(known, losses, jnp.full_like(losses, jnp.nan))
-    losses = jnp.where(weights > 0, losses, jnp.zeros_like(losses))  # what does not count may have any label
+    losses = jnp.where(weights > 0, losses, jnp.zeros_like(losses))  # a label of weight 0 may be out of range
     weight = weights.sum()
     share = weights.astype(losses.dtype) / jnp.where(weight > 0, weight, jnp.ones_like(weight)).astype(losses.dtype)
-    right = (logits.argmax(axis=-1) == labels).astype(losses.dtype)
-    return (losses * share).sum(), {"accuracy": (right * share).sum(), "weight": weight}
+    correct = (logits.argmax(axis=-1) == labels).astype(losses.dtype)
+    return (losses * share).sum(), {"accuracy": (correct * share).sum(), "weight": weight}

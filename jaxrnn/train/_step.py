@@ -4,112 +4,137 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
 
-Params = Any  # a pytree of arrays
-Batch = Any  # a pytree of arrays
-Carry = Any  # a pytree of arrays
-Metrics = dict[str, jax.Array]
-Loss = Callable[[Params, Batch, Any], tuple[jax.Array, Metrics]]
-"""(params, batch, key or None) -> (a scalar, scalars to report). A metric `weight` is what a batch counts in means."""
+from .._core.types import Key, Params
 
-TrainStep = Callable[["TrainState", Batch], tuple["TrainState", Metrics]]
+if TYPE_CHECKING:
+    from jaxtyping import Array, Int
+
+Batch: TypeAlias = Any
+"""A pytree of arrays, as `batches` of `fit` yields it."""
+
+Carry: TypeAlias = Any
+"""A pytree of arrays that a `Carried` loss hands from one batch to the next."""
+
+Metrics: TypeAlias = dict[str, jax.Array]
+"""Scalars by name."""
+
+Loss: TypeAlias = Callable[[Params, Batch, Key | None], tuple[jax.Array, Metrics]]
+"""(params, batch, key or None) -> (scalar, metrics). A metric `weight` is the weight of the batch in means."""
+
+TrainStep: TypeAlias = Callable[["TrainState", Batch], tuple["TrainState", Metrics]]
+"""(state, batch) -> (state, metrics)."""
+
+Tree = TypeVar("Tree")
 
 
 class TrainState(NamedTuple):
     """All that changes during training.
 
     Attributes:
-        params: what is trained.
-        opt_state: the optimizer's.
-        step: () int32, how many batches were seen; noise is drawn from `fold_in(key, step)`.
-        key: what all noise comes from; it stays what it is.
-        skipped: () int32, how many batches were left out because loss or gradient was not finite.
-        carry: what a `Carried` loss hands from one batch to the next; () for others.
+        params: the params, a pytree of floating arrays.
+        opt_state: the state of the optimizer.
+        step: () int32, the number of batches so far; noise is drawn from `fold_in(key, step)`.
+        key: the random key of all noise; it does not change.
+        skipped: () int32, the number of batches that were skipped because loss or gradient was not finite.
+        carry: what a `Carried` loss hands from one batch to the next; () for other losses.
     """
 
     params: Params
     opt_state: optax.OptState
-    step: jax.Array
-    key: jax.Array
-    skipped: jax.Array
+    step: Int[Array, ""]
+    key: Key
+    skipped: Int[Array, ""]
     carry: Carry = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Carried:
-    """A loss that carries something from batch to batch: the state of a recurrent network, over windows of time.
+    """A loss with a carry from batch to batch: the state of a recurrent network, over windows of time.
 
-    No gradient flows through what is carried.
+    No gradient flows through the carry.
 
     Args:
-        loss: (params, carry, batch, key) -> (carry, a scalar, metrics).
+        loss: (params, carry, batch, key) -> (carry, scalar, metrics); the carry keeps its structure, shapes and dtypes.
         initial: params -> the first carry.
     """
 
-    loss: Callable[[Params, Carry, Batch, Any], tuple[Carry, jax.Array, Metrics]]
+    loss: Callable[[Params, Carry, Batch, Key | None], tuple[Carry, jax.Array, Metrics]]
     initial: Callable[[Params], Carry]
 
 
-def init(params: Params, optimizer: optax.GradientTransformation, key: jax.Array, carry: Carry = ()) -> TrainState:
-    """Give the state before the first step: copies, so that donating it leaves the caller's arrays alone.
+def init(params: Params, optimizer: optax.GradientTransformation, key: Key, carry: Carry = ()) -> TrainState:
+    """Return the state before the first step. It holds copies, so donating it leaves the caller's arrays intact.
 
-    Where params are on a mesh (`jax.device_put(params, NamedSharding(mesh, PartitionSpec()))`), all of it is.
+    If params are on a mesh (`jax.device_put(params, NamedSharding(mesh, PartitionSpec()))`), the whole state is.
 
     Args:
         params: a pytree of floating arrays.
         optimizer: any Optax optimizer.
-        key: what all noise comes from.
+        key: one random key, (), or a raw key (2,) uint32: all noise is drawn from it.
         carry: `loss.initial(params)` for a `Carried` loss.
 
     Raises:
-        TypeError: if params, optimizer or key are not that.
+        TypeError: if a leaf of params is no floating array, or optimizer or key is of another type.
+
+    >>> import optax
+    >>> from jaxrnn.train import init
+    >>> state = init(jnp.zeros(2), optax.sgd(0.1), jax.random.key(0))
+    >>> state.step.shape, int(state.skipped)
+    ((), 0)
     """
     _check_optimizer(optimizer)
     _check_params(params)
     _check_key(key)
     zero = jnp.zeros((), jnp.int32)
-    return copy(_together(TrainState(params, optimizer.init(params), zero, key, zero, carry)))
+    return copy(_on_one_mesh(TrainState(params, optimizer.init(params), zero, key, zero, carry)))
 
 
-def _together(state: TrainState) -> TrainState:
-    """Put what is on one device where params are: it would be there after the first step, and compile a second."""
-    laid = lambda a: isinstance(getattr(a, "sharding", None), NamedSharding)  # a NumPy array has none
-    meshes = {leaf.sharding.mesh for leaf in jax.tree.leaves(state.params) if laid(leaf)}
+def _on_one_mesh(state: TrainState) -> TrainState:
+    """Replicate the rest of the state over the mesh of the params.
+
+    The first step returns it there, so the second step would compile again.
+    """
+    on_mesh = lambda a: isinstance(getattr(a, "sharding", None), NamedSharding)  # a NumPy array has none
+    meshes = {leaf.sharding.mesh for leaf in jax.tree.leaves(state.params) if on_mesh(leaf)}
     if len(meshes) != 1:
         return state
-    spread = jax.jit(lambda a: a, out_shardings=NamedSharding(meshes.pop(), PartitionSpec()))
-    return jax.tree.map(lambda a: a if laid(a) else spread(a), state)
+    replicate = jax.jit(lambda a: a, out_shardings=NamedSharding(meshes.pop(), PartitionSpec()))
+    return jax.tree.map(lambda a: a if on_mesh(a) else replicate(a), state)
 
 
-def copy(tree: Any) -> Any:
-    """Give a tree of arrays that share no memory with `tree`'s, none of a weak type (which would compile twice)."""
+def copy(tree: Tree) -> Tree:
+    """Return a copy of a tree of arrays without weak types, which would compile twice."""
     return jax.tree.map(lambda a: jnp.array(a, dtype=jnp.asarray(a).dtype, copy=True), tree)
 
 
 def make_step(loss: Loss | Carried, optimizer: optax.GradientTransformation, *, clip: float | None = 1.0) -> TrainStep:
-    """Make `train_step(state, batch) -> (state, metrics)`, compiled once for every shape of batch.
+    """Build `train_step(state, batch) -> (state, metrics)`, compiled once for every shape of batch.
 
-    The state handed in is donated: use the one that comes back. Where the loss or the norm of the gradient is not
-    finite, params, opt_state and carry stay as they are, and `state.skipped` counts one more.
+    The argument `state` is donated: use the returned one. If the loss or the norm of the gradient is not finite,
+    params, opt_state and carry do not change, and `state.skipped` increases by one.
 
     Args:
-        loss: (params, batch, key) -> (a scalar, a dict of scalars); or a `Carried`.
-        optimizer: any Optax optimizer, schedules included; those that ask for `value`, `grad` and `value_fn` get them.
-        clip: the greatest global norm of the gradient, to which longer ones are scaled; None does not clip.
+        loss: (params, batch, key) -> (scalar (), dict of scalars ()); or a `Carried`.
+        optimizer: any Optax optimizer, with or without a schedule; `value`, `grad` and `value_fn` are passed to those
+            that take them.
+        clip: the maximum global norm of the gradient, to which larger gradients are scaled; None does not clip.
 
     Returns:
-        A function whose metrics are the loss's and `loss`, `grad_norm` (before clipping) and `skipped` (0 or 1).
+        A function whose metrics are those of the loss and `loss`, `grad_norm` (before clipping) and `skipped` (0 or
+        1), scalars ().
 
     Raises:
-        TypeError, ValueError: if loss, optimizer or clip is not that; at trace time, if the loss returns something
-            else, or a metric under one of these three names.
+        TypeError: if loss or optimizer is of another type; at trace time, if the loss returns anything else.
+        ValueError: if clip is not above 0; at trace time, if a metric of the loss has one of these three names.
 
     >>> import optax
     >>> from jaxrnn.train import init, make_step
@@ -134,24 +159,24 @@ def make_step(loss: Loss | Carried, optimizer: optax.GradientTransformation, *, 
             raise TypeError(f"train_step takes the TrainState that init returned; got a {type(state).__name__}")
         key = jax.random.fold_in(state.key, state.step)
 
-        def value(params: Params) -> tuple[jax.Array, tuple[Carry, Metrics]]:
+        def value_fn(params: Params) -> tuple[jax.Array, tuple[Carry, Metrics]]:
             carry, scalar, metrics = carried.loss(params, state.carry, batch, key)
             _check_carry(state.carry, carry)
             return scalar, (carry, metrics)
 
-        (scalar, (carry, metrics)), grads = jax.value_and_grad(value, has_aux=True)(state.params)
+        (scalar, (carry, metrics)), grads = jax.value_and_grad(value_fn, has_aux=True)(state.params)
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(scalar) & jnp.isfinite(norm)
-        kept = state.params, state.opt_state, state.carry
+        unchanged = state.params, state.opt_state, state.carry
 
-        def take() -> tuple[Params, optax.OptState, Carry]:
+        def update() -> tuple[Params, optax.OptState, Carry]:
             clipped, _ = clipper.update(grads, clipper.init(state.params))
             updates, opt_state = optimize.update(
-                clipped, state.opt_state, state.params, value=scalar, grad=clipped, value_fn=lambda p: value(p)[0]
+                clipped, state.opt_state, state.params, value=scalar, grad=clipped, value_fn=lambda p: value_fn(p)[0]
             )
             return optax.apply_updates(state.params, updates), opt_state, carry
 
-        new = jax.lax.cond(finite, take, lambda: kept)
+        new = jax.lax.cond(finite, update, lambda: unchanged)
         skipped = 1 - finite.astype(jnp.int32)
         state = TrainState(new[0], new[1], state.step + 1, state.key, state.skipped + skipped, new[2])
         return state, report(metrics, loss=scalar, grad_norm=norm, skipped=skipped)
@@ -160,16 +185,16 @@ def make_step(loss: Loss | Carried, optimizer: optax.GradientTransformation, *, 
 
 
 def as_carried(loss: Loss | Carried) -> Carried:
-    """Return a loss as one that carries something, which may be (), and whose results are checked.
+    """Return a loss as a `Carried` whose results are checked; the carry of a plain loss is ().
 
     Raises:
-        TypeError: if it is no function; at trace time, if it returns something else than is said at `make_step`.
+        TypeError: if the loss is no function; at trace time, if it does not return what `make_step` documents.
     """
     if not callable(loss) and not isinstance(loss, Carried):
         raise TypeError(f"loss must be a function (params, batch, key), or a Carried; got a {type(loss).__name__}")
 
-    def checked(params: Params, carry: Carry, batch: Batch, key: Any) -> tuple[Carry, jax.Array, Metrics]:
-        found: Any = loss.loss(params, carry, batch, key) if isinstance(loss, Carried) else loss(params, batch, key)
+    def checked(params: Params, carry: Carry, batch: Batch, key: Key | None) -> tuple[Carry, jax.Array, Metrics]:
+        found: object = loss.loss(params, carry, batch, key) if isinstance(loss, Carried) else loss(params, batch, key)
         form = "(carry, a scalar, a dict of metrics)" if isinstance(loss, Carried) else "(a scalar, a dict of metrics)"
         if not isinstance(found, tuple) or len(found) != form.count(",") + 1:
             raise TypeError(f"a loss must return {form}, {{}} for no metrics; it returned a {type(found).__name__}")
@@ -180,11 +205,11 @@ def as_carried(loss: Loss | Carried) -> Carried:
     return Carried(checked, loss.initial if isinstance(loss, Carried) else lambda params: ())
 
 
-def _check_scalars(scalar: Any, metrics: Any) -> None:
-    """Raise TypeError unless a loss returned a floating scalar, and scalars by name."""
+def _check_scalars(scalar: ArrayLike, metrics: object) -> None:
+    """Raise TypeError unless a loss returned a floating scalar and a dict of scalars."""
     if jnp.shape(scalar) != () or not jnp.issubdtype(jnp.result_type(scalar), jnp.floating):
         raise TypeError(
-            f"a loss must be a floating scalar, as a mean is; got {jnp.result_type(scalar)}{list(jnp.shape(scalar))}"
+            f"a loss must be a floating scalar, such as a mean; got {jnp.result_type(scalar)}{list(jnp.shape(scalar))}"
         )
     if not isinstance(metrics, dict):
         raise TypeError(f"the metrics of a loss must be a dict of scalars; got a {type(metrics).__name__}")
@@ -195,23 +220,23 @@ def _check_scalars(scalar: Any, metrics: Any) -> None:
 
 
 def _check_carry(before: Carry, after: Carry) -> None:
-    """Raise TypeError unless what a loss hands on is as what it was handed."""
+    """Raise TypeError unless the new carry has the structure, shapes and dtypes of the old one."""
     kinds = [jax.tree.map(lambda a: f"{jnp.result_type(a)}{list(jnp.shape(a))}", carry) for carry in (before, after)]
     if kinds[0] != kinds[1]:
+        raise TypeError(f"a Carried loss must return a carry as it was given, {kinds[0]!s:.200}; got {kinds[1]!s:.200}")
+
+
+def _check_optimizer(optimizer: object) -> None:
+    """Raise TypeError unless the optimizer has `init` and `update`."""
+    if not callable(getattr(optimizer, "init", None)) or not callable(getattr(optimizer, "update", None)):
+        name = getattr(optimizer, "__name__", f"a {type(optimizer).__name__}")
         raise TypeError(
-            f"a Carried loss must return a carry as it was handed, {kinds[0]!s:.200}; got {kinds[1]!s:.200}"
+            f"optimizer must be one of Optax, such as optax.adam(1e-3); got {name}, without init and update"
         )
 
 
-def _check_optimizer(optimizer: Any) -> None:
-    """Raise TypeError unless it has the two functions of an Optax optimizer."""
-    if not callable(getattr(optimizer, "init", None)) or not callable(getattr(optimizer, "update", None)):
-        name = getattr(optimizer, "__name__", f"a {type(optimizer).__name__}")
-        raise TypeError(f"optimizer must be one of Optax, as optax.adam(1e-3); got {name}, without init and update")
-
-
 def _check_params(params: Params) -> None:
-    """Raise TypeError, naming it, for a leaf that no gradient can change."""
+    """Raise TypeError, with its name, for a leaf that is no floating array."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         number = isinstance(leaf, jax.Array | np.ndarray | np.generic | float | complex)
         if not number or not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
@@ -221,17 +246,17 @@ def _check_params(params: Params) -> None:
             raise TypeError(f"params must be floating arrays, which gradients change; {name} is {what}")
 
 
-def _check_key(key: Any) -> None:
-    """Raise TypeError unless it is one random key, of either kind."""
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    raw = isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32
-    if not ((typed and key.ndim == 0) or (raw and key.ndim == 1)):
+def _check_key(key: object) -> None:
+    """Raise TypeError unless the key is one random key, typed or raw."""
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0
+    raw = isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32 and key.ndim == 1
+    if not (typed or raw):
         got = f"{key.dtype}{list(key.shape)}" if isinstance(key, jax.Array | np.ndarray) else repr(key)
-        raise TypeError(f"key must be one random key, as jax.random.key(0); got {got:.60}")
+        raise TypeError(f"key must be one random key, such as jax.random.key(0); got {got:.60}")
 
 
-def report(metrics: Metrics, **own: Any) -> Metrics:
-    """Put the loss's metrics and the step's side by side."""
-    if taken := sorted(metrics.keys() & own.keys()):
-        raise ValueError(f"train_step reports {taken} itself: give the loss's metrics other names")
-    return {**own, **metrics}
+def report(metrics: Metrics, **reserved: jax.Array) -> Metrics:
+    """Return the metrics of the loss together with those of the step."""
+    if taken := sorted(metrics.keys() & reserved.keys()):
+        raise ValueError(f"train_step reports {taken} itself: choose other names for the metrics of the loss")
+    return {**reserved, **metrics}

@@ -1,37 +1,47 @@
-"""Windows of time, for truncated back-propagation: the state goes on from one to the next, the gradient does not."""
+"""Windows of time, for truncated back-propagation: the state passes from one to the next, the gradient does not."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
+
+from .._core.types import Inputs
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int
 
 
 class Window(NamedTuple):
-    """Some steps of a longer sequence. The last window is filled up, so that all have one shape.
+    """Consecutive steps of a longer sequence. The last window is padded, so that all have one shape.
 
     Attributes:
         xs: a pytree of arrays (W, B, ...), zero past the lengths.
-        lengths: (B,) int32, how many of the W steps count.
-        resets: (W, B) bool, true before the first step of the first window: there the state begins anew.
+        lengths: (B,) int32, the number of valid steps.
+        resets: (W, B) bool, true at the first step of the first window: the state is reset there.
     """
 
-    xs: Any
-    lengths: np.ndarray
-    resets: np.ndarray
+    xs: Inputs
+    lengths: Int[np.ndarray, " B"]
+    resets: Bool[np.ndarray, "W B"]
 
 
-def windows(xs: Any, window: int, lengths: Any = None) -> Iterator[Window]:
+def windows(xs: Inputs, window: int, lengths: Int[ArrayLike, " B"] | None = None) -> Iterator[Window]:
     """Cut sequences into windows of `window` steps.
 
     Args:
         xs: a pytree of arrays (T, B, ...): inputs, or (inputs, labels).
-        window: W; a longer one than T is T.
-        lengths: integers (B,), where sequences end; None where all have T steps.
+        window: W, at most T: a larger one is T.
+        lengths: integers (B,), the lengths of the sequences; None if all have T steps.
+
+    Returns:
+        An iterator over ceil(T / W) windows of W steps.
 
     Raises:
+        TypeError: if window is no integer.
         ValueError: if window < 1, or shapes do not fit.
 
     >>> [(w.xs.shape, w.lengths.tolist(), bool(w.resets.any())) for w in windows(np.ones((5, 2)), 3)]
@@ -56,8 +66,8 @@ def windows(xs: Any, window: int, lengths: Any = None) -> Iterator[Window]:
     return (_window(xs, start, size, ends) for start in range(0, total, max(size, 1)))
 
 
-def _window(xs: Any, start: int, size: int, ends: np.ndarray) -> Window:
-    """Give the window that begins at `start`."""
+def _window(xs: Inputs, start: int, size: int, ends: np.ndarray) -> Window:
+    """Return the window that begins at step `start`."""
     lengths = np.clip(ends - start, 0, size).astype(np.int32)
     valid = np.arange(size)[:, None] < lengths
 
@@ -73,8 +83,11 @@ def _window(xs: Any, start: int, size: int, ends: np.ndarray) -> Window:
     return Window(jax.tree.map(cut, xs), lengths, resets)
 
 
-def streams(tokens: Any, batch: int) -> np.ndarray:
-    """Lay one long text out as `batch` texts side by side: (N, ...) to (N // batch, batch, ...); the rest is left out.
+def streams(tokens: ArrayLike, batch: int) -> np.ndarray:
+    """Split one long sequence into `batch` sequences: (N, ...) to (N // batch, batch, ...). The remainder is dropped.
+
+    Raises:
+        ValueError: if tokens have no axis, batch is no integer >= 1, or N < batch.
 
     >>> streams(np.arange(7), 2).T.tolist()
     [[0, 1, 2], [3, 4, 5]]
@@ -84,5 +97,5 @@ def streams(tokens: Any, batch: int) -> np.ndarray:
         raise ValueError(f"streams needs tokens (N, ...) and an integer batch >= 1; got {tokens.shape}, {batch!r}")
     steps = len(tokens) // batch
     if steps == 0:
-        raise ValueError(f"{len(tokens)} tokens make no step of a batch of {batch}")
+        raise ValueError(f"{len(tokens)} tokens are too few for one step of a batch of {batch}")
     return np.moveaxis(tokens[: steps * batch].reshape(batch, steps, *tokens.shape[1:]), 0, 1).copy()

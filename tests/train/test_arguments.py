@@ -1,4 +1,4 @@
-"""What is not as it must be is named, with what was needed, by every part of jaxrnn.train."""
+"""Errors for invalid arguments: every message of jaxrnn.train contains what was given and what was needed."""
 
 import os
 import signal
@@ -16,6 +16,7 @@ from jaxrnn.train import (
     Carried,
     Checkpoints,
     CrossEntropy,
+    EarlyStopping,
     LengthGroups,
     epoch_batches,
     evaluation,
@@ -37,7 +38,7 @@ def loss(w, batch, key):
 
 
 def returns(*found):
-    """A loss that returns what it should not."""
+    """Return a loss that returns values of wrong types."""
     return lambda w, batch, key: (jnp.mean(w * batch), *found) if found else jnp.mean(w * batch)
 
 
@@ -62,7 +63,7 @@ FIT = {
     "scalars; a is a str": {"loss": returns({"a": "x"})},
     "weight must be at least 0.* -1": {"loss": returns({"weight": jnp.array(-1.0)})},
     "weight must be at least 0.* nan": {"loss": returns({"weight": jnp.array(jnp.nan)})},
-    r"carry as it was handed, float32\[2\]; got float32\[3\]": {
+    r"carry as it was given, float32\[2\]; got float32\[3\]": {
         "loss": Carried(lambda w, carry, batch, key: (jnp.zeros(3), w.mean(), {}), jnp.copy)
     },
     "a loss must return .carry, a scalar": {"loss": Carried(lambda w, carry, batch, key: (w.mean(), {}), jnp.copy)},
@@ -71,15 +72,14 @@ FIT = {
     "number for each name; loss is 'a'": {"evaluate": lambda params: {"loss": "a"}},
     "number for each name; loss is None": {"evaluate": lambda params: {"loss": None}},
     r"number for each name; loss is array\(\[1": {"evaluate": lambda params: {"loss": np.ones(2)}},
-    "pass evaluate": {"monitor": "accuracy"},
-    "monitor must be the name": {"evaluate": lambda params: {"loss": 1.0}, "monitor": 3},
-    "patience must be.* 1.5": {"evaluate": lambda params: {"loss": 1.0}, "patience": 1.5},
+    "pass evaluate": {"early_stopping": EarlyStopping("accuracy")},
+    "early_stopping must be": {"evaluate": lambda params: {"loss": 1.0}, "early_stopping": "loss"},
     r"checkpoints must be Checkpoints\(directory\)": {"checkpoints": "runs"},
 }
 
 
 @pytest.mark.parametrize("match", FIT)
-def test_fit(match):
+def test_fit_raises(match):
     given = {"loss": loss, "params": W, "batches": lambda epoch: [BATCH], "optimizer": SGD, "epochs": 1, "key": KEY}
     given |= FIT[match]
     with pytest.raises((TypeError, ValueError), match=match):
@@ -91,6 +91,8 @@ def rows(labels=None, **options):
 
 
 OTHERS = {
+    "metric must be the name": lambda: EarlyStopping(3),
+    "patience must be.* 1.5": lambda: EarlyStopping(patience=1.5),
     "batches must be a function without": lambda: evaluation(loss, [BATCH]),
     "loss must be a function": lambda: evaluation(None, list),
     "the TrainState that init returned": lambda: make_step(loss, SGD)(W, BATCH),
@@ -117,12 +119,12 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("match", OTHERS)
-def test_all_else(match):
+def test_other_functions_raise(match):
     with pytest.raises((TypeError, ValueError), match=match):
         OTHERS[match]()
 
 
-def test_an_epoch_without_a_finite_loss_is_a_warning():
+def test_an_epoch_without_a_finite_loss_warns():
     bad = np.full((4, 2), np.nan, np.float32)
     with pytest.warns(RuntimeWarning, match="all 2 steps of epoch 1 were skipped"):
         result = fit(loss, W, lambda epoch: [bad, bad], optimizer=SGD, epochs=1, key=KEY, progress=False)
@@ -137,36 +139,36 @@ def cross_entropy(labels, weights):
 
 
 @pytest.mark.parametrize("label", [3, -1, -100])
-def test_a_label_out_of_range_makes_the_loss_nan_where_it_counts(label):
+def test_a_label_out_of_range_makes_the_loss_nan_unless_its_weight_is_zero(label):
     ones, first = np.ones(2, np.float32), np.array([1, 0], np.float32)
     labels = np.array([1, label], np.int32)
     assert np.isnan(cross_entropy(labels, ones)[0])
-    right = cross_entropy(np.array([1, 0], np.int32), first)
-    np.testing.assert_array_equal(cross_entropy(labels, first)[0], right[0])
-    np.testing.assert_allclose(cross_entropy(np.array([1, 0], np.int32), first / 4)[0], right[0], rtol=1e-6)
+    expected = cross_entropy(np.array([1, 0], np.int32), first)
+    np.testing.assert_array_equal(cross_entropy(labels, first)[0], expected[0])
+    np.testing.assert_allclose(cross_entropy(np.array([1, 0], np.int32), first / 4)[0], expected[0], rtol=1e-6)
 
 
-def test_labels_that_are_no_integers_are_refused():
+def test_labels_that_are_no_integers_raise():
     with pytest.raises(TypeError, match="labels must be integers, from 0 to 2"):
         cross_entropy(np.ones(2, np.float32), np.ones(2, np.float32))
 
 
-def on_the_host():
-    """Do what needs no device, as a forked worker may."""
+def prepare_batches():
+    """Prepare batches without a device, as a forked worker may."""
     assert sum(int(batch.ids.sum()) for batch in rows([0, 1], rng=np.random.default_rng(0))) == 6
     assert sum(float(window.xs.sum()) for window in windows(streams(np.arange(12), 2), 4)) == 66
     assert length_groups([3, 1, 4], 2).boundaries[-1] == 4
 
 
-def test_a_forked_worker_prepares_batches_after_jax_was_used():
-    init(W, SGD, KEY)  # JAX's threads are there, which a child of fork does not have
+def test_a_forked_worker_prepares_batches_after_jax_is_initialized():
+    init(W, SGD, KEY)  # starts JAX's threads, which the child does not have
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*fork", RuntimeWarning)
         child = os.fork()
     if child == 0:
-        signal.alarm(30)  # where it hangs it ends
+        signal.alarm(30)  # ends the child if it hangs
         try:
-            on_the_host()
+            prepare_batches()
         except BaseException:
             os._exit(1)
         os._exit(0)

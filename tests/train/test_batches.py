@@ -1,4 +1,4 @@
-"""Batching by length: every row once, few shapes, little padding."""
+"""Batching by length: every row once, few shapes, minimal padding."""
 
 import itertools
 
@@ -25,7 +25,7 @@ def padded(lengths, boundaries):
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3])
-def test_length_groups_pad_least(groups):
+def test_length_groups_minimize_the_padding(groups):
     lengths = np.random.default_rng(groups).integers(1, 9, 30)
     chosen = length_groups(lengths, groups)
     assert len(chosen.boundaries) <= groups
@@ -44,7 +44,7 @@ def test_length_groups_of_few_and_of_many_lengths():
 
 
 @pytest.mark.parametrize("boundaries", [(), (0, 3), (3, 3), (4, 2)])
-def test_boundaries_are_checked(boundaries):
+def test_invalid_boundaries_raise(boundaries):
     with pytest.raises(ValueError, match="ascending positive"):
         LengthGroups(boundaries)
 
@@ -71,7 +71,7 @@ def test_an_epoch_holds_every_sequence_once_in_few_shapes():
             assert batch.labels[b] == row
 
 
-def test_order_is_kept_without_rng_and_a_function_of_it_with():
+def test_the_order_is_kept_without_rng_and_determined_by_it():
     sequences = ragged(30)
 
     def rows(rng):
@@ -83,7 +83,7 @@ def test_order_is_kept_without_rng_and_a_function_of_it_with():
     assert one == two != rows(np.random.default_rng((0, 2)))
 
 
-def test_bags_and_labels_a_step():
+def test_bags_and_labels_per_step():
     bags = [np.ones((n, 4), np.int32) for n in (2, 3)]
     tags = [np.array([1, 2]), np.array([3, 4, 5])]
     (batch,) = epoch_batches(bags, tags, groups=LengthGroups((4,)), batch_size=2)
@@ -97,18 +97,18 @@ def test_bags_and_labels_a_step():
     ("sequences", "labels", "match"),
     [
         ([[1, 2], [3]], [0], "each sequence needs a label"),
-        ([[1, 2], [3]], [[1], [2]], "labels a step"),
+        ([[1, 2], [3]], [[1], [2]], "one label per step"),
         ([[1, 2], [[3]]], None, "of one kind"),
         ([], None, "of one kind"),
         ([[1] * 9], [0], "longer than the last boundary"),
     ],
 )
-def test_what_does_not_fit_is_said_at_once(sequences, labels, match):
+def test_invalid_arguments_raise_before_iteration(sequences, labels, match):
     with pytest.raises(ValueError, match=match):
         epoch_batches(sequences, labels, groups=LengthGroups((8,)), batch_size=2)
 
 
-def test_epochs_over_ragged_text_compile_once_a_length_group():
+def test_epochs_over_ragged_text_compile_once_per_length_group():
     model = SequenceModel(Embedding(9, 3), Elman(2), 2)
     sequences = ragged(40)
     groups = length_groups([len(s) for s in sequences], 2)
@@ -138,31 +138,31 @@ def test_epochs_over_ragged_text_compile_once_a_length_group():
 def test_shares_of_a_batch_are_its_rows_in_order(each_step):
     sequences = ragged(13)
     labels = [s % 3 for s in sequences] if each_step else np.arange(13)
-    how = {"groups": LengthGroups((5, 11)), "batch_size": 8}
-    whole = list(epoch_batches(sequences, labels, rng=np.random.default_rng(0), **how))
+    options = {"groups": LengthGroups((5, 11)), "batch_size": 8}
+    whole = list(epoch_batches(sequences, labels, rng=np.random.default_rng(0), **options))
     shares = [
-        list(epoch_batches(sequences, labels, rng=np.random.default_rng(0), share=(i, 4), **how)) for i in range(4)
+        list(epoch_batches(sequences, labels, rng=np.random.default_rng(0), share=(i, 4), **options)) for i in range(4)
     ]
     for batch, *parts in zip(whole, *shares, strict=True):
         for name, axis in (("ids", 1), ("lengths", 0), ("labels", int(each_step)), ("weights", 0), ("rows", 0)):
             got = np.concatenate([getattr(part, name) for part in parts], axis)
             np.testing.assert_array_equal(got, getattr(batch, name))
     with pytest.raises(ValueError, match="multiple of the 3 shares"):
-        epoch_batches(sequences, share=(0, 3), **how)
+        epoch_batches(sequences, share=(0, 3), **options)
 
 
 @pytest.mark.parametrize("each_step", [False, True])
-def test_a_batch_laid_over_a_mesh_is_split_by_rows(each_step):
+def test_shard_batch_splits_the_rows_over_a_mesh(each_step):
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
     labels = [s % 3 for s in ragged(8)] if each_step else np.arange(8)
     (batch,) = epoch_batches(ragged(8), labels, groups=LengthGroups((11,)), batch_size=8)
-    laid = shard_batch(batch, mesh)
-    jax.tree.map(np.testing.assert_array_equal, laid, batch)
-    assert laid.ids.sharding.spec == P(None, "batch")
-    assert laid.labels.sharding.spec == (P(None, "batch") if each_step else P("batch"))
+    sharded = shard_batch(batch, mesh)
+    jax.tree.map(np.testing.assert_array_equal, sharded, batch)
+    assert sharded.ids.sharding.spec == P(None, "batch")
+    assert sharded.labels.sharding.spec == (P(None, "batch") if each_step else P("batch"))
 
 
-def test_empty_sequences_and_labels_keep_the_kind_of_the_others():
+def test_empty_sequences_and_labels_have_the_dtype_of_the_others():
     take = lambda sequences, labels: next(epoch_batches(sequences, labels, groups=LengthGroups((4,)), batch_size=3))
     batch = take([[], [3, 4], [5]], [[], [1, 2], [3]])
     assert batch.lengths.tolist() == [0, 2, 1]

@@ -1,4 +1,4 @@
-"""Checkpoints: exact, checked to the bit, whole or not there; and a restart that nobody can tell."""
+"""Checkpoints: exact, verified bit for bit, complete or absent; and a restart that changes nothing."""
 
 import shutil
 
@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrnn.train import Checkpoints, fit
+from jaxrnn.train import Checkpoints, EarlyStopping, fit
 from jaxrnn.train import _manifest as manifest
 
 KEY = jax.random.key(3)
@@ -34,7 +34,7 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def theirs(saved, tmp_path):
-    """A copy to spoil."""
+    """Return a copy that a test may damage."""
     shutil.copytree(saved.directory, tmp_path / "copy")
     return Checkpoints(tmp_path / "copy")
 
@@ -44,7 +44,7 @@ def files(checkpoints):
     return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
 
 
-def test_what_was_saved_comes_back_to_the_bit(saved):
+def test_restore_returns_what_was_saved_bit_for_bit(saved):
     tree, record = saved.restore(jax.tree.map(jnp.zeros_like, TREE))
     assert bits(tree) == bits(TREE)
     assert jax.tree.structure(tree) == jax.tree.structure(TREE)
@@ -53,7 +53,7 @@ def test_what_was_saved_comes_back_to_the_bit(saved):
     assert not [name for name in files(saved) if "pickle" in name or name.endswith(".pkl")]
 
 
-def test_one_bit_of_any_file_is_noticed_and_the_file_named(theirs):
+def test_a_flipped_bit_in_any_file_raises_with_its_name(theirs):
     names = files(theirs)
     assert len(names) > 3
     for name in names:
@@ -63,9 +63,9 @@ def test_one_bit_of_any_file_is_noticed_and_the_file_named(theirs):
             continue
         for place in {0, len(whole) // 2, len(whole) - 1}:
             for bit in (0, 5):
-                spoiled = bytearray(whole)
-                spoiled[place] ^= 1 << bit
-                path.write_bytes(bytes(spoiled))
+                damaged = bytearray(whole)
+                damaged[place] ^= 1 << bit
+                path.write_bytes(bytes(damaged))
                 named = name if name != manifest.NAME else "epoch-000001"
                 with pytest.raises(ValueError, match=named.replace("+", r"\+")):
                     manifest.verify(path.parents[len(name.split("/")) - 1])
@@ -80,7 +80,7 @@ def test_restore_verifies(theirs):
         theirs.restore(TREE)
 
 
-def test_files_lost_or_added_are_noticed(theirs):
+def test_missing_and_added_files_raise(theirs):
     root = theirs.directory / "epoch-000001"
     (root / "more").write_text("x")
     with pytest.raises(ValueError, match="more is not listed"):
@@ -94,14 +94,14 @@ def test_files_lost_or_added_are_noticed(theirs):
         theirs.restore(TREE)
 
 
-def test_a_tree_of_another_kind_is_refused(saved):
-    with pytest.raises(ValueError, match=r"\['w'\] is float32\[3\] in it, and float32\[2\] was asked for"):
+def test_another_tree_raises(saved):
+    with pytest.raises(ValueError, match=r"\['w'\] is float32\[3\] in the checkpoint, but float32\[2\] in the tree"):
         saved.restore({**TREE, "w": jnp.zeros(2)})
-    with pytest.raises(ValueError, match="is not there in it"):
+    with pytest.raises(ValueError, match="is missing in the checkpoint"):
         saved.restore({**TREE, "v": jnp.zeros(2)})
-    with pytest.raises(ValueError, match="asked for 9"):
+    with pytest.raises(ValueError, match="requested 9"):
         saved.restore(TREE, 9)
-    with pytest.raises(ValueError, match="there already"):
+    with pytest.raises(ValueError, match="already exists"):
         saved.save(1, TREE)
 
 
@@ -124,24 +124,24 @@ def stop(*_):
 @pytest.mark.parametrize(
     "where", ["jaxrnn.train._manifest.write", "pathlib.Path.rename", "orbax.checkpoint.StandardCheckpointer.save"]
 )
-def test_a_save_that_is_interrupted_leaves_no_checkpoint(where, tmp_path):
+def test_an_interrupted_save_leaves_no_checkpoint(where, tmp_path):
     checkpoints = Checkpoints(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         if where != "pathlib.Path.rename":
             patch.setattr(where, stop)
         else:
-            patch.setattr("jaxrnn.train._checkpoints.Path.rename", renamed_but_for_ours)
+            patch.setattr("jaxrnn.train._checkpoints.Path.rename", interrupted_rename)
         with pytest.raises(KeyboardInterrupt):
             checkpoints.save(1, {"w": jnp.ones(2)})
     assert checkpoints.latest() is None
-    with pytest.raises(ValueError, match="asked for the newest"):
+    with pytest.raises(ValueError, match="requested the newest"):
         checkpoints.restore({"w": jnp.ones(2)})
     checkpoints.save(1, {"w": jnp.ones(2)})
     assert checkpoints.epochs() == [1]
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "epoch-000001"]
 
 
-def renamed_but_for_ours(path, target):
+def interrupted_rename(path, target):
     if path.name.startswith("unfinished-"):
         raise KeyboardInterrupt
     path.replace(target)
@@ -170,16 +170,16 @@ def without_seconds(history):
 
 
 @pytest.mark.optimised
-def test_a_restart_goes_on_bit_for_bit(tmp_path):
+def test_a_restart_resumes_bit_for_bit(tmp_path):
     straight = train(4)
     train(2, Checkpoints(tmp_path))
-    taken_up = train(4, Checkpoints(tmp_path), key=jax.random.key(99))  # the key saved is the one that counts
-    assert bits((straight.params, straight.state)) == bits((taken_up.params, taken_up.state))
-    assert without_seconds(straight.history) == without_seconds(taken_up.history)
+    resumed = train(4, Checkpoints(tmp_path), key=jax.random.key(99))  # the saved key is used
+    assert bits((straight.params, straight.state)) == bits((resumed.params, resumed.state))
+    assert without_seconds(straight.history) == without_seconds(resumed.history)
     assert Checkpoints(tmp_path).epochs() == [2, 3, 4]
     again = train(4, Checkpoints(tmp_path))
     assert bits(again.params) == bits(straight.params)
     with pytest.raises(ValueError, match="does not fit"):
         train(5, Checkpoints(tmp_path), evaluate=None)
-    with pytest.raises(ValueError, match="best by"):
-        train(5, Checkpoints(tmp_path), mode="max")
+    with pytest.raises(ValueError, match="best params by"):
+        train(5, Checkpoints(tmp_path), early_stopping=EarlyStopping(mode="max"))

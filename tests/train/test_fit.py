@@ -1,4 +1,4 @@
-"""The loop: means, the best epoch, patience, what the caller keeps, and what is not imported."""
+"""The training loop: means, the best epoch, early stopping, the arrays of the caller, and imports."""
 
 import dataclasses
 import re
@@ -11,8 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrnn.train import Batch, CrossEntropy, evaluation, fit
-from jaxrnn.train._early_stopping import EarlyStopping
+from jaxrnn.train import Batch, CrossEntropy, EarlyStopping, evaluation, fit
 from jaxrnn.train._fit import means
 from jaxrnn.train._progress import line
 
@@ -32,7 +31,7 @@ def train(**options):
     return fit(loss, jnp.zeros(2), batches, **settings)
 
 
-def test_it_learns_and_tells_what_happened():
+def test_fit_learns_and_returns_the_history():
     w = jnp.zeros(2)
     result = fit(loss, w, batches, optimizer=optax.sgd(0.1), epochs=30, key=KEY, clip=None, progress=False)
     np.testing.assert_allclose(result.params, 2.0, atol=0.2)
@@ -44,7 +43,7 @@ def test_it_learns_and_tells_what_happened():
     np.testing.assert_array_equal(result.params, result.state.params)
 
 
-def test_means_are_weighted_and_leave_out_what_was_skipped():
+def test_means_are_weighted_and_exclude_skipped_batches():
     reports = [
         {"loss": 1.0, "skipped": 0, "weight": 3.0},
         {"loss": 5.0, "skipped": 0, "weight": 1.0},
@@ -56,7 +55,7 @@ def test_means_are_weighted_and_leave_out_what_was_skipped():
 
 
 def scored(scores):
-    """An evaluate that keeps what it saw, and gives the scores one after the other."""
+    """Return an `evaluate` that returns the scores one by one, and the list of params that it was called with."""
     seen = []
 
     def evaluate(params):
@@ -67,41 +66,47 @@ def scored(scores):
 
 
 @pytest.mark.parametrize(("mode", "best"), [("min", 1), ("max", 2)])
-def test_the_best_params_are_given_back(mode, best):
+def test_the_best_params_are_returned(mode, best):
     evaluate, seen = scored([3.0, 1.0, 4.0])
-    result = train(evaluate=evaluate, monitor="score", mode=mode)
+    result = train(evaluate=evaluate, early_stopping=EarlyStopping("score", mode))
     np.testing.assert_array_equal(result.params, seen[best])
     assert [record["score"] for record in result.history] == [3.0, 1.0, 4.0]
 
 
-def test_patience_ends_it_and_nan_is_never_best():
+def test_patience_ends_training_and_nan_is_never_best():
     evaluate, seen = scored([np.nan, 1.0, np.nan, 2.0, 0.0])
-    result = train(evaluate=evaluate, monitor="score", patience=2, epochs=5)
+    result = train(evaluate=evaluate, early_stopping=EarlyStopping("score", patience=2), epochs=5)
     assert len(result.history) == 4
     np.testing.assert_array_equal(result.params, seen[1])
     evaluate, _ = scored([np.nan] * 5)
-    assert len(train(evaluate=evaluate, monitor="score", patience=2, epochs=5).history) == 2
+    assert len(train(evaluate=evaluate, early_stopping=EarlyStopping("score", patience=2), epochs=5).history) == 2
 
 
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"patience": 2}, "pass evaluate"),
-        ({"mode": "least"}, "mode must be"),
-        ({"evaluate": lambda p: {"score": 1.0}}, "monitor='loss' is not among"),
+        ({"early_stopping": EarlyStopping(patience=2)}, "pass evaluate"),
+        ({"evaluate": lambda p: {"score": 1.0}}, "without metric='loss' of EarlyStopping"),
         ({"evaluate": lambda p: {"loss": 1.0, "seconds": 1.0}}, r"\['seconds'\]"),
         ({"evaluate": lambda p: {"loss": 1.0, "train_loss": 1.0}}, r"\['train_loss'\]"),
-        ({"evaluate": lambda p: {"loss": 1.0}, "patience": 0}, "patience must be"),
     ],
 )
-def test_what_does_not_fit_is_said(options, match):
+def test_arguments_that_do_not_fit_raise(options, match):
     with pytest.raises(ValueError, match=match):
         train(**options)
 
 
-def test_batches_that_are_used_up_are_an_error():
+@pytest.mark.parametrize(
+    ("options", "match"), [({"mode": "least"}, "mode must be"), ({"patience": 0}, "patience must be")]
+)
+def test_early_stopping_checks_its_fields(options, match):
+    with pytest.raises(ValueError, match=match):
+        EarlyStopping(**options)
+
+
+def test_exhausted_batches_raise():
     once = iter(batches(0))
-    with pytest.raises(ValueError, match=r"batches\(1\) gave no batch"):
+    with pytest.raises(ValueError, match=r"batches\(1\) returned no batch"):
         fit(loss, jnp.zeros(2), lambda epoch: once, optimizer=optax.sgd(0.1), epochs=2, key=KEY, progress=False)
 
 
@@ -134,7 +139,7 @@ class Fixed:
         return params
 
 
-def test_cross_entropy_counts_rows_and_steps_that_are_there():
+def test_cross_entropy_counts_valid_rows_and_steps():
     logits = jax.random.normal(KEY, (3, 2, 4))
     labels = np.array([[0, 1], [2, 3], [0, 0]])
     weights = np.array([1, 0], np.float32)
@@ -144,24 +149,24 @@ def test_cross_entropy_counts_rows_and_steps_that_are_there():
     @jax.jit
     def run(logits):
         loss = CrossEntropy(Fixed())
-        nobody = one._replace(weights=0 * weights)
-        return loss(logits, batch, None), loss(logits[0], one, None), loss(logits[0], nobody, None)
+        unweighted = one._replace(weights=0 * weights)
+        return loss(logits, batch, None), loss(logits[0], one, None), loss(logits[0], unweighted, None)
 
     with jax.numpy_dtype_promotion("strict"):
-        (steps, metrics), (rows, answer), (nothing, _) = run(logits)
+        (steps, metrics), (rows, row_metrics), (zero, _) = run(logits)
     logs = np.asarray(logits) - np.log(np.exp(np.asarray(logits)).sum(-1, keepdims=True))
     np.testing.assert_allclose(steps, -logs[:2, 0][np.arange(2), labels[:2, 0]].mean(), rtol=1e-5)
     np.testing.assert_allclose(rows, -logs[0, 0, 0], rtol=1e-5)
     assert float(metrics["weight"]) == 2
-    assert float(answer["accuracy"]) == float(logs[0, 0].argmax() == 0)
-    assert float(nothing) == 0
+    assert float(row_metrics["accuracy"]) == float(logs[0, 0].argmax() == 0)
+    assert float(zero) == 0
     with pytest.raises(ValueError, match="need labels"):
         CrossEntropy(Fixed())(logits, one, None)
     with pytest.raises(ValueError, match="has none"):
         CrossEntropy(Fixed())(logits, batch._replace(labels=None), None)
 
 
-def test_off_a_terminal_each_epoch_is_a_line(capsys):
+def test_without_a_terminal_each_epoch_prints_a_line(capsys):
     train(progress=True, epochs=10, evaluate=lambda p: {"loss": 1 / 3, "accuracy": 0.5})
     lines = capsys.readouterr().err.splitlines()
     assert [line[:12] for line in lines] == [f"epoch {epoch:2d}/10 " for epoch in range(1, 11)]
@@ -170,7 +175,7 @@ def test_off_a_terminal_each_epoch_is_a_line(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_in_a_terminal_the_time_left_is_shown_and_nothing_wraps(capsys, monkeypatch):
+def test_in_a_terminal_the_bar_shows_the_time_left_and_no_line_wraps(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm")
@@ -182,7 +187,7 @@ def test_in_a_terminal_the_time_left_is_shown_and_nothing_wraps(capsys, monkeypa
     assert max(map(len, shown)) <= 80
 
 
-def test_a_line_has_what_fits_in_plain_names():
+def test_a_line_holds_as_many_metrics_as_fit():
     record = {"epoch": 11, "skipped": 2, "train_loss": 4.17912, "train_grad_norm": 0.3, "train_accuracy": 1e-5}
     record |= {"loss": 1.026, "accuracy": float("nan"), "bleu": 1234.5, "seconds": 12.34}
     assert line(record, 16, 999) == (
@@ -193,9 +198,9 @@ def test_a_line_has_what_fits_in_plain_names():
     assert all(len(line(record, 16, width)) <= width for width in range(40, 101))
 
 
-def test_monitor_of_nothing():
-    assert EarlyStopping("loss", "min", 3).best([]) is None
-    assert not EarlyStopping("loss", "min", 3).should_stop([])
+def test_early_stopping_of_an_empty_history():
+    assert EarlyStopping(patience=3).best([]) is None
+    assert not EarlyStopping(patience=3).should_stop([])
 
 
 def test_importing_needs_neither_rich_nor_orbax():

@@ -1,4 +1,4 @@
-"""What disturbs a training: damaged checkpoints, a second run, a full disk, Ctrl-C."""
+"""Interruptions of training: damaged checkpoints, a second run, a full disk, Ctrl-C."""
 
 import errno
 import json
@@ -22,7 +22,7 @@ W = {"w": jnp.ones(2)}
 
 @pytest.fixture
 def three(tmp_path):
-    """Three checkpoints, of which the newest is damaged."""
+    """Return three checkpoints, of which the newest is damaged."""
     checkpoints = Checkpoints(tmp_path / "c")
     for epoch in (1, 2, 3):
         checkpoints.save(epoch, {"w": jnp.full(2, epoch * 1.0)})
@@ -30,7 +30,7 @@ def three(tmp_path):
     return checkpoints
 
 
-def test_a_damaged_newest_checkpoint_names_the_way_on(three):
+def test_the_error_of_a_damaged_newest_checkpoint_says_how_to_resume(three):
     with pytest.raises(DamagedCheckpointError, match=r"record\.json was changed.*epoch 2.*skip_damaged=True") as caught:
         three.restore(W)
     assert len(str(caught.value)) < 300 + len(str(three.directory))
@@ -39,31 +39,31 @@ def test_a_damaged_newest_checkpoint_names_the_way_on(three):
         tree, _ = skipping.restore(W)
     assert tree["w"].tolist() == [2, 2]
     with pytest.raises(DamagedCheckpointError, match="skip_damaged"):
-        skipping.restore(W, 3)  # asked for by number
-    with pytest.raises(CheckpointError, match="there already"):
-        skipping.save(2, W)  # it is whole
-    with pytest.raises(CheckpointError, match="there already"):
+        skipping.restore(W, 3)  # by number
+    with pytest.raises(CheckpointError, match="already exists"):
+        skipping.save(2, W)  # it is undamaged
+    with pytest.raises(CheckpointError, match="already exists"):
         three.save(3, W)
     skipping.save(3, W)
     assert three.restore(W)[0]["w"].tolist() == [1, 1]
     assert three.epochs() == [1, 2, 3]
 
 
-def test_where_all_are_damaged_nothing_is_restored(three):
+def test_if_all_are_damaged_restore_raises(three):
     for epoch in (1, 2):
         (three.directory / f"epoch-00000{epoch}" / "record.json").write_text("{}")
     with (
         pytest.warns(UserWarning, match="Skipped"),
-        pytest.raises(DamagedCheckpointError, match=r"epoch-000001.* No checkpoint before it is whole"),
+        pytest.raises(DamagedCheckpointError, match=r"epoch-000001.* There is no undamaged checkpoint before it"),
     ):
         Checkpoints(three.directory, skip_damaged=True).restore(W)
 
 
-def test_a_second_run_is_refused_and_a_lock_may_be_nested(tmp_path):
+def test_a_second_run_raises_and_locks_nest(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     with checkpoints.lock(), Checkpoints(tmp_path).lock():
         checkpoints.save(1, W)
-    (tmp_path / "unfinished-epoch-000002").mkdir()  # what the other run is writing
+    (tmp_path / "unfinished-epoch-000002").mkdir()  # of the other run
     with filelock.FileLock(tmp_path / ".lock"):
         with pytest.raises(CheckpointError, match="another run saves checkpoints"):
             checkpoints.save(2, W)
@@ -77,12 +77,12 @@ def test_a_second_run_is_refused_and_a_lock_may_be_nested(tmp_path):
 
 FULL = [
     OSError(errno.ENOSPC, "No space left on device", "/a/path"),
-    ValueError("RESOURCE_EXHAUSTED: Error writing ... [os_error_code='28']"),  # as TensorStore says it
+    ValueError("RESOURCE_EXHAUSTED: Error writing ... [os_error_code='28']"),  # from TensorStore
 ]
 
 
 @pytest.mark.parametrize("error", FULL)
-def test_a_full_disk_is_one_sentence_and_leaves_what_was_saved(error, tmp_path, monkeypatch):
+def test_a_full_disk_raises_one_sentence_and_keeps_earlier_checkpoints(error, tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save(1, W)
 
@@ -114,7 +114,7 @@ def train(epochs, checkpoints=None, batches=batches, **options):
 
 
 def interrupted(epoch, times=1):
-    """Batches during which Ctrl-C is pressed."""
+    """Return batches during which Ctrl-C is pressed."""
 
     def pressed(now):
         for i, batch in enumerate(batches(now)):
@@ -125,7 +125,7 @@ def interrupted(epoch, times=1):
     return pressed
 
 
-def test_ctrl_c_ends_a_training_in_one_sentence_and_the_same_call_resumes(tmp_path):
+def test_ctrl_c_stops_training_with_one_sentence_and_the_same_call_resumes(tmp_path):
     before = signal.getsignal(signal.SIGINT)
     checkpoints = Checkpoints(tmp_path)
     with pytest.raises(KeyboardInterrupt, match=r"^training stopped before its first epoch was saved"):
@@ -140,7 +140,7 @@ def test_ctrl_c_ends_a_training_in_one_sentence_and_the_same_call_resumes(tmp_pa
     assert train(4, checkpoints).params.tolist() == train(4).params.tolist()
 
 
-def test_a_second_ctrl_c_does_not_wait(tmp_path):
+def test_a_second_ctrl_c_takes_effect_at_once(tmp_path):
     taken = []
 
     def slow(epoch):
@@ -155,7 +155,7 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path):
     assert taken == ["first"]
 
 
-def test_ctrl_c_during_a_save_waits_until_it_is_whole(tmp_path, monkeypatch):
+def test_ctrl_c_during_a_save_takes_effect_after_it(tmp_path, monkeypatch):
     write = manifest.write
 
     def pressed(path):
@@ -188,7 +188,7 @@ def one(tmp_path_factory):
 
 
 @pytest.mark.parametrize("history", HISTORIES)
-def test_a_record_that_is_no_history_is_refused(history, one):
+def test_a_record_that_is_no_history_raises(history, one):
     path = one.directory / "epoch-000001"
     saved = json.loads((path / "record.json").read_text())
     saved["record"]["history"] = history
@@ -198,7 +198,7 @@ def test_a_record_that_is_no_history_is_refused(history, one):
         train(2, one)
 
 
-def test_params_that_are_nan_are_refused(tmp_path):
+def test_saved_params_that_are_nan_raise(tmp_path):
     result = train(1, Checkpoints(tmp_path))
     state = result.state._replace(params=jnp.array([1.0, jnp.nan]))
     Checkpoints(tmp_path).save(2, (state, ()), {"history": result.history, "best": ["loss", "min"]})
@@ -206,7 +206,7 @@ def test_params_that_are_nan_are_refused(tmp_path):
         train(3, Checkpoints(tmp_path))
 
 
-def test_the_command_ends_in_one_line_with_exit_status_130(tmp_path, monkeypatch, capsys):
+def test_ctrl_c_ends_the_command_with_one_line_and_exit_status_130(tmp_path, monkeypatch, capsys):
     def stopped(*_, checkpoints, **__):
         train(1, checkpoints, interrupted(0))
 

@@ -1,4 +1,4 @@
-"""Two processes train the intent model over gloo: the same as one, and as if never killed (JAXRNN_KILLS=20 times)."""
+"""Two processes that train the intent model over gloo: equal to one process, also after kills (JAXRNN_KILLS=20)."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ WORKER = pathlib.Path(__file__).parent / "worker.py"
 KILLS = int(os.environ.get("JAXRNN_KILLS", "1"))
 EPOCHS = 8
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("XLA_FLAGS", "JAX_"))}
-ENVIRONMENT["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # the time of these tests is the compiler's
+ENVIRONMENT["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compilation takes most of the time of these tests
 
 
 def start(folder, count):
@@ -46,32 +46,32 @@ def params(folder):
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory):
-    """What two processes give that nobody kills, and the seconds that takes."""
-    folder = tmp_path_factory.mktemp("together")
-    began = time.perf_counter()
+def uninterrupted(tmp_path_factory):
+    """Return the folder of two processes that are not killed, and how many seconds they take."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    start_time = time.perf_counter()
     finish(start(folder, 2))
-    return folder, time.perf_counter() - began
+    return folder, time.perf_counter() - start_time
 
 
-def test_two_processes_train_as_one_does(together, tmp_path):
+def test_two_processes_train_like_one(uninterrupted, tmp_path):
     finish(start(tmp_path, 1))
-    losses = [np.array(f.joinpath("losses.txt").read_text().split(), float) for f in (together[0], tmp_path)]
+    losses = [np.array(f.joinpath("losses.txt").read_text().split(), float) for f in (uninterrupted[0], tmp_path)]
     np.testing.assert_allclose(*losses, rtol=1e-5)
-    for ours, theirs in zip(params(together[0]), params(tmp_path), strict=True):
+    for ours, theirs in zip(params(uninterrupted[0]), params(tmp_path), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize("kill", range(KILLS))
-def test_one_that_is_killed_goes_on_from_the_checkpoint(together, tmp_path, kill):
-    want, seconds = together
+def test_a_killed_process_resumes_from_the_checkpoint(uninterrupted, tmp_path, kill):
+    want, seconds = uninterrupted
     processes = start(tmp_path, 2)
     time.sleep(random.Random(kill).uniform(0.3, 1.0) * seconds)
     processes[kill % 2].kill()
     try:
         processes[1 - kill % 2].wait(2)
     except subprocess.TimeoutExpired:
-        processes[1 - kill % 2].kill()  # it waits for the other, as a scheduler would not
+        processes[1 - kill % 2].kill()  # it waits for the other; a scheduler would kill it
     for process in processes:
         process.communicate()
     finish(start(tmp_path, 2))

@@ -1,4 +1,4 @@
-"""One step: donation, clipping, steps left out, noise, and any Optax optimizer."""
+"""One step: donation, clipping, skipped steps, noise, and any Optax optimizer."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_a_step_is_what_optax_does_and_compiles_once():
+def test_a_step_equals_that_of_optax_and_compiles_once():
     optimizer = optax.adam(optax.exponential_decay(0.1, 1, 0.5))
     w = jnp.arange(3.0)
     batch = np.eye(3, dtype=np.float32)[:2]
@@ -37,9 +37,9 @@ def test_a_step_is_what_optax_does_and_compiles_once():
     assert step._cache_size() == 1
 
 
-def test_the_callers_params_outlive_donation():
+def test_donation_keeps_the_params_of_the_caller():
     w = jnp.arange(3.0)
-    optimizer = optax.contrib.schedule_free_sgd(0.1)  # its state begins as the params themselves
+    optimizer = optax.contrib.schedule_free_sgd(0.1)  # its initial state holds the params themselves
     state = init(w, optimizer, KEY)
     donated = state.params
     state, _ = make_step(loss, optimizer)(state, jnp.ones((2, 3)))
@@ -61,7 +61,7 @@ def test_clipping_is_by_the_global_norm(clip, length):
     np.testing.assert_allclose(optax.tree.norm(state.params), length, rtol=1e-6)
 
 
-def test_a_step_that_is_not_finite_is_left_out_and_counted():
+def test_a_step_with_a_loss_that_is_not_finite_is_skipped_and_counted():
     optimizer = optax.adam(0.1)
     step = make_step(loss, optimizer)
     state, _ = step(init(jnp.ones(3), optimizer, KEY), np.ones((2, 3), np.float32))
@@ -76,7 +76,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted():
     assert np.isfinite(state.params).all()
 
 
-def test_a_gradient_that_is_not_finite_under_a_finite_loss_is_left_out():
+def test_a_step_with_a_finite_loss_and_a_gradient_that_is_not_is_skipped():
     state = init(jnp.zeros(2), optax.sgd(0.1), KEY)
     state, metrics = make_step(lambda w, b, k: (jnp.sqrt(w).sum(), {}), optax.sgd(0.1))(state, ())
     assert np.isfinite(metrics["loss"])
@@ -101,7 +101,7 @@ def test_noise_differs_from_step_to_step_and_is_drawn_from_the_key():
     assert draws(KEY) == draws(jax.random.key(0)) != draws(jax.random.key(1))
 
 
-def test_what_is_carried_is_handed_on_without_a_gradient():
+def test_the_carry_passes_between_batches_without_a_gradient():
     def loss(w, carry, batch, key):
         carry = carry + w * batch
         return carry, jnp.sum(carry), {}
@@ -113,7 +113,7 @@ def test_what_is_carried_is_handed_on_without_a_gradient():
     for seen, total in ((1.0, 2.0), (3.0, 8.0)):
         state, metrics = step(state, jnp.array(seen))
         assert float(state.carry) == total
-        assert float(metrics["grad_norm"]) == seen  # of this batch alone
+        assert float(metrics["grad_norm"]) == seen  # from this batch alone
     state, _ = step(state, jnp.array(jnp.nan))
     assert float(state.carry) == 8.0
 
@@ -140,7 +140,7 @@ def test_any_optimizer_takes_two_steps_and_compiles_once(optimizer):
     assert step._cache_size() == 1
 
 
-def test_params_on_a_mesh_take_all_of_the_state_there_and_a_step_is_traced_once():
+def test_with_params_on_a_mesh_the_whole_state_is_there_and_a_step_is_traced_once():
     mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Auto,))
     params = jax.device_put(jnp.ones(3), NamedSharding(mesh, PartitionSpec()))
     traced = []
@@ -151,13 +151,13 @@ def test_params_on_a_mesh_take_all_of_the_state_there_and_a_step_is_traced_once(
     assert len(traced) == 1
 
 
-def test_names_of_metrics_are_not_taken_twice():
+def test_a_duplicate_name_of_a_metric_raises():
     step = make_step(lambda w, b, k: (w.sum(), {"loss": w.sum()}), optax.sgd(0.1))
     with pytest.raises(ValueError, match=r"reports \['loss'\] itself"):
         step(init(jnp.ones(3), optax.sgd(0.1), KEY), ())
 
 
-def test_numbers_of_a_weak_type_compile_once():
+def test_params_of_a_weak_type_compile_once():
     weak = jax.jit(lambda: 1.0)()
     assert weak.weak_type
     step = make_step(lambda w, b, k: ((w - b) ** 2, {}), optax.sgd(0.1))

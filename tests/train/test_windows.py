@@ -1,4 +1,4 @@
-"""Truncated back-propagation: the state is that of the whole run, the gradient ends at the window."""
+"""Truncated back-propagation: the state is that of the whole sequence, the gradient stops at the window."""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def test_windows_hold_every_step_once_in_one_shape():
     assert [w.resets.tolist() for w in got] == [[[True] * 2] + [[False] * 2] * 2] + [[[False] * 2] * 3] * 2
 
 
-def test_windows_of_sequences_that_end():
+def test_windows_of_sequences_of_different_lengths():
     got = list(windows(np.ones((5, 3)), 2, lengths=[5, 3, 0]))
     assert [w.lengths.tolist() for w in got] == [[2, 2, 0], [2, 1, 0], [1, 0, 0]]
     assert sum(w.xs.sum() for w in got) == 8
@@ -41,16 +41,16 @@ def test_windows_of_sequences_that_end():
 @pytest.mark.parametrize(
     ("xs", "window"), [(np.ones((4, 2)), 0), (np.ones(4), 2), ([np.ones((4, 2)), np.ones((3, 2))], 2)]
 )
-def test_windows_are_checked(xs, window):
+def test_invalid_windows_raise(xs, window):
     with pytest.raises(ValueError, match="windows needs"):
         windows(xs, window)
     with pytest.raises(ValueError, match="lengths must be"):
         windows(np.ones((4, 2)), 2, lengths=[5, 1])
 
 
-def test_streams_lay_a_text_side_by_side():
+def test_streams_split_a_text():
     assert streams(np.arange(7), 3).tolist() == [[0, 2, 4], [1, 3, 5]]
-    with pytest.raises(ValueError, match="no step"):
+    with pytest.raises(ValueError, match="too few"):
         streams(np.arange(2), 3)
 
 
@@ -65,9 +65,9 @@ def test_a_window_of_the_whole_sequence_has_the_full_gradient():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state.params, want)
 
 
-def test_the_state_carried_makes_the_outputs_of_the_whole_run():
+def test_carrying_the_state_gives_the_outputs_of_the_whole_run():
     full_state, full = MODEL.unroll(PARAMS, IDS)
-    state, outputs = jax.tree.map(lambda s: s + 9.0, LOSS.initial(PARAMS)), []  # the first window begins anew
+    state, outputs = jax.tree.map(lambda s: s + 9.0, LOSS.initial(PARAMS)), []  # the first window resets it
     for window in windows(IDS, 3):
         state, logits = MODEL.unroll(PARAMS, window.xs, window.lengths, state=state, resets=window.resets)
         outputs.append(logits)
@@ -75,11 +75,11 @@ def test_the_state_carried_makes_the_outputs_of_the_whole_run():
     np.testing.assert_allclose(state, full_state, rtol=1e-5, atol=1e-6)
 
 
-def test_the_gradient_ends_at_the_window():
+def test_the_gradient_stops_at_the_window():
     first, second, _ = windows((IDS, LABELS), 3)
 
     @jax.jit
-    def of_second(params, earlier):
+    def second_loss(params, earlier):
         carry, _, _ = LOSS.loss(earlier, LOSS.initial(earlier), first, None)
         return LOSS.loss(params, carry, second, None)[1]
 
@@ -88,12 +88,12 @@ def test_the_gradient_ends_at_the_window():
     state, _ = step(init(PARAMS, optimizer, jax.random.key(1), LOSS.initial(PARAMS)), first)
     state = state._replace(params=jax.tree.map(jnp.array, PARAMS))
     state, _ = step(state, second)
-    grads = jax.grad(of_second)(PARAMS, PARAMS)
+    grads = jax.grad(second_loss)(PARAMS, PARAMS)
     want = jax.tree.map(jnp.subtract, PARAMS, grads)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state.params, want)
 
 
-def test_fit_takes_windows_and_evaluation_is_that_of_the_whole_run():
+def test_fit_accepts_windows_and_evaluation_equals_that_of_the_whole_sequence():
     evaluate = evaluation(LOSS, lambda: windows((IDS, LABELS), 3))
     np.testing.assert_allclose(evaluate(PARAMS)["loss"], whole(PARAMS), rtol=1e-5)
     traced = []

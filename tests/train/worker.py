@@ -1,4 +1,4 @@
-"""One of several processes that train the intent model together: `worker.py INDEX COUNT PORT FOLDER EPOCHS`."""
+"""One of several processes that train one intent model: `worker.py INDEX COUNT PORT FOLDER EPOCHS`."""
 
 import pathlib
 import sys
@@ -23,8 +23,8 @@ def main(index: int, count: int, port: int, folder: pathlib.Path, epochs: int) -
     corpus.train, corpus.valid = corpus.train[::16], corpus.valid[::8]
     recipe = Recipe(min_epochs=epochs, max_epochs=epochs, batch_size=32, groups=1, adversarial_norm=0)
     mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
-    how = {"mesh": mesh, "checkpoints": Checkpoints(folder / "checkpoints"), "progress": False}
-    _, fitted = train(corpus, Config(32, 16), recipe, seed=0, **how)
+    options = {"mesh": mesh, "checkpoints": Checkpoints(folder / "checkpoints"), "progress": False}
+    _, fitted = train(corpus, Config(32, 16), recipe, seed=0, **options)
     if index == 0:
         np.savez(folder / "params.npz", *jax.device_get(jax.tree.leaves(fitted.state.params)))
         (folder / "losses.txt").write_text(" ".join(f"{record['train_loss']:.7f}" for record in fitted.history))
