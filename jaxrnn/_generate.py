@@ -12,6 +12,7 @@ import numpy as np
 
 from ._core.cell import Cell
 from ._core.checks import as_numbers, check_cell, check_key, check_params, check_step, shown
+from ._core.context import takes_context
 from ._core.fields import show
 from ._core.trees import cast_like, number_rank
 from ._core.types import Inputs, Key, Output, Params, State
@@ -85,7 +86,8 @@ def generate(
         raise ValueError(f"x is the first input (*batch, D), an array or a pytree of them; got shapes {shapes}")
     if state is None:
         check_cell(cell, Cell, "generate without a state")
-        check_params(cell, params, shapes[0][-1])
+        if not takes_context(cell):  # else the params hold the context
+            check_params(cell, params, shapes[0][-1])
         state = cell.initial_state(params, shapes[0][:-1])
     return _generate(cell, params, x, state, int(steps), feed, key)
 

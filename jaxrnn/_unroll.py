@@ -13,7 +13,7 @@ from jax.typing import ArrayLike, DTypeLike
 from ._core import checks
 from ._core.broadcasting import broadcasting
 from ._core.cell import Cell
-from ._core.composite import Composite
+from ._core.composite import Composite, check_is_composite
 from ._core.context import with_context
 from ._core.masks import StepMasks, length_mask, reset_boundaries, zero_padding
 from ._core.noise import with_noise
@@ -21,7 +21,7 @@ from ._core.randomness import sequence_and_step_keys, split
 from ._core.sharding import lift, sharded
 from ._core.trees import cast
 from ._core.types import Context, Inputs, Key, Output, Params, State
-from ._drivers import Driver, Loop
+from ._drivers import Associative, Driver, Loop
 from ._select import select
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def unroll(
     ((2, 8), (10, 2, 8))
     """
     checks.check_cell(cell, Cell | Composite, "unroll")
+    check_is_composite(cell)
     checks.check_driver(driver)
     checks.check_key(key)
     checks.check_context(cell, context)
@@ -142,8 +143,18 @@ def _run(
     runner = _Runner(valid, resets, batch, reverse, driver)
     if key is not None:
         key, later = sequence_and_step_keys(key)
-        runner = dataclasses.replace(runner, key=key, step_keys=jax.random.split(later, num_steps))
-    return runner(cell, params, state, reset_state, xs)
+        runner = dataclasses.replace(runner, key=key, step_keys=_step_keys(later, num_steps, driver))
+    state, ys = runner(cell, params, state, reset_state, xs)
+    return state, zero_padding(ys, valid) if isinstance(cell, Composite) else ys
+
+
+def _step_keys(key: Key, num_steps: int, driver: Driver | None) -> Key:
+    """Return the keys (T,) of the steps; where time is split over devices, those of this device's part."""
+    axis = driver.axis if isinstance(driver, Associative) else None
+    if axis is None:
+        return jax.random.split(key, num_steps)
+    keys = jax.random.split(key, num_steps * jax.lax.axis_size(axis))
+    return jax.lax.dynamic_slice_in_dim(keys, jax.lax.axis_index(axis) * num_steps, num_steps)
 
 
 _compiled = jax.jit(_run, static_argnames=("cell", "batch", "reverse", "state_dtype", "driver"))

@@ -71,6 +71,8 @@ class AffineCell(metaclass=Checked):
     def affine(self, params: Params, x: Inputs) -> tuple[State, State]:
         """Return (a, b), each a tree as the state is, from x (..., D). Any leading axes, time among them.
 
+        A constant may lack leading axes: both are broadcast to those of x and the features of the state.
+
         A cell with `noise` is handed the tuple (x, noise) in the place of x, here and in `output`.
         """
 
@@ -155,8 +157,9 @@ def run_affine(
     solver: Solver, cell: AffineCell, params: Params, state: State, xs: Inputs, masks: StepMasks, *, reverse: bool
 ) -> tuple[State, Output]:
     """Run over time with a solver of the recurrence: a_t and b_t of all steps are computed at once, masks included."""
-    a, b = cell.affine(params, xs)
-    a, b = (cast_like(tree, state) for tree in (a, b))
+    length = jax.tree.leaves(xs)[0].shape[0]
+    whole = lambda a, s: a if a.ndim > s.ndim else jnp.broadcast_to(a, (length, *s.shape))
+    a, b = (jax.tree.map(whole, cast_like(tree, state), state) for tree in cell.affine(params, xs))
     if masks.reset is not None:
         start = jax.tree.map(lambda a, b, i: a * i + b, a, b, masks.reset_state)
         a, b = where(masks.reset, jax.tree.map(jnp.zeros_like, a), a), where(masks.reset, start, b)

@@ -124,6 +124,8 @@ class GatedCell(metaclass=Checked):
         forbid_ignored(cls, GatedCell, "gate", "transition")
         for part in ("init_local", "bias_offset"):
             forbid_ignored(cls, GatedCell, part, "init")
+        if cls.transition is not GatedCell.transition and cls.gate is GatedCell.gate:
+            cls.gate = _no_gate  # type: ignore[method-assign]
         if "native" not in cls.__dict__:
             setattr(cls, "native", GatedCell.native)  # noqa: B010
 
@@ -156,7 +158,10 @@ class GatedCell(metaclass=Checked):
         return params.local
 
     def transition(self, local: Params, s: State, u: Projected, v: tuple[jax.Array, ...]) -> State:
-        """Return s_t as `gate` does, with the params that `local` returns."""
+        """Return s_t as `gate` does, with the params that `local` returns: those of `init_local`.
+
+        A subclass that overrides it needs no `gate`.
+        """
         return self.gate(s, u, v)
 
     def output(self, params: Params, s: State, x: Inputs) -> Output:
@@ -208,6 +213,11 @@ class GatedCell(metaclass=Checked):
             u = (*u, *noise)
         state = self.advance(self.local(params), state, u, self.recur(params, state))
         return state, self.output(params, state, x)
+
+
+def _no_gate(self: GatedCell, s: State, u: Projected, v: tuple[jax.Array, ...]) -> State:
+    """Raise: the gate has params, which `transition` takes."""
+    raise NotImplementedError(f"{type(self).__name__} has a `transition` in place of a `gate`")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))  # one program, where eager draws would compile a dozen

@@ -15,7 +15,7 @@ from .checks import check_takes_in_dim
 from .context import takes_context, with_context
 from .fields import Checked, convert, show
 from .hooks import forbid_alone
-from .randomness import step
+from .randomness import step, takes_key
 from .types import Context, Inputs, Key, Output, Params, State
 
 
@@ -57,6 +57,8 @@ class Composite(metaclass=Checked):
         """Refuse a subclass whose `step` and `unroll` differ."""
         super().__init_subclass__(**kwargs)
         forbid_alone(cls, "step", "unroll", "streaming calls the one and `unroll` the other.")
+        if callable(getattr(cls, "step", None)) and not takes_key(cls):
+            raise TypeError(f"{cls.__name__}.step takes no key: write step(self, params, state, x, *, key=None)")
 
     @abc.abstractmethod
     def init(self, key: Key, in_dim: int) -> Params:
@@ -74,7 +76,11 @@ class Composite(metaclass=Checked):
     def unroll(
         self, runner: Runner, params: Params, state: State, reset_state: State, xs: Inputs
     ) -> tuple[State, Output]:
-        """Run over time: `runner(part, params, state, reset_state, xs)` does it for one part."""
+        """Run over time: `runner(part, params, state, reset_state, xs)` does it for one part.
+
+        The masks are the runner's: rows of xs in the padding are zeros, and outputs there are set to zero. State that
+        must be held in the padding belongs in a cell.
+        """
 
 
 Part: TypeAlias = Cell | Composite
@@ -124,7 +130,14 @@ def part(given: object, what: str) -> Part:
             f"{what} must be a cell (init, initial_state, step) or a composite: LSTM(8), not LSTM; got {show(given)}"
         )
     check_takes_in_dim(given, what)
+    check_is_composite(given)
     return given
+
+
+def check_is_composite(cell: object) -> None:
+    """Raise ValueError for a class with an `unroll` that is no `Composite`: its `unroll` would never be called."""
+    if hasattr(cell, "unroll") and not isinstance(cell, Composite):
+        raise ValueError(f"{type(cell).__name__} defines `unroll`: derive it from jaxrnn.Composite")
 
 
 def need_step(layer: object, whole: object) -> Cell:

@@ -25,8 +25,8 @@ class TakesContext(Protocol):
 
 def takes_context(cell: object) -> bool:
     """Return whether a cell takes a context; for a composite, whether any of its parts does."""
-    if not hasattr(cell, "unroll"):
-        return isinstance(cell, TakesContext)
+    if isinstance(cell, TakesContext) and not hasattr(cell, "unroll"):  # a composite passes it on
+        return True
     fields = [getattr(cell, field.name) for field in dataclasses.fields(cell)] if dataclasses.is_dataclass(cell) else []
     parts = [part for field in fields for part in (field if isinstance(field, tuple) else (field,))]
     return any(takes_context(part) for part in parts)
@@ -45,6 +45,6 @@ def with_context(cell: object, params: Params, context: Context) -> Params:
     if not isinstance(cell, TakesContext):
         raise ValueError(
             f"{type(cell).__name__} has a part that takes a context, and no method with_context(params, context) to "
-            "pass it on. Write one, or derive it from WrappedCell."
+            "pass it on. Write one; a WrappedCell has it."
         )
     return cell.with_context(params, context)

@@ -25,7 +25,7 @@ class StepMasks(NamedTuple):
     Attributes:
         valid: (T, *batch) bool, false in the padding; None where there is none.
         reset: (T, *batch) bool, true where the state is reset before this step; None where it never is.
-        initial: the state that a reset puts in its place; None where there is none.
+        reset_state: the state after a reset; None where there is none.
     """
 
     valid: Bool[Array, T * batch] | None = None

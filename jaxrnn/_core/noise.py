@@ -10,7 +10,7 @@ import jax
 from .affine_cell import AffineCell
 from .cell import Cell, GatedCell
 from .randomness import Noise, draw_all, takes_key
-from .sharding import laid_as
+from .sharding import rows_like
 from .types import Inputs, Key, Output, Params, Projected, State
 from .wrapped_cell import WrappedGatedCell
 
@@ -28,14 +28,14 @@ def with_noise(cell: Cell, xs: Inputs, keys: Key | None, batch: tuple[int, ...])
         if not _draws(cell):
             return cell, xs
         first = jax.tree.leaves(xs)[0]
-        noise = tuple(laid_as(a, first) for a in draw_all(cell, keys, first.shape[0], batch))
+        noise = tuple(rows_like(a, first) for a in draw_all(cell, keys, first.shape[0], batch))
         return (_NoisyGated(cell) if isinstance(cell, GatedCell) else _NoisyAffine(cell)), (xs, noise)
     return (_Keyed(cell), (xs, keys)) if keys is not None and takes_key(cell) else (cell, xs)
 
 
 def _draws(cell: GatedCell | AffineCell) -> bool:
     """Return whether a cell has noise; a wrapped cell has that of the cell inside it."""
-    if isinstance(cell, WrappedGatedCell):
+    if isinstance(cell, WrappedGatedCell) and type(cell).noise is WrappedGatedCell.noise:
         return _draws(cell.cell)
     return type(cell).noise not in (GatedCell.noise, AffineCell.noise)
 

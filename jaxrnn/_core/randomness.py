@@ -40,12 +40,19 @@ def sequence_and_step_keys(key: Key) -> Key:
     return jax.random.split(typed(key))
 
 
+def map_keys(draw: Callable[..., Any], keys: Key, *rows: jax.Array) -> Any:
+    """Return `draw(key, *row)` of every step. Only threefry keys draw under `jax.vmap` what they draw alone."""
+    if "threefry" in str(jax.random.key_impl(keys)):
+        return jax.vmap(draw)(keys, *rows)
+    return jax.lax.map(lambda row: draw(*row), (keys, *rows))
+
+
 def split(key: Key | None, num: int) -> list[Any]:
     """Return a key, or the keys of all steps (T,), for each of `num` parts; Nones for None."""
     if key is None:
         return [None] * num
     key = typed(key)
-    parts = jax.vmap(lambda one: jax.random.split(one, num))(key) if key.ndim else jax.random.split(key, num)
+    parts = map_keys(lambda one: jax.random.split(one, num), key) if key.ndim else jax.random.split(key, num)
     return [parts[..., i] for i in range(num)]
 
 
@@ -64,7 +71,7 @@ def draw(cell: Any, key: Key | None, batch: tuple[int, ...]) -> Noise:
 def draw_all(cell: Any, keys: Key | None, num_steps: int, batch: tuple[int, ...]) -> Noise:
     """Return the noise of all steps, arrays (T, *batch, H)."""
     if keys is not None:
-        return jax.vmap(lambda key: draw(cell, key, batch))(keys)
+        return map_keys(lambda key: draw(cell, key, batch), keys)
     return tuple(jnp.zeros((num_steps, *a.shape), a.dtype) for a in draw(cell, None, batch))
 
 
@@ -76,8 +83,9 @@ def step(cell: Any, params: Params, state: State, x: Inputs, key: Key | None) ->
 
 
 def takes_key(cell: Any) -> bool:
-    """Return whether the `step` of a cell has an argument `key`."""
-    return _has_key(type(cell).step)
+    """Return whether the `step` of a cell, or of its class, has an argument `key`."""
+    owner: Any = cell if isinstance(cell, type) else type(cell)
+    return _has_key(owner.step)
 
 
 @functools.lru_cache(maxsize=256)

@@ -75,6 +75,12 @@ def on_each_device(run: Run, params: Params, state: State, xs: Inputs, masks: St
     return jax.shard_map(run, in_specs=specs, out_specs=(rows, steps))(params, state, xs, masks)
 
 
+def rows_like(array: jax.Array, like: jax.Array) -> jax.Array:
+    """Shard all axes of `array` but the last as those of `like`, and the last over none."""
+    spec = jax.typeof(like).sharding.spec[:-1]
+    return array if all(part is None for part in spec) else jax.sharding.reshard(array, PartitionSpec(*spec, None))
+
+
 def laid_as(array: jax.Array, like: jax.Array) -> jax.Array:
     """Shard the trailing axes of `array` as those of `like`; without explicit axes, return it unchanged."""
     spec = jax.typeof(like).sharding.spec

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from .._core.autodiff import reverse_only
@@ -119,8 +120,8 @@ def _backward(cell: GatedCell, how: BPTT, reverse: bool, residuals: Any, cotange
     inputs = BackwardInputs(cell, reverse, params, local, state, xs, masks, states, kept, dstates)
     (ds, sums), dxs = _all_chunks(inputs, how.chunk, (ds, zeros))
     dparams, dlocal, dreset_state = sums
-    (through_local,) = local_vjp(cast_like(dlocal, local))
-    dparams = _add(cast_like(dparams, params), through_local)
+    (through_local,) = local_vjp(_cotangents(dlocal, local))
+    dparams = _add(_cotangents(dparams, params), through_local)
     return dparams, ds, dxs, StepMasks(None, None, dreset_state)
 
 
@@ -255,10 +256,18 @@ def _put(tree: Any, rows: Any, start: Any) -> Any:
 
 
 def _add(a: Any, b: Any) -> Any:
-    """Return a + b in the dtype of a; None in b stands for zero."""
-    return jax.tree.map(lambda a, b: a if b is None else a + b.astype(a.dtype), a, b, is_leaf=lambda x: x is None)
+    """Return a + b in the dtype of a; None and float0 in b stand for zero."""
+    no = lambda b: b is None or b.dtype == jax.dtypes.float0
+    return jax.tree.map(lambda a, b: a if no(b) else a + b.astype(a.dtype), a, b, is_leaf=lambda x: x is None)
 
 
 def _wide_zeros(tree: Any) -> Any:
-    """Return zeros to sum in, float32 for narrower dtypes."""
-    return jax.tree.map(lambda a: zeros_like(a, a.dtype if a.dtype.itemsize >= 4 else jnp.float32), tree)
+    """Return zeros to sum in, float32 for narrower dtypes; one number for a leaf without a gradient."""
+    zeros = lambda a: zeros_like(a, a.dtype if a.dtype.itemsize >= 4 else jnp.float32)
+    return jax.tree.map(lambda a: zeros(a) if differentiable(a) else jnp.zeros(()), tree)
+
+
+def _cotangents(sums: Any, like: Any) -> Any:
+    """Return sums as cotangents of `like`: in its dtypes, float0 for leaves without a gradient."""
+    one = lambda d, p: d.astype(p.dtype) if differentiable(p) else np.zeros(p.shape, jax.dtypes.float0)
+    return jax.tree.map(one, sums, like)

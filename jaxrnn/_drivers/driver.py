@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,11 @@ from .._core.masks import StepMasks, apply_reset, hold_padding, zero_padding
 from .._core.types import Inputs, Output, Params, State
 
 
+@runtime_checkable
 class Driver(Protocol):
-    """A way to run a cell over time: a frozen value whose fields are its options.
+    """A way to run a cell over time, `driver(cell, params, state, xs, masks, *, reverse=False) -> (state, ys)`.
+
+    It is a frozen value whose fields are its options.
 
     It is called with a cell (never a composite), inputs whose padding is zero, and the masks of every step. With
     `reverse` it runs from the last step to the first, and outputs stay at the steps of their inputs.
@@ -100,5 +103,8 @@ def drop_symbolic_zeros(cotangents: Tree) -> Tree:
 def need_gated(cell: Cell, driver: Driver) -> GatedCell:
     """Return `cell`; raise ValueError unless it is a `GatedCell`."""
     if not isinstance(cell, GatedCell):
-        raise ValueError(f"{driver} needs a GatedCell; got {cell}. Use Scan(), which takes any cell.")
+        raise ValueError(
+            f"{driver} needs a GatedCell; got {cell}. Use Scan(), which takes any cell, or name no driver: "
+            "then each cell of a composite gets its own."
+        )
     return cell

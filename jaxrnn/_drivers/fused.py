@@ -31,7 +31,7 @@ from .second_order import second_order
 
 @dataclasses.dataclass(frozen=True)
 class Fused(metaclass=Checked):
-    """The unflatten_state time loop in one kernel, forward and backward, on a Hopper GPU (H100, H200) or a TPU.
+    """The whole time loop in one kernel, forward and backward, on a Hopper GPU (H100, H200) or a TPU.
 
     For any `GatedCell` with an elementwise gate, user-defined ones included, with `Dense()` recurrent weights or
     `Heads(n)`, in float32, bfloat16 or float16. The recurrent weights stay on the chip for the whole sequence. The gate

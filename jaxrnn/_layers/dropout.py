@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from .._core.composite import Composite, Runner
 from .._core.fields import convert, number
+from .._core.randomness import map_keys
 from .._core.sharding import laid_as
 from .._core.types import Key, Output, Params, State
 
@@ -75,7 +76,7 @@ class Dropout(_Dropout):
         """Draw a mask (*batch, D) for every step, and apply it."""
         if runner.step_keys is None:
             return state, xs
-        return state, jax.vmap(lambda key, x: drop(key, self.rate, x, x.shape))(runner.step_keys, xs)
+        return state, map_keys(lambda key, x: drop(key, self.rate, x, x.shape), runner.step_keys, xs)
 
 
 class VariationalDropout(_Dropout):

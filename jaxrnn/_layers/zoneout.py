@@ -9,7 +9,7 @@ import jax
 from .._core.cell import GatedCell
 from .._core.composite import Runner, WrappedCell
 from .._core.fields import convert, show
-from .._core.randomness import split
+from .._core.randomness import map_keys, split
 from .._core.sharding import laid_as
 from .._core.trees import number_rank
 from .._core.types import Inputs, Key, Output, Params, Projected, State
@@ -65,7 +65,7 @@ class Zoneout(WrappedCell):
         own, run = runner.split(2)
         keep = None
         if own.step_keys is not None:
-            keep = jax.vmap(lambda key: self._draw(key, state))(own.step_keys)
+            keep = map_keys(lambda key: self._draw(key, state), own.step_keys)
         return run(_Zoned(self.cell, self.rate), params, state, reset_state, (xs, keep))
 
     def _draw(self, key: Key, state: State) -> State:

@@ -1,5 +1,6 @@
 """The parallel scan: long sequences, what overflows, and time split over devices."""
 
+import dataclasses
 import functools
 
 import jax
@@ -13,7 +14,7 @@ from jaxrnn import GRU, LRU, RGLRU, SRU, Associative, MinGRU, Scan
 from jaxrnn._drivers.associative import Chunks
 
 from .. import quick
-from .table import draw, far, masks, run, total
+from .table import draw, far, masks, run, total, unroll
 
 CELLS = {"min_gru": MinGRU(6), "lru": LRU(6)}
 LONG = 8 * 37
@@ -103,3 +104,27 @@ def test_an_lru_is_drawn_from_its_ring():
     np.testing.assert_allclose(np.exp(params.gain) ** 2, 1 - size**2, rtol=1e-4)
     with pytest.raises(ValueError, match="r_min < r_max"):
         LRU(4, r_min=0.9, r_max=0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Average(jaxrnn.AffineCell):
+    """An affine cell whose decay lacks the axes of time and batch."""
+
+    def init(self, key, in_dim):
+        return jnp.linspace(0.1, 0.9, in_dim)
+
+    def initial_state(self, params, batch=()):
+        return jnp.zeros((*batch, 4))
+
+    def affine(self, params, x):
+        return params, (1 - params) * x
+
+
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_a_constant_decay_is_broadcast(batch):
+    cell = Average()
+    params = cell.init(jax.random.key(0), 4)
+    xs = jax.random.normal(jax.random.key(1), (4, *batch, 4))  # as many steps as units
+    want = unroll(cell, params, xs, driver=Scan())[1]
+    for driver in (None, Associative(), Associative(2)):
+        assert far(unroll(cell, params, xs, driver=driver)[1], want) < 1e-6

@@ -1,5 +1,6 @@
 """Composites: layers, directions, noise, learned and whole states."""
 
+import dataclasses
 import functools
 
 import jax
@@ -154,3 +155,65 @@ def test_the_defaults_work_as_written():
     state, ys = jaxrnn.unroll(cell, params, jnp.ones((10, 2, 8)))
     assert state.h.shape == (2, 128)
     assert ys.shape == (10, 2, 128)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bias(jaxrnn.Composite):
+    """A stateless layer that maps zeros to something else."""
+
+    def init(self, key, in_dim):
+        return jnp.ones(in_dim)
+
+    def initial_state(self, params, batch=()):
+        return ()
+
+    def out_dim(self, in_dim):
+        return in_dim
+
+    def step(self, params, state, x, *, key=None):
+        return state, x + params
+
+    def unroll(self, runner, params, state, reset_state, xs):
+        return self.step(params, state, xs)
+
+
+def test_outputs_of_a_composite_are_zero_in_the_padding():
+    stack = Stack((GRU(4), Bias()))
+    params, _, xs = draw(stack)
+    lengths = jnp.array([5, 2, 0])[: xs.shape[1]]
+    run = lambda params: jaxrnn.unroll(stack, params, xs, lengths=lengths)[1]
+    valid = jnp.arange(xs.shape[0])[:, None] < lengths
+    assert (run(params)[~valid] == 0).all()
+    gradient = jax.grad(lambda params: run(params).sum())(params)[1]
+    assert (gradient == float(valid.sum())).all()
+
+
+def test_a_class_with_an_unroll_derives_from_composite():
+    structural = type(
+        "Structural", (), {name: getattr(Bias, name) for name in ("init", "initial_state", "step", "unroll")}
+    )
+    for use in (lambda cell: jaxrnn.unroll(cell, jnp.ones(3), jnp.ones((2, 3))), lambda cell: Stack((cell,))):
+        with pytest.raises(ValueError, match="defines `unroll`: derive it from"):
+            use(structural())
+
+
+def test_a_cell_with_a_transition_needs_no_gate():
+    @dataclasses.dataclass(frozen=True)
+    class Scaled(jaxrnn.GatedCell):
+        hidden: int
+        gates = 1
+
+        def initial_state(self, params, batch=()):
+            return jnp.zeros((*batch, self.hidden))
+
+        def read(self, h):
+            return h
+
+        def init_local(self, key):
+            return jnp.ones(self.hidden)
+
+        def transition(self, local, h, u, v):
+            return local * jnp.tanh(u[0] + v[0])
+
+    params, state, xs = draw(Scaled(4))
+    assert unroll(Scaled(4), params, xs, state)[1].shape == (*xs.shape[:2], 4)

@@ -8,7 +8,22 @@ import jax.numpy as jnp
 import pytest
 
 import jaxrnn
-from jaxrnn import BPTT, GRU, LSTM, Bidirectional, Fused, LearnedState, Loop, Newton, Residual, Scan, Stack, Zoneout
+from jaxrnn import (
+    BPTT,
+    GRU,
+    LSTM,
+    Bidirectional,
+    Fused,
+    LearnedState,
+    Loop,
+    Newton,
+    RecurrentDropout,
+    Residual,
+    Scan,
+    Stack,
+    States,
+    Zoneout,
+)
 from jaxrnn.extend import with_context
 
 from .. import quick
@@ -189,3 +204,57 @@ class _NoWidth:
         Attention.initial_state,
         Attention.step,
     )
+
+
+def test_gradients_of_the_default_driver_with_a_mask_in_the_context():
+    """A gated cell whose context holds booleans, in the gate and in u."""
+    cell = Masked(4)
+    params = cell.init(jax.random.key(0), D)
+    xs = jax.random.normal(jax.random.key(1), (10, B, D))
+    context = COVARIATE, jnp.arange(B) < 2
+
+    def loss(params, covariate, driver):
+        return jnp.square(jaxrnn.unroll(cell, params, xs, context=(covariate, context[1]), driver=driver)[1]).sum()
+
+    grad = quick.jit(jax.grad(loss, (0, 1)), static_argnums=2)
+    want = grad(params, COVARIATE, Scan())
+    for driver in (None, BPTT(4), BPTT(4, keep_gates=True)):
+        assert far(grad(params, COVARIATE, driver), want) < 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class Masked(Conditioned):
+    def with_context(self, params, context):
+        weights, _ = params.local
+        covariate, mask = context
+        return params._replace(local=(weights, covariate @ weights, mask))
+
+    def local(self, params):
+        return params.local[1], params.local[2]
+
+    def transition(self, local, h, u, v):
+        scale, mask = local
+        return jnp.tanh(u[0] + v[0]) * jnp.where(mask[:, None], scale, 1.0)
+
+
+@pytest.mark.parametrize("wrap", [lambda c: Zoneout(c, 0.1), lambda c: RecurrentDropout(c, 0.3), lambda c: States(c)])
+def test_wrapped_cells_pass_the_context_on(wrap):
+    cell = wrap(Conditioned(4))
+    params, xs = inputs(cell)
+    ys = unroll(cell, params, xs, context=COVARIATE, key=jax.random.key(0))[1]
+    assert ys.shape == (T, B, 4)
+    bound = with_context(cell, params, COVARIATE)
+    assert (
+        far(
+            cell.step(bound, cell.initial_state(bound, (B,)), xs[0])[1],
+            unroll(cell, params, xs, context=COVARIATE)[1][0],
+        )
+        < 1e-6
+    )
+
+
+def test_generate_takes_params_with_a_context_in_them():
+    cell = Conditioned(D)
+    params, xs = inputs(cell)
+    bound = with_context(cell, params, COVARIATE)
+    assert jaxrnn.generate(cell, bound, xs[0], steps=3)[1].shape == (3, B, D)

@@ -25,7 +25,7 @@ from jaxrnn import (
     VariationalDropout,
     Zoneout,
 )
-from jaxrnn.extend import length_mask, step_keys
+from jaxrnn.extend import WrappedCell, WrappedGatedCell, length_mask, step_keys
 
 from .table import B, D, T, far, masks, run, unroll
 
@@ -159,3 +159,59 @@ def test_a_step_of_what_draws_once_a_sequence_takes_no_key(layer):
     params, xs = inputs(layer)
     with pytest.raises(ValueError, match="draws one mask for a whole sequence"):
         layer.step(params, layer.initial_state(params, (B,)), xs[0], key=KEY)
+
+
+class Shifted(WrappedGatedCell):
+    """A wrapped cell with noise, over one without."""
+
+    def noise(self, key, batch):
+        return jax.random.normal(key, (*batch, self.hidden))
+
+    def transition(self, local, s, u, v):
+        *u, noise = u
+        return self.cell.transition(local, s, tuple(u), v) + noise
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+@pytest.mark.parametrize("cell", [Shifted(jaxrnn.Elman(4)), Stack((Leaky(4), Dropout(0.5), Zoneout(GRU(3), 0.3)))])
+def test_every_kind_of_key_draws_for_a_step_what_it_draws_in_unroll(cell, impl):
+    params, xs = inputs(cell)
+    key = jax.random.key(0, impl=impl)
+    want, state = unroll(cell, params, xs, key=key)[1], cell.initial_state(params, (B,))
+    for t, step_key in enumerate(step_keys(key, T)):
+        state, y = cell.step(params, state, xs[t], key=step_key)
+        assert far(y, want[t]) < 1e-5
+    assert unroll(cell, params, xs[:0], key=key)[1].shape == (0, *want.shape[1:])
+
+
+def test_parts_of_time_on_devices_draw_what_one_device_draws():
+    cell = Kalman(4)
+    params = cell.init(KEY, D)
+    xs = jax.random.normal(KEY, (8, B, D))
+    spec = jax.sharding.PartitionSpec
+    split = jax.shard_map(
+        lambda params, xs: jaxrnn.unroll(cell, params, xs, key=KEY, driver=Associative(axis="time"))[1],
+        mesh=jax.make_mesh((4,), ("time",), axis_types=(jax.sharding.AxisType.Auto,)),
+        in_specs=(spec(), spec("time")),
+        out_specs=spec("time"),
+    )
+    assert far(jax.jit(split)(params, xs), unroll(cell, params, xs, key=KEY)[1]) < 1e-5
+
+
+def test_noise_is_sharded_as_the_batch_alone():
+    cell = Leaky(3)
+    params, _ = inputs(cell)
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
+    params = cell.init(KEY, 4)
+    xs = jax.random.normal(KEY, (T, 2, 4))
+    want = unroll(cell, params, xs, key=KEY, driver=Scan())[1]
+    with jax.set_mesh(mesh):
+        spec = jax.sharding.PartitionSpec(None, "data", "model")
+        ys = jax.jit(lambda xs: jaxrnn.unroll(cell, params, xs, key=KEY, driver=Scan())[1])(jax.device_put(xs, spec))
+    assert far(jax.device_get(ys), jax.device_get(want)) < 1e-5
+
+
+def test_a_composite_whose_step_takes_no_key_is_refused():
+    own = {"step": lambda self, params, state, x: None, "unroll": lambda self, runner, params, state, reset, xs: None}
+    with pytest.raises(TypeError, match=r"step takes no key: write step\(self, params, state, x, \*, key=None\)"):
+        type("Deaf", (WrappedCell,), own)

@@ -256,7 +256,7 @@ def _partitioned(kernel: KernelCall, *operands: Any) -> Any:
     call = custom_partitioning(flat)
 
     def partition(mesh: Any, arguments: Any, results: Any) -> Any:
-        spec = arguments[rows_in.index(True)].sharding.spec
+        spec: Any = getattr(arguments[rows_in.index(True)].sharding, "spec", ())  # GSPMD has none
         axis = spec[1] if len(spec) > 1 and getattr(kernel, "groups", 1) == 1 else None
 
         def lower(*leaves: Any) -> Any:
