@@ -14,7 +14,7 @@ PEERS: tuple[Peer, ...] = (
     Peer("flax linen.RNN", "flax", flax.make_linen),
     Peer("haiku", "haiku", haiku.make, equations=haiku.EQUATIONS),
     Peer("equinox", "equinox", equinox.make, Supports(cells=("gru", "lstm"))),
-    Peer("keras", "keras", keras.make, Supports(otherwise=keras.unsupported_on_gpu)),
+    Peer("keras", "keras", keras.make, Supports(reason=keras.unsupported_on_gpu)),
     *TORCH,
     Peer("onnxruntime", "onnxruntime", onnxruntime.make, onnxruntime.SUPPORTS),
     Peer("jax.experimental.rnn", "jax", cudnn.make, Supports(("gpu",), ("lstm",), ("float32",))),

@@ -13,7 +13,7 @@ def _needs_onnx(workload: Workload, platform: str) -> str | None:
     return "needs onnx to build its model: pip install onnx" if missing else None
 
 
-SUPPORTS = Supports(("cpu",), dtypes=("float32",), gradients=False, otherwise=_needs_onnx)
+SUPPORTS = Supports(("cpu",), dtypes=("float32",), gradients=False, reason=_needs_onnx)
 
 
 def make(workload: Workload, data: Data) -> Program:

@@ -30,7 +30,7 @@ def own(name: str, driver: Driver | None) -> Peer:
         case Fused():
             supports = Supports(("gpu", "tpu"), heads=True)
         case Native():
-            supports = Supports(("cpu",), dtypes=("float32",), otherwise=lambda *_: available_drivers()["Native"])
+            supports = Supports(("cpu",), dtypes=("float32",), reason=lambda *_: available_drivers()["Native"])
         case _:
             supports = Supports(heads=True)
     return Peer(name, "jaxrnn", make, supports)
@@ -129,7 +129,7 @@ LOOPS = (
         "Python loop",
         "jaxrnn",
         functools.partial(make_python_loop, False),
-        Supports(heads=True, otherwise=_too_slow),
+        Supports(heads=True, reason=_too_slow),
     ),
     Peer("Python loop, jitted step", "jaxrnn", functools.partial(make_python_loop, True), Supports(heads=True)),
 )

@@ -40,7 +40,7 @@ class Supports(NamedTuple):
         dtypes: their names; () is any.
         heads: whether recurrent weights may be in heads.
         gradients: whether it computes gradients.
-        otherwise: returns any other reason why it cannot compute a workload on a platform.
+        reason: returns any other reason why it cannot compute a workload on a platform.
     """
 
     platforms: tuple[str, ...] = ("cpu", "gpu", "tpu")
@@ -48,7 +48,7 @@ class Supports(NamedTuple):
     dtypes: tuple[str, ...] = ()
     heads: bool = False
     gradients: bool = True
-    otherwise: Callable[[Workload, str], str | None] = lambda workload, platform: None
+    reason: Callable[[Workload, str], str | None] = lambda workload, platform: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Peer:
             return f"{' and '.join(can.dtypes)} only"
         if workload.heads > 1 and not can.heads:
             return "dense recurrent weights only"
-        return can.otherwise(workload, platform)
+        return can.reason(workload, platform)
 
 
 def installed(peer: Peer) -> bool:
