@@ -5,21 +5,16 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
-import jax
 import jax.numpy as jnp
-from rich.console import Console
-from rich.table import Table
 
-from . import machine, record, timing
+from . import machine, record
 from .machine import Machine
-from .peers import PEERS
-from .peers.peer import Peer, installed
-from .suites import SUITES
-from .workload import Workload, draw
+from .measure import compare, milliseconds, show, suite
+from .peers import choose
+from .result import Row
+from .workload import Workload
 
-Row = dict[str, Any]
 NAMES = ("jaxrnn select", "torch", "naive lax.scan")
 
 
@@ -54,26 +49,27 @@ class Limit:
 
     def __call__(self) -> None:
         """Measure machine, workloads and machine again; show a table; write the file, after each workload too."""
-        workloads, peers, found = self._workloads(), choose(self.names), []
+        workloads, peers = self.workloads or suite(self.suite), choose(self.names)
         dtypes = [workload.dtype for workload in workloads]
-        able = machine.measure(dtypes)
+        able, rows = machine.measure(dtypes), []
         for workload in workloads:
-            found.append((workload, take(workload, peers, self.budget)))
-            self._write(able, found)
+            rows += compare(workload, peers, self.budget)
+            self._write(able, rows)
         able = machine.best(able, machine.measure(dtypes))
-        path = self._write(able, found)
-        console = Console(highlight=False, soft_wrap=True)
-        console.print(*sentences(able), sep="\n", markup=False)
-        console.print(table(rows(able, found)))
-        console.print(f"wrote {path}", markup=False)
+        path = self._write(able, rows)
+        print(*sentences(able), sep="\n")
+        show("ms, and the bound as a percentage of it", table(rows))
+        print(f"wrote {path}")
 
-    def _workloads(self) -> Sequence[Workload]:
-        if self.suite not in SUITES:
-            raise ValueError(f"suite is one of {', '.join(SUITES)}; got {self.suite!r}")
-        return self.workloads or SUITES[self.suite]()
-
-    def _write(self, able: Machine, found: Sequence[tuple[Workload, dict[str, Any]]]) -> pathlib.Path:
-        return record.write("limit", rows(able, found), self.json, machine=dataclasses.asdict(able))
+    def _write(self, able: Machine, rows: Sequence[Row]) -> pathlib.Path:
+        """Set the bound of each time, and write the file."""
+        for row in rows:
+            if "seconds" in row:
+                workload = Workload(**row["workload"])
+                bound, steps = bound_seconds(workload, able), step_seconds(workload, able)
+                row |= {"bound_seconds": bound, "step_limited_by": max(steps, key=steps.__getitem__)}
+                row["percent"] = 100 * bound / row["seconds"]["median"]
+        return record.write("limit", rows, self.json, machine=dataclasses.asdict(able))
 
 
 def recurrent_flops(workload: Workload) -> float:
@@ -120,43 +116,6 @@ def bound_seconds(workload: Workload, able: Machine) -> float:
     return 3 * projection + 2 * chain + workload.time * recurrent_flops(workload) / peak
 
 
-def choose(names: Sequence[str]) -> list[Peer]:
-    """Return the implementations of these names, all where there are none."""
-    known = {peer.name: peer for peer in PEERS}
-    if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"names are of {', '.join(map(repr, known))}; got {', '.join(map(repr, unknown))}")
-    return [known[name] for name in names or known]
-
-
-def take(workload: Workload, peers: Sequence[Peer], budget: float) -> dict[str, Any]:
-    """Time the implementations in turn: the samples of each, or a string that says why it is absent."""
-    data, programs, found = draw(workload), {}, {}
-    for peer in peers:
-        why = peer.lacks(workload, jax.devices()[0].platform) if installed(peer) else "not installed"
-        found[peer.name] = why
-        if why is None:
-            programs[peer.name] = peer.make(workload, data).call
-            programs[peer.name]()  # whatever a library loads or compiles at its first call
-    return found | timing.interleave(programs, budget)
-
-
-def rows(able: Machine, found: Sequence[tuple[Workload, dict[str, Any]]]) -> list[Row]:
-    """Return a row for each time, with its bound."""
-    out = []
-    for workload, samples in found:
-        bound, steps = bound_seconds(workload, able), step_seconds(workload, able)
-        limited = max(steps, key=lambda name: steps[name])
-        for name, taken in samples.items():
-            row: Row = {"workload": dataclasses.asdict(workload), "name": name}
-            if isinstance(taken, str):
-                out.append({**row, "absent": taken})
-                continue
-            seconds = timing.spread(taken)
-            row |= {"seconds": seconds, "bound_seconds": bound, "step_limited_by": limited}
-            out.append({**row, "percent": 100 * bound / seconds["median"]})
-    return out
-
-
 def sentences(able: Machine) -> list[str]:
     """Return the measured figures of the machine as sentences."""
     lines = [
@@ -168,20 +127,12 @@ def sentences(able: Machine) -> list[str]:
     return [*lines, f"a step of an empty lax.scan: {1e6 * able.scan_step:.2f} us"]
 
 
-def table(found: Sequence[Row]) -> Table:
-    """Return a line for each workload, a column for each implementation: ms, and the bound as a percentage of it."""
-    names = list(dict.fromkeys(row["name"] for row in found))
-    shown = Table("", "bound, ms", "step limited by", *names, box=None, header_style="bold")
-    for at in range(0, len(found), len(names)):
-        line = found[at : at + len(names)]
-        timed = [row for row in line if "seconds" in row]
-        cells = [
-            f"{1e3 * row['seconds']['median']:.3g} ({row['percent']:.0f} %)" if row in timed else "-" for row in line
-        ]
-        first = [f"{1e3 * timed[0]['bound_seconds']:.3g}", timed[0]["step_limited_by"]] if timed else ["", ""]
-        shown.add_row(str(Workload(**line[0]["workload"])), *first, *cells)
-    return shown
-
-
-def _cell(row: Row) -> str:
-    return f"{1e3 * row['seconds']['median']:.3g} ({row['percent']:.0f} %)" if "seconds" in row else "-"
+def table(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """Return a line for each workload, a column for each implementation."""
+    lines: dict[str, dict[str, str]] = {}
+    for row in rows:
+        line = lines.setdefault(str(Workload(**row["workload"])), {"": str(Workload(**row["workload"]))})
+        if "seconds" in row:
+            line |= {"bound, ms": f"{1e3 * row['bound_seconds']:.3g}", "step limited by": row["step_limited_by"]}
+            line[row["name"]] = f"{milliseconds(row)} ({row['percent']:.0f} %)"
+    return list(lines.values())

@@ -5,23 +5,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 import jaxrnn
 from jaxrnn import GRU, LRU, RGLRU, AffineCell, Associative, Driver, MinGRU, Native, Newton, Scan, available_drivers
 from jaxrnn.extend import StepMasks
 
 from . import record, timing
+from .measure import milliseconds, show
+from .peers.peer import compile_ahead
+from .result import Row
 
-Row = dict[str, Any]
 Shape = tuple[int, int, int]  # T, B, H; as many input features
 CELLS: dict[str, Callable[[int], AffineCell]] = {"min_gru": MinGRU, "rg_lru": RGLRU, "lru": LRU}
 BASE = "Scan()"
@@ -31,7 +30,6 @@ METHOD = (
     "and inputs, the input projection included. Errors: the largest difference from Scan() in float64, as a share of "
     "the largest entry; of gradients the worst of all arrays, of params and of inputs; inputs are normal."
 )
-console = Console(highlight=False, soft_wrap=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +39,7 @@ class ByHand:
     def __call__(
         self, cell: AffineCell, params: Any, state: Any, xs: Any, masks: StepMasks, *, reverse: bool = False
     ) -> Any:
-        """Cross time; lengths and resets are not looked at."""
+        """Run over time; lengths and resets are not looked at."""
         a, b = cell.affine(params, xs)
         b = b.at[0].add(a[0] * state)
         both = lambda one, two: (one[0] * two[0], two[0] * one[1] + two[1])
@@ -87,9 +85,9 @@ class Long:
         rows: list[Row] = []
         for found in self._found():
             rows += found
-            console.print(table(found))
+            _show(found)
             path = record.write("long", rows, self.json, method=METHOD)
-        console.print(f"wrote {path}", markup=False)
+        print(f"wrote {path}")
 
     def _found(self) -> Iterator[list[Row]]:
         for name in self.cells:
@@ -142,7 +140,7 @@ def errors(name: str, times: tuple[int, ...], hidden: int = 8) -> list[Row]:
     cell, rows = CELLS[name](hidden), []
     params, xs = jax.tree.map(np.asarray, drawn(cell, (max(times), 1, hidden)))
     drivers = {"Scan()": Scan(), "Associative()": Associative(), "Associative(1000)": Associative(1000)}
-    for what, run in {"": _outputs, ", gradients": _slopes}.items():
+    for what, run in {"": _outputs, ", gradients": _gradients}.items():
         for steps in times:
             given = params, xs[:steps]
             with jax.enable_x64(True):
@@ -175,53 +173,45 @@ def timed(
     cell: Any, params: Any, xs: jax.Array, drivers: dict[str, Driver | None], gradient: bool, budget: float
 ) -> list[Row]:
     """Compile for each driver, and time them in turn: a row for each."""
-    programs, rows = {}, {}
+    calls, rows = {}, []
     for name, driver in drivers.items():
-        run = functools.partial(_slopes if gradient else _outputs, cell, driver)
-        start = time.perf_counter()
-        program = jax.jit(run).lower(params, xs).compile()
-        rows[name] = {"compile_seconds": time.perf_counter() - start}
-        memory = program.memory_analysis()
-        rows[name]["temporary_bytes"] = None if memory is None else memory.temp_size_in_bytes
-        programs[name] = functools.partial(_finished, program, params, xs)
-        programs[name]()
-    samples = timing.interleave(programs, budget)
-    return [
-        {
-            "name": name,
-            "seconds": timing.spread(samples[name]),
-            "over_scan": timing.ratio(samples[name], samples[BASE]),
-            **row,
-        }
-        for name, row in rows.items()
-    ]
+        run = functools.partial(_gradients if gradient else _outputs, cell, driver)
+        program, compiled_in, temporary = compile_ahead(run, params, xs)
+        rows.append({"name": name, "compile_seconds": compiled_in, "temporary_bytes": temporary})
+        calls[name] = lambda program=program: jax.block_until_ready(program(params, xs))
+        calls[name]()
+    samples = timing.interleave(calls, budget)
+    for row in rows:
+        row["seconds"] = timing.spread(samples[row["name"]])
+        row["over_scan"] = timing.ratio(samples[row["name"]], samples[BASE])
+    return rows
 
 
 def _outputs(cell: Any, driver: Driver | None, params: Any, xs: jax.Array) -> jax.Array:
     return jaxrnn.unroll(cell, params, xs, driver=driver)[1]
 
 
-def _slopes(cell: Any, driver: Driver | None, params: Any, xs: jax.Array) -> Any:
+def _gradients(cell: Any, driver: Driver | None, params: Any, xs: jax.Array) -> Any:
     return jax.grad(lambda *given: jnp.square(_outputs(cell, driver, *given)).sum(), (0, 1))(params, xs)
 
 
-def _finished(program: Any, params: Any, xs: jax.Array) -> None:
-    jax.block_until_ready(program(params, xs))
-
-
-def table(rows: list[Row]) -> Table:
-    """Show the rows of one workload."""
+def _show(rows: list[Row]) -> None:
+    """Print the rows of one workload."""
     first = rows[0]
+    lines: dict[str, dict[str, str]] = {row["name"]: {"": row["name"]} for row in rows}
     if first["part"] == "error":
-        found = Table(f"error, {first['cell']}", *(f"T={n}" for n in sorted({row["time"] for row in rows})), box=None)
-        for name in dict.fromkeys(row["name"] for row in rows):
-            found.add_row(name, *(f"{row['error']:.1e}" for row in rows if row["name"] == name))
-        return found
+        for row in rows:
+            lines[row["name"]][f"T={row['time']}"] = f"{row['error']:.1e}"
+        return show(f"error, {first['cell']}", list(lines.values()))
+    for row in rows:
+        temporary = row["temporary_bytes"]
+        lines[row["name"]] |= {
+            "ms": milliseconds(row),
+            "over Scan()": f"{row['over_scan']['median']:.2f}",
+            "temporary MB": "" if temporary is None else f"{temporary / 1e6:.1f}",
+            "compiled in s": f"{row['compile_seconds']:.2f}",
+            "iterations": str(row.get("iterations", "")),
+        }
     kind = "forward+backward" if first["gradient"] else "forward"
     title = f"{first['cell']} T={first['time']} B={first['batch']} H={first['hidden']} {kind}"
-    found = Table(title, "ms", "over Scan()", "temporary MB", "compiled in s", "iterations", box=None)
-    for row in rows:
-        figures = [f"{1e3 * row['seconds']['median']:.2f}", f"{row['over_scan']['median']:.2f}"]
-        figures += ["" if row["temporary_bytes"] is None else f"{row['temporary_bytes'] / 1e6:.1f}"]
-        found.add_row(row["name"], *figures, f"{row['compile_seconds']:.2f}", str(row.get("iterations", "")))
-    return found
+    return show(title, list(lines.values()))

@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
 import jax
 
 from ..workload import Data, Workload
-from .layout import dense_only
-from .own import first_state
-from .peer import Program, compiled
+from .peer import Program, compiled, first_state
 
 
-@dataclasses.dataclass(frozen=True)
-class Equinox:
-    """`eqx.nn.GRUCell` or `LSTMCell` as equinox's examples use them: vmap within `lax.scan`."""
+def make(workload: Workload, data: Data) -> Program:
+    """Compile `eqx.nn.GRUCell` or `LSTMCell` as equinox's examples use them: vmap within `lax.scan`."""
+    from jaxrnn.interop.equinox import to_equinox
 
-    name: str = "equinox"
-    package: str = "equinox"
+    lstm = workload.cell == "lstm"
 
-    def lacks(self, workload: Workload, platform: str) -> str | None:
-        """Elman networks, and heads."""
-        return "no Elman network" if workload.cell == "elman" else dense_only(workload)
+    def forward(cell: Any, xs: jax.Array) -> jax.Array:
+        def step(state: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+            state = jax.vmap(cell)(x, state)
+            return state, state[0] if lstm else state
 
-    def equation(self, workload: Workload) -> str | None:
-        """The workload's."""
-        return None
+        zero = first_state(workload, xs.dtype)
+        return jax.lax.scan(step, zero if lstm else zero[0], xs)[1]
 
-    def make(self, workload: Workload, data: Data) -> Program:
-        """Compile."""
-        from jaxrnn.interop.equinox import to_equinox
-
-        lstm = workload.cell == "lstm"
-
-        def forward(cell: Any, xs: jax.Array) -> jax.Array:
-            def step(state: Any, x: jax.Array) -> tuple[Any, jax.Array]:
-                state = jax.vmap(cell)(x, state)
-                return state, state[0] if lstm else state
-
-            zero = first_state(workload, xs.dtype)
-            return jax.lax.scan(step, zero if lstm else zero[0], xs)[1]
-
-        return compiled(workload, data, functools.partial(to_equinox, workload.own_cell()), forward)
+    return compiled(workload, data, functools.partial(to_equinox, workload.own_cell()), forward)

@@ -1,8 +1,7 @@
-"""Flax: `nnx.RNN` and `linen.RNN`."""
+"""Flax: `nnx.RNN` and `linen.RNN`, time-major, everything else as flax has it."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -10,79 +9,41 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..workload import Data, Workload
-from .layout import dense_only
-from .own import first_state
-from .peer import Program, compiled
+from .peer import Program, compiled, first_state
 
 CELLS = {"elman": "SimpleCell", "gru": "GRUCell", "lstm": "OptimizedLSTMCell"}
-"""The cells' names, which are the same in `nnx` and in `linen`."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Nnx:
-    """`nnx.RNN(cell, time_major=True)`, everything else as flax has it."""
+def make_nnx(workload: Workload, data: Data) -> Program:
+    """Compile `nnx.RNN(cell, time_major=True)`."""
+    from flax import nnx
 
-    name: str = "flax nnx.RNN"
-    package: str = "flax"
+    from jaxrnn.interop.flax import to_nnx
 
-    def lacks(self, workload: Workload, platform: str) -> str | None:
-        """Heads."""
-        return dense_only(workload)
+    def split(params: Any) -> Any:
+        if workload.cell == "gru":  # flax has no b_hn, which is zero here
+            params = params._replace(local=np.zeros(workload.hidden, jnp.dtype(workload.dtype)))
+        cell = to_nnx(workload.own_cell(), params)
+        return nnx.split(nnx.RNN(cell, time_major=True), nnx.Param, ...)
 
-    def equation(self, workload: Workload) -> str | None:
-        """The workload's, but for a GRU's b_hn, which is zero here."""
-        return None
+    graph, _, rest = split(jax.tree.map(lambda a: jnp.asarray(a, workload.dtype), data.params))
 
-    def make(self, workload: Workload, data: Data) -> Program:
-        """Compile."""
-        from flax import nnx
+    def forward(weights: Any, xs: jax.Array) -> jax.Array:
+        zero = first_state(workload, xs.dtype)
+        return nnx.merge(graph, weights, rest)(xs, initial_carry=zero if workload.cell == "lstm" else zero[0])
 
-        from jaxrnn.interop.flax import to_nnx
-
-        def split(params: Any) -> Any:
-            if workload.cell == "gru":
-                params = params._replace(local=np.zeros(workload.hidden, jnp.dtype(workload.dtype)))  # known to be zero
-            cell = to_nnx(workload.own_cell(), params)
-            return nnx.split(nnx.RNN(cell, time_major=True), nnx.Param, ...)
-
-        graph, _, rest = split(jax.tree.map(lambda a: jnp.asarray(a, workload.dtype), data.params))
-
-        def forward(weights: Any, xs: jax.Array) -> jax.Array:
-            zero = first_state(workload, xs.dtype)
-            carry = zero if workload.cell == "lstm" else zero[0]
-            return nnx.merge(graph, weights, rest)(xs, initial_carry=carry)
-
-        return compiled(workload, data, lambda params: split(params)[1], forward)
+    return compiled(workload, data, lambda params: split(params)[1], forward)
 
 
-@dataclasses.dataclass(frozen=True)
-class Linen:
-    """`linen.RNN(cell, time_major=True)`, everything else as flax has it."""
+def make_linen(workload: Workload, data: Data) -> Program:
+    """Compile `linen.RNN(cell, time_major=True)`."""
+    from flax import linen
 
-    name: str = "flax linen.RNN"
-    package: str = "flax"
+    from jaxrnn.interop.flax import to_linen
 
-    def lacks(self, workload: Workload, platform: str) -> str | None:
-        """Heads."""
-        return dense_only(workload)
+    cell = getattr(linen, CELLS[workload.cell])(workload.hidden, param_dtype=jnp.dtype(workload.dtype))
 
-    def equation(self, workload: Workload) -> str | None:
-        """The workload's."""
-        return None
+    def convert(params: Any) -> Any:
+        return {"params": {"cell": to_linen(workload.own_cell(), params)[1]["params"]}}
 
-    def make(self, workload: Workload, data: Data) -> Program:
-        """Compile."""
-        from flax import linen
-
-        from jaxrnn.interop.flax import to_linen
-
-        cell = getattr(linen, CELLS[workload.cell])(workload.hidden, param_dtype=jnp.dtype(workload.dtype))
-        rnn = linen.RNN(cell, time_major=True)
-
-        def convert(params: Any) -> Any:
-            return {"params": {"cell": to_linen(workload.own_cell(), params)[1]["params"]}}
-
-        return compiled(workload, data, convert, rnn.apply)
-
-
-FLAX = (Nnx(), Linen())
+    return compiled(workload, data, convert, linen.RNN(cell, time_major=True).apply)

@@ -1,54 +1,40 @@
-"""Keras 3 on JAX; batch-major."""
+"""Keras 3 on JAX: `SimpleRNN`, `GRU` or `LSTM` through `stateless_call`, compiled by `jax.jit`; batch-major.
+
+Everything is as Keras has it. On a GPU its LSTM is cuDNN's, by way of `jax.experimental.rnn`.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from typing import Any
 
 from ..workload import Data, Workload
-from .layout import batch_major, dense_only
-from .peer import Program
+from .peer import Program, batch_major
 
 LAYERS = {"elman": "SimpleRNN", "gru": "GRU", "lstm": "LSTM"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Keras:
-    """`keras.layers.SimpleRNN`, `GRU` or `LSTM` through `stateless_call`, compiled by `jax.jit`.
+def unsupported_on_gpu(workload: Workload, platform: str) -> str | None:
+    """Return the reason where cuDNN would compute an LSTM in another dtype than float32."""
+    if platform == "gpu" and workload.cell == "lstm" and workload.dtype != "float32":
+        return "its LSTM on a GPU is jax.experimental.rnn, which has float32 only"
+    return None
 
-    Everything is as Keras has it. On a GPU its LSTM is cuDNN's, by way of `jax.experimental.rnn`.
-    """
 
-    name: str = "keras"
-    package: str = "keras"
+def make(workload: Workload, data: Data) -> Program:
+    """Compile."""
+    zeros = {"kernel_initializer": "zeros", "recurrent_initializer": "zeros"}
+    layer_type = getattr(on_jax().layers, LAYERS[workload.cell])
+    layer = layer_type(workload.hidden, return_sequences=True, dtype=workload.dtype, **zeros)
+    layer.build((workload.batch, workload.time, workload.inputs))
+    rest = [variable.value for variable in layer.non_trainable_variables]
 
-    def lacks(self, workload: Workload, platform: str) -> str | None:
-        """Heads, and where cuDNN computes the LSTM all but float32."""
-        if platform == "gpu" and workload.cell == "lstm" and workload.dtype != "float32":
-            return "its LSTM on a GPU is jax.experimental.rnn, which has float32 only"
-        return dense_only(workload)
+    def convert(params: Any) -> Any:
+        from jaxrnn.interop.keras import keras_weights
 
-    def equation(self, workload: Workload) -> str | None:
-        """The workload's."""
-        return None
+        return keras_weights(workload.own_cell(), params)
 
-    def make(self, workload: Workload, data: Data) -> Program:
-        """Compile."""
-        layers = on_jax().layers
-        zeros = {"kernel_initializer": "zeros", "recurrent_initializer": "zeros"}
-        make = getattr(layers, LAYERS[workload.cell])
-        layer = make(workload.hidden, return_sequences=True, dtype=workload.dtype, **zeros)
-        layer.build((workload.batch, workload.time, workload.inputs))
-        rest = [variable.value for variable in layer.non_trainable_variables]
-
-        def convert(params: Any) -> Any:
-            from jaxrnn.interop.keras import keras_weights
-
-            return keras_weights(workload.own_cell(), params)
-
-        forward = lambda weights, xs: layer.stateless_call(weights, rest, xs)[0]
-        return batch_major(workload, data, convert, forward)
+    return batch_major(workload, data, convert, lambda weights, xs: layer.stateless_call(weights, rest, xs)[0])
 
 
 def on_jax() -> Any:

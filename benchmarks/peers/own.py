@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -13,82 +13,45 @@ import jaxrnn
 from jaxrnn import BPTT, Driver, Fused, Native, Scan, available_drivers
 
 from ..workload import Answer, Data, Workload
-from .layout import dense_only
-from .peer import Program, compiled, gradients, numpy
+from .peer import Peer, Program, Supports, compiled, first_state, gradients, numpy
 
 GROUP = 64
 """How many arrays one concatenation joins."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Own:
-    """`jaxrnn.unroll` with a driver; None is `select`'s choice."""
+def own(name: str, driver: Driver | None) -> Peer:
+    """Return `jaxrnn.unroll` with a driver; None is `select`'s choice."""
 
-    name: str
-    driver: Driver | None
-    package: str = "jaxrnn"
-
-    def lacks(self, workload: Workload, platform: str) -> str | None:
-        """Return the reason: `Native` needs its library, a CPU, dense float32 weights; `Fused` a GPU or a TPU."""
-        if isinstance(self.driver, Fused):
-            return "for a GPU or a TPU" if platform == "cpu" else None
-        if not isinstance(self.driver, Native):
-            return None
-        if platform != "cpu":
-            return "for a CPU"
-        if workload.heads > 1 or workload.dtype != "float32":
-            return "dense recurrent weights in float32 only"
-        return available_drivers()["Native"]
-
-    def equation(self, workload: Workload) -> str | None:
-        """The workload's."""
-        return None
-
-    def make(self, workload: Workload, data: Data) -> Program:
-        """Compile."""
+    def make(workload: Workload, data: Data) -> Program:
         cell = workload.own_cell()
-        return compiled(workload, data, lambda p: p, lambda p, xs: jaxrnn.unroll(cell, p, xs, driver=self.driver)[1])
+        return compiled(workload, data, lambda p: p, lambda p, xs: jaxrnn.unroll(cell, p, xs, driver=driver)[1])
+
+    match driver:
+        case Fused():
+            supports = Supports(("gpu", "tpu"), heads=True)
+        case Native():
+            supports = Supports(("cpu",), dtypes=("float32",), reason=lambda *_: available_drivers()["Native"])
+        case _:
+            supports = Supports(heads=True)
+    return Peer(name, "jaxrnn", make, supports)
 
 
-@dataclasses.dataclass(frozen=True)
-class NaiveScan:
-    """`lax.scan` over the equation as it stands in a textbook, written by hand."""
+def make_naive_scan(workload: Workload, data: Data) -> Program:
+    """Compile `lax.scan` over the equation as it stands in a textbook, written by hand."""
 
-    name: str = "naive lax.scan"
-    package: str = "jax"
+    def flat_weights(params: Any) -> Any:  # (I, G * H), (H, G * H), (G * H,), and a GRU's b_hn
+        w_x, w_h, b, local = params
+        return w_x.reshape(len(w_x), -1), w_h.reshape(len(w_h), -1), b.ravel(), local
 
-    def lacks(self, workload: Workload, platform: str) -> str | None:
-        """Heads."""
-        return dense_only(workload)
+    def forward(weights: Any, xs: jax.Array) -> jax.Array:
+        step = functools.partial(by_hand, workload.cell, weights)
+        return jax.lax.scan(step, first_state(workload, xs.dtype), xs)[1]
 
-    def equation(self, workload: Workload) -> str | None:
-        """The workload's."""
-        return None
-
-    def make(self, workload: Workload, data: Data) -> Program:
-        """Compile."""
-
-        def forward(params: Any, xs: jax.Array) -> jax.Array:
-            step = lambda state, x: by_hand(workload.cell, params, state, x)
-            return jax.lax.scan(step, first_state(workload, xs.dtype), xs)[1]
-
-        return compiled(workload, data, flat_weights, forward)
-
-
-def flat_weights(params: Any) -> Any:
-    """Return matrices: (I, G * H), (H, G * H), (G * H,), and a GRU's b_hn."""
-    w_x, w_h, b, local = params
-    return w_x.reshape(len(w_x), -1), w_h.reshape(len(w_h), -1), b.ravel(), local
-
-
-def first_state(workload: Workload, dtype: Any) -> tuple[jax.Array, ...]:
-    """Zeros: (h,), or an LSTM's (h, c)."""
-    zeros = jnp.zeros((workload.batch, workload.hidden), dtype)
-    return (zeros, zeros) if workload.cell == "lstm" else (zeros,)
+    return compiled(workload, data, flat_weights, forward)
 
 
 def by_hand(cell: str, weights: Any, state: Any, x: jax.Array) -> tuple[Any, jax.Array]:
-    """One step."""
+    """Compute one step."""
     w_x, w_h, b, b_hn = weights
     u, v = x @ w_x + b, state[0] @ w_h
     if cell == "elman":
@@ -104,56 +67,37 @@ def by_hand(cell: str, weights: Any, state: Any, x: jax.Array) -> tuple[Any, jax
     return state, state[0]
 
 
-@dataclasses.dataclass(frozen=True)
-class PythonLoop:
-    """A Python loop over the steps, nothing compiled as a whole: as `jaxrnn.Loop()`.
+def make_python_loop(jitted: bool, workload: Workload, data: Data) -> Program:
+    """Prepare a Python loop over the steps: nothing is compiled as a whole, as in `jaxrnn.Loop()`.
 
-    Args:
-        name: as tables show it.
-        jitted: whether the step is compiled, which is the fairer loop.
+    Weights and inputs are moved, one array for each step; a jitted step, which is fairer, compiles at the first call.
     """
+    cell = workload.own_cell()
+    params = jax.tree.map(lambda a: jnp.asarray(a, workload.dtype), data.params)
+    steps = [jnp.asarray(x, workload.dtype) for x in data.xs]
 
-    name: str
-    jitted: bool
-    package: str = "jaxrnn"
+    def advance(params: Any, state: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+        state, y = cell.step(params, state, x)
+        return state, jnp.expand_dims(y, 0)
 
-    def lacks(self, workload: Workload, platform: str) -> str | None:
-        """Gradients through many steps, each operation traced by itself: 15 ms a step. `scaling` shows how it grows."""
-        slow = not self.jitted and workload.gradient and workload.time > 100
-        return "some 15 ms a step; see scaling" if slow else None
+    step = jax.jit(advance) if jitted else advance
 
-    def equation(self, workload: Workload) -> str | None:
-        """The workload's."""
-        return None
+    def forward(params: Any, steps: list[jax.Array]) -> jax.Array:
+        state, ys = cell.initial_state(params, (workload.batch,)), []
+        for x in steps:
+            state, y = step(params, state, x)
+            ys.append(y)
+        return join(ys)
 
-    def make(self, workload: Workload, data: Data) -> Program:
-        """Move weights and inputs, one array for each step; a jitted step compiles at the first call."""
-        cell = workload.own_cell()
-        params = jax.tree.map(lambda a: jnp.asarray(a, workload.dtype), data.params)
-        steps = [jnp.asarray(x, workload.dtype) for x in data.xs]
+    gradient = jax.grad(lambda params, steps: jnp.square(forward(params, steps)).sum(), (0, 1))
+    run = gradient if workload.gradient else forward
 
-        def advance(params: Any, state: Any, x: jax.Array) -> tuple[Any, jax.Array]:
-            state, y = cell.step(params, state, x)
-            return state, jnp.expand_dims(y, 0)
+    def answer(result: Any) -> Answer:
+        if not workload.gradient:
+            return Answer(ys=numpy(result))
+        return gradients(lambda p: p, params, result[0], np.stack(result[1]))
 
-        step = jax.jit(advance) if self.jitted else advance
-
-        def forward(params: Any, steps: list[jax.Array]) -> jax.Array:
-            state, ys = cell.initial_state(params, (workload.batch,)), []
-            for x in steps:
-                state, y = step(params, state, x)
-                ys.append(y)
-            return join(ys)
-
-        gradient = jax.grad(lambda params, steps: jnp.square(forward(params, steps)).sum(), (0, 1))
-        run = gradient if workload.gradient else forward
-
-        def answer(result: Any) -> Answer:
-            if not workload.gradient:
-                return Answer(ys=numpy(result))
-            return gradients(lambda p: p, params, result[0], np.stack(result[1]))
-
-        return Program(lambda: jax.block_until_ready(run(params, steps)), answer)
+    return Program(lambda: jax.block_until_ready(run(params, steps)), answer)
 
 
 def join(parts: list[jax.Array]) -> jax.Array:
@@ -166,12 +110,27 @@ def join(parts: list[jax.Array]) -> jax.Array:
     return parts[0]
 
 
-OWN = (
-    Own("jaxrnn select", None),
-    Own("jaxrnn Native", Native()),
-    Own("jaxrnn Scan", Scan()),
-    Own("jaxrnn BPTT", BPTT()),
-    Own("jaxrnn BPTT keep_gates", BPTT(keep_gates=True)),
-    Own("jaxrnn Fused", Fused()),
+def _too_slow(workload: Workload, platform: str) -> str | None:
+    """Return the reason for gradients through many steps, where each operation is traced by itself."""
+    return "some 15 ms a step; see scaling" if workload.gradient and workload.time > 100 else None
+
+
+DRIVERS: dict[str, Driver | None] = {
+    "jaxrnn select": None,
+    "jaxrnn Native": Native(),
+    "jaxrnn Scan": Scan(),
+    "jaxrnn BPTT": BPTT(),
+    "jaxrnn BPTT keep_gates": BPTT(keep_gates=True),
+    "jaxrnn Fused": Fused(),
+}
+OWN = tuple(own(name, driver) for name, driver in DRIVERS.items())
+LOOPS = (
+    Peer(
+        "Python loop",
+        "jaxrnn",
+        functools.partial(make_python_loop, False),
+        Supports(heads=True, reason=_too_slow),
+    ),
+    Peer("Python loop, jitted step", "jaxrnn", functools.partial(make_python_loop, True), Supports(heads=True)),
 )
-BASELINES = (PythonLoop("Python loop", False), PythonLoop("Python loop, jitted step", True), NaiveScan())
+BASELINES = (*LOOPS, Peer("naive lax.scan", "jax", make_naive_scan))

@@ -78,5 +78,5 @@ def test_memory_writes_a_row_for_each_driver(tmp_path):
 
 
 def test_memory_names_what_it_knows():
-    with pytest.raises(ValueError, match=r"Scan\(\), .* got Scam\(\)"):
+    with pytest.raises(ValueError, match=r"'Scan\(\)', .* got 'Scam\(\)'"):
         Memory(names=("Scam()",))()
