@@ -172,9 +172,11 @@ class Shifted(WrappedGatedCell):
         return self.cell.transition(local, s, tuple(u), v) + noise
 
 
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
-@pytest.mark.parametrize("cell", [Shifted(jaxrnn.Elman(4)), Stack((Leaky(4), Dropout(0.5), Zoneout(GRU(3), 0.3)))])
-def test_every_kind_of_key_draws_for_a_step_what_it_draws_in_unroll(cell, impl):
+@pytest.mark.parametrize(
+    ("impl", "cell"),
+    [("threefry2x32", Shifted(jaxrnn.Elman(4))), ("rbg", Stack((Leaky(4), Dropout(0.5), Zoneout(GRU(3), 0.3))))],
+)
+def test_other_keys_and_wrapped_cells_draw_for_a_step_what_they_draw_in_unroll(impl, cell):
     params, xs = inputs(cell)
     key = jax.random.key(0, impl=impl)
     want, state = unroll(cell, params, xs, key=key)[1], cell.initial_state(params, (B,))

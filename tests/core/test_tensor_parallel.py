@@ -27,11 +27,9 @@ from .table import draw, far, masks, total
 
 H = 8
 PAIRS = [
-    (LSTM(H), Scan()),
     (LSTM(H), BPTT(2)),
     (GRU(H), Scan(hoist=2)),
     (GRU(H), BPTT(2, keep_gates=True)),
-    (Elman(H), Scan()),
     (Elman(H), BPTT(2)),
     (LSTM(H, recurrence=Heads(4)), BPTT(2)),
     (LSTM(H, recurrence=Diagonal()), BPTT(2)),
@@ -39,7 +37,6 @@ PAIRS = [
     (MinGRU(H), Associative(2)),
     (Stack((LSTM(H), GRU(4))), BPTT(2)),
     (GRU(H), None),
-    (MinGRU(H), None),
 ]
 
 
