@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from ._core.checks import host_array, is_number
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 def pad(sequences: Sequence[ArrayLike], length: int | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -30,26 +30,16 @@ def rows(folder):
     return json.loads((folder / "train.json").read_text())["rows"]
 
 
-def test_every_implementation_has_a_row(rows):
-    found = [(row["part"], row["name"]) for row in rows]
-    trained, answered = throughput.ENTRIES, latency.ENTRIES
-    assert found == [*(("train", e.name) for e in trained), *(("latency", e.name) for e in answered)]
-
-
-def test_an_installed_library_is_measured(rows):
-    for row, entry in zip(rows, (*throughput.ENTRIES, *latency.ENTRIES), strict=True):
+def test_every_implementation_is_measured_and_computes_the_same(rows):
+    entries = (*throughput.ENTRIES, *latency.ENTRIES)
+    parts = ["train"] * len(throughput.ENTRIES) + ["latency"] * len(latency.ENTRIES)
+    assert [(row["part"], row["name"]) for row in rows] == [*zip(parts, (e.name for e in entries), strict=True)]
+    for row, entry in zip(rows, entries, strict=True):
         packages = (entry.package,) if isinstance(entry, throughput.Entry) else entry.packages
         assert ("absent" in row) == any(importlib.util.find_spec(package) is None for package in packages)
-
-
-def test_all_compute_the_same(rows):
-    assert all(row["error"] < 1e-4 for row in rows if "absent" not in row)
-
-
-def test_figures(rows):
-    for row in rows:
         if "absent" in row:
             continue
+        assert row["error"] < 1e-4
         if row["part"] == "train":
             assert row["samples_per_second"]["median"] > 0
             assert row["ratio"] is None or row["ratio"]["median"] > 0  # None: slow enough to be timed once
