@@ -19,7 +19,7 @@ from .checks import check_step
 from .fields import Checked, convert, size
 from .hooks import forbid
 from .masks import StepMasks, zero_padding
-from .randomness import Noise, draw
+from .randomness import draw, no_noise
 from .sharding import zeros_like
 from .trees import cast, cast_like, float_dtype, where
 from .types import Inputs, Key, Output, Params, State
@@ -76,12 +76,7 @@ class AffineCell(metaclass=Checked):
         A cell with `noise` is handed the tuple (x, noise) in the place of x, here and in `output`.
         """
 
-    def noise(self, key: Key, batch: tuple[int, ...]) -> jax.Array | Noise:
-        """Draw the noise of one step, an array (*batch, H) of mean zero or a tuple of them. Empty here.
-
-        It is drawn from the key of the step, and zero without a key.
-        """
-        return ()
+    noise = no_noise
 
     def output(self, params: Params, s: State, x: Inputs) -> Output:
         """Return y_t from s_t, here s_t, in the dtype of the params. Any leading axes."""

@@ -19,7 +19,7 @@ from .exportable import exportable
 from .fields import Checked, check_init, convert, size
 from .hooks import forbid, forbid_ignored
 from .initializers import GlorotOrthogonal, Initializer
-from .randomness import Noise, draw
+from .randomness import draw, no_noise
 from .recurrence import Dense, Heads, Recurrence, a_recurrence, an_initializer, gates_of, input_weights
 from .trees import cast, cast_like, float_dtype
 from .types import Inputs, Key, Output, Params, Projected, State
@@ -172,13 +172,7 @@ class GatedCell(metaclass=Checked):
         """Return what is added to the initial b (G, H), such as a forget bias."""
         return 0.0
 
-    def noise(self, key: Key, batch: tuple[int, ...]) -> jax.Array | Noise:
-        """Draw the noise of one step, an array (*batch, H) of mean zero or a tuple of them. Empty here.
-
-        The gate gets it at the end of u, `u = (u_1, ..., u_G, noise)`. It is drawn from the key of the step, and it is
-        zero without a key.
-        """
-        return ()
+    noise = no_noise
 
     def project(self, params: Params, x: Inputs) -> Projected:
         """Return u = x W_x + b from x (..., D), G arrays (..., H). Any leading axes, time among them."""
@@ -217,7 +211,7 @@ class GatedCell(metaclass=Checked):
 
 def _no_gate(self: GatedCell, s: State, u: Projected, v: tuple[jax.Array, ...]) -> State:
     """Raise: the gate has params, which `transition` takes."""
-    raise NotImplementedError(f"{type(self).__name__} has a `transition` in place of a `gate`")
+    raise TypeError(f"{type(self).__name__} has a `transition` in place of a `gate`")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))  # one program, where eager draws would compile a dozen

@@ -151,18 +151,8 @@ def need_step(layer: object, whole: object) -> Cell:
 
 
 @dataclasses.dataclass(frozen=True)
-class WrappedCell(Composite):
-    """A composite of one cell that passes everything on to it; a subclass changes what it is for.
-
-    A subclass that changes what a step does overrides both `step` and `unroll`.
-
-    >>> @dataclasses.dataclass(frozen=True)
-    ... class Doubled(WrappedCell):
-    ...     def step(self, params, state, x, *, key=None):
-    ...         return WrappedCell.step(self, params, state, 2 * x, key=key)
-    ...     def unroll(self, runner, params, state, reset_state, xs):
-    ...         return runner(self.cell, params, state, reset_state, 2 * xs)
-    """
+class Wrapper(Composite):
+    """A composite of one cell, whose params, state and context are those of the cell."""
 
     cell: Part
 
@@ -185,6 +175,21 @@ class WrappedCell(Composite):
     def with_context(self, params: Params, context: Context) -> Params:
         """Return the cell's params with the context in them."""
         return with_context(self.cell, params, context)
+
+
+@dataclasses.dataclass(frozen=True)
+class WrappedCell(Wrapper):
+    """A composite of one cell that passes everything on to it; a subclass changes what it is for.
+
+    A subclass that changes what a step does overrides both `step` and `unroll`.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Doubled(WrappedCell):
+    ...     def step(self, params, state, x, *, key=None):
+    ...         return WrappedCell.step(self, params, state, 2 * x, key=key)
+    ...     def unroll(self, runner, params, state, reset_state, xs):
+    ...         return runner(self.cell, params, state, reset_state, 2 * xs)
+    """
 
     def step(self, params: Params, state: State, x: Inputs, *, key: Key | None = None) -> tuple[State, Output]:
         """Apply one step of the cell."""

@@ -9,7 +9,7 @@ import jax
 
 from .affine_cell import AffineCell
 from .cell import Cell, GatedCell
-from .randomness import Noise, draw_all, takes_key
+from .randomness import Noise, draw_all, draws, no_noise, takes_key
 from .sharding import rows_like
 from .types import Inputs, Key, Output, Params, Projected, State
 from .wrapped_cell import WrappedGatedCell
@@ -25,7 +25,7 @@ def with_noise(cell: Cell, xs: Inputs, keys: Key | None, batch: tuple[int, ...])
         batch: the batch axes.
     """
     if isinstance(cell, GatedCell | AffineCell):
-        if not _draws(cell):
+        if not draws(cell):
             return cell, xs
         first = jax.tree.leaves(xs)[0]
         noise = tuple(rows_like(a, first) for a in draw_all(cell, keys, first.shape[0], batch))
@@ -33,19 +33,10 @@ def with_noise(cell: Cell, xs: Inputs, keys: Key | None, batch: tuple[int, ...])
     return (_Keyed(cell), (xs, keys)) if keys is not None and takes_key(cell) else (cell, xs)
 
 
-def _draws(cell: GatedCell | AffineCell) -> bool:
-    """Return whether a cell has noise; a wrapped cell has that of the cell inside it."""
-    if isinstance(cell, WrappedGatedCell) and type(cell).noise is WrappedGatedCell.noise:
-        return _draws(cell.cell)
-    return type(cell).noise not in (GatedCell.noise, AffineCell.noise)
-
-
 class _NoisyGated(WrappedGatedCell):
     """A gated cell with inputs (x, noise): the noise follows the arrays of u."""
 
-    def noise(self, key: Key, batch: tuple[int, ...]) -> Noise:
-        """Return nothing: the inputs hold the noise."""
-        return ()
+    noise = no_noise  # the inputs hold it
 
     def project(self, params: Params, x: tuple[Inputs, Noise]) -> Projected:
         """Return u and the noise."""

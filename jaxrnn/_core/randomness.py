@@ -56,8 +56,31 @@ def split(key: Key | None, num: int) -> list[Any]:
     return [parts[..., i] for i in range(num)]
 
 
+def no_noise(self: Any, key: Key, batch: tuple[int, ...]) -> jax.Array | Noise:
+    """Draw the noise of one step, an array (*batch, H) of mean zero or a tuple of them. Empty unless overridden.
+
+    It is drawn from the key of the step, and zero without a key. The gate of a `GatedCell` gets it at the end of u,
+    `u = (u_1, ..., u_G, noise)`, and `affine` of an `AffineCell` after x, `(x, noise)`.
+    """
+    return ()
+
+
+def inner_noise(self: Any, key: Key, batch: tuple[int, ...]) -> jax.Array | Noise:
+    """Draw the noise of the wrapped cell."""
+    drawn: jax.Array | Noise = self.cell.noise(key, batch)
+    return drawn
+
+
+def draws(cell: Any) -> bool:
+    """Return whether a gated or an affine cell has noise."""
+    method = type(cell).noise
+    return draws(cell.cell) if method is inner_noise else method is not no_noise
+
+
 def draw(cell: Any, key: Key | None, batch: tuple[int, ...]) -> Noise:
-    """Return the noise of one step of a gated or an affine cell; zeros without a key."""
+    """Return the noise of one step of a gated or an affine cell; zeros without a key, nothing for a cell without."""
+    if not draws(cell):
+        return ()
 
     def noise(key: Key) -> Noise:
         drawn = cell.noise(key, batch)

@@ -7,6 +7,7 @@ import dataclasses
 import jax
 
 from .cell import GatedCell
+from .randomness import inner_noise
 from .types import Inputs, Key, Output, Params, Projected, State
 
 
@@ -66,9 +67,7 @@ class WrappedGatedCell(GatedCell):
         """Return the cell's v."""
         return self.cell.recur(params, s)
 
-    def noise(self, key: Key, batch: tuple[int, ...]) -> jax.Array | tuple[jax.Array, ...]:
-        """Draw the cell's noise."""
-        return self.cell.noise(key, batch)
+    noise = inner_noise
 
     def output(self, params: Params, s: State, x: Inputs) -> Output:
         """Return the cell's output."""
