@@ -8,7 +8,8 @@ sum that of params, without a copy for every step.
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol, runtime_checkable
+import functools
+from typing import Any, Protocol, runtime_checkable
 
 from .fields import show
 from .types import Context, Params
@@ -23,13 +24,18 @@ class TakesContext(Protocol):
         ...
 
 
-def takes_context(cell: object) -> bool:
+@functools.lru_cache(maxsize=256)  # an eager `step` asks each time
+def takes_context(cell: Any) -> bool:
     """Return whether a cell takes a context; for a composite, whether any of its parts does."""
+    return _takes_context(cell)
+
+
+def _takes_context(cell: object) -> bool:
     if isinstance(cell, TakesContext) and not hasattr(cell, "unroll"):  # a composite passes it on
         return True
     fields = [getattr(cell, field.name) for field in dataclasses.fields(cell)] if dataclasses.is_dataclass(cell) else []
     parts = [part for field in fields for part in (field if isinstance(field, tuple) else (field,))]
-    return any(takes_context(part) for part in parts)
+    return any(map(_takes_context, parts))
 
 
 def with_context(cell: object, params: Params, context: Context) -> Params:
