@@ -24,18 +24,20 @@ class TakesContext(Protocol):
         ...
 
 
-@functools.lru_cache(maxsize=256)  # an eager `step` asks each time
 def takes_context(cell: Any) -> bool:
     """Return whether a cell takes a context; for a composite, whether any of its parts does."""
-    return _takes_context(cell)
+    return _searched(cell)
 
 
-def _takes_context(cell: object) -> bool:
+def _search(cell: object) -> bool:
     if isinstance(cell, TakesContext) and not hasattr(cell, "unroll"):  # a composite passes it on
         return True
     fields = [getattr(cell, field.name) for field in dataclasses.fields(cell)] if dataclasses.is_dataclass(cell) else []
     parts = [part for field in fields for part in (field if isinstance(field, tuple) else (field,))]
-    return any(map(_takes_context, parts))
+    return any(map(_search, parts))
+
+
+_searched = functools.lru_cache(maxsize=256)(_search)  # an eager `step` asks each time
 
 
 def with_context(cell: object, params: Params, context: Context) -> Params:
