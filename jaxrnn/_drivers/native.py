@@ -75,9 +75,13 @@ class Native(metaclass=Checked):
             return out
         assert isinstance(cell, GatedCell)
         check_features(xs, params.w_x)
-        adapter = CellAdapter(cell, reverse, self.exported, jax.tree.structure(params.local), jax.tree.structure(state))
+        adapter = CellAdapter(cell, reverse, "float32", self.exported, jax.tree.structure(params.local), jax.tree.structure(state))
         out = on_each_device(adapter.unroll, *reverse_only((params, state, xs, masks), self))
         return out
+
+
+DTYPES = {jnp.dtype(dtype) for dtype in (jnp.float32, jnp.bfloat16, jnp.float16)}
+"""The dtypes of params and state that the kernels take."""
 
 
 def unsupported_reason(cell: Cell, dtypes: set[Any]) -> str | None:
@@ -88,8 +92,8 @@ def unsupported_reason(cell: Cell, dtypes: set[Any]) -> str | None:
         return f"has no kernel for {cell}: it has one for {has}"
     if isinstance(cell, GatedCell) and type(cell.recurrence) is not Dense:  # a subclass may be another equation
         return f"takes dense recurrent weights; got {cell}"
-    if dtypes != {jnp.dtype(jnp.float32)}:
-        return f"has no kernel for {', '.join(sorted(map(str, dtypes)))}: it takes params and a state in float32"
+    if others := dtypes - DTYPES:
+        return f"has no kernel for {', '.join(sorted(map(str, others)))}: it takes float32, bfloat16 and float16"
     return None
 
 
@@ -99,6 +103,7 @@ class CellAdapter:
 
     cell: GatedCell
     reverse: bool
+    precision: str
     exported: BPTT | None
     local_tree: Any
     state_tree: Any
@@ -128,10 +133,10 @@ class CellAdapter:
         wide = lambda a: a.reshape(len(a), count, a.shape[-1]) if batch != 1 else a  # (T, *batch, features)
         stack = lambda tree: wide(jnp.stack(jax.tree.leaves(tree)))
         local = jax.tree.leaves(params.local)
-        weights = Weights(*params[:3], jnp.stack(local) if local else jnp.zeros((0, self.cell.hidden), jnp.float32))
+        weights = Weights(*params[:3], jnp.stack(local) if local else jnp.zeros((0, self.cell.hidden), params.b.dtype))
         reset_state = None if masks.reset_state is None else stack(masks.reset_state)
         valid, reset = (m if m is None else rows(m) for m in (masks.valid, masks.reset))
-        operands = Operands(wide(xs.astype(jnp.float32)), weights, stack(state), reset_state, valid, reset)
+        operands = Operands(wide(xs.astype(params.w_x.dtype)), weights, stack(state), reset_state, valid, reset)
         varied: Operands = vary(operands, varying(operands))
         return varied
 

@@ -10,7 +10,7 @@ INLINE Vector clamp(Vector x, float limit) {
 }
 
 INLINE Vector reciprocal(Vector x) {
-#if JAXRNN_BYTES == 64
+#if defined(__AVX512F__)
   const Vector guess = reinterpret_cast<Vector>(_mm512_rcp14_ps(reinterpret_cast<__m512>(x)));
   return guess + guess * (1.0f - x * guess);
 #else

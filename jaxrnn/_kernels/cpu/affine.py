@@ -20,7 +20,7 @@ from .portable import portable
 
 @dataclasses.dataclass(frozen=True)
 class AffineKernel(Solver):
-    """The solver in C++: a and b (T, ...) in float32, on a CPU.
+    """The solver in C++: a and b (T, ...) in the dtype of the state, float32, bfloat16 or float16, on a CPU.
 
     Args:
         portable: whether a scan replaces the call in a program that is exported.
@@ -34,7 +34,7 @@ class AffineKernel(Solver):
 
 
 def _ffi_call(reverse: bool, a: jax.Array, b: jax.Array, state: jax.Array) -> jax.Array:
-    call = jax.ffi.ffi_call("jaxrnn_affine", jax.ShapeDtypeStruct(a.shape, jnp.float32))
+    call = jax.ffi.ffi_call("jaxrnn_affine", jax.ShapeDtypeStruct(a.shape, a.dtype))
     out: jax.Array = call(a, b, state, reverse=reverse)
     return out
 

@@ -4,40 +4,49 @@
 
 namespace jaxrnn::JAXRNN_ISA {
 
-template <class Cell>
+template <class Cell, class Engine>
 class BackwardLoop {
   using P = Panels<Cell>;
-  using D = Deltas<Cell>;
+  using D = Deltas<Cell, Engine>;
+  using Element = typename Engine::Element;
 
   // The weights transposed, in tiles.
   struct Packed {
-    float *input, *recurrent;
+    Element *input, *recurrent;
+    Index tile, plane;  // elements of a tile in one plane, and in all
 
     Packed(Arena& arena, const Shape& shape) {
-      const Index panels = P::count(shape.hidden);
-      recurrent = arena.take<float>(tiles(shape.hidden) * panels * D::DEPTH * TILE);
-      input = arena.take<float>(tiles(shape.inputs) * panels * D::DEPTH * TILE);
+      tile = P::count(shape.hidden) * D::DEPTH * TILE;
+      plane = tile * Engine::PLANES;
+      recurrent = arena.take<Element>(tiles(shape.hidden) * plane);
+      input = arena.take<Element>(tiles(shape.inputs) * plane);
     }
   };
 
-  // What a part keeps from step to step: the gradients of the state (`carry`, and `carry_cell` for c of an LSTM), the
-  // deltas, and for each row a pointer to h_{t-1} (`previous`) and the place of its deltas in this step (`current`) and
-  // in the step after it (`next`); -1 for a row in the padding.
+  // What a part keeps from step to step: the gradients of the state (`carry`), the deltas, and for each row h_{t-1}
+  // (`previous`), the place of its deltas in this step (`current`; -1 for a row in the padding), and its number among
+  // the rows that were valid in the step after this one (`number`; -1 for others). `rows` and `places` list these.
   struct Workspace {
     D deltas;
-    Index width, *current, *next, *rows;
-    float *carry, *carry_cell;
-    const float** previous;
+    Index width, *current, *number, *rows, *places;
+    float *carry, *sums;
+    Array* previous;
 
     Workspace(Arena& arena, const Shape& shape, Rows part) : deltas(arena, shape, part), width(padded(shape.hidden)) {
       const Index count = part.count();
       current = arena.take<Index>(count);
-      next = arena.take<Index>(count);
+      number = arena.take<Index>(count);
       rows = arena.take<Index>(count);
-      carry = arena.take<float>(count * width);
-      carry_cell = arena.take<float>(Cell::STATES > 1 ? count * width : 0);
-      previous = arena.take<const float*>(count);
+      places = arena.take<Index>(count);
+      carry = arena.take<float>(Cell::STATES * count * width);
+      sums = arena.take<float>(BLOCK * TILE);
+      previous = arena.take<Array>(count);
     }
+  };
+
+  // The rows that were valid in the step after this one: how many, and the first place of their deltas.
+  struct Next {
+    Index count, place;
   };
 
  public:
@@ -50,10 +59,11 @@ class BackwardLoop {
     Arena arena(shared);
     const Packed to(arena, job.shape);
     const Index hidden = job.shape.hidden, inputs = job.shape.inputs;
-    pack_transposed<Cell, Cell::FIRST_RECURRENT>(job.weights.w_h, hidden, hidden, share.cut(tiles(hidden)),
-                                                 to.recurrent);
+    Engine::template pack_transposed<Cell, Cell::FIRST_RECURRENT>(job.weights.w_h, hidden, hidden,
+                                                                  share.cut(tiles(hidden)), to.recurrent);
     if (job.dxs) {
-      pack_transposed<Cell, Cell::FIRST_INPUT>(job.weights.w_x, inputs, hidden, share.cut(tiles(inputs)), to.input);
+      Engine::template pack_transposed<Cell, Cell::FIRST_INPUT>(job.weights.w_x, inputs, hidden,
+                                                                share.cut(tiles(inputs)), to.input);
     }
   }
 
@@ -61,7 +71,9 @@ class BackwardLoop {
     Arena weights(const_cast<char*>(shared)), arena(workspace);
     const BackwardLoop loop{job, Packed(weights, job.shape), Workspace(arena, job.shape, rows),
                             reinterpret_cast<float*>(sums), rows};
+    Engine::begin();
     loop.run_steps();
+    Engine::end();
   }
 
   static void sum(const Backward& job, const char* sums, Index parts, Share share) {
@@ -81,42 +93,42 @@ class BackwardLoop {
   void run_steps() const {
     const Shape& shape = job_.shape;
     const std::uint8_t* reset = nullptr;  // of the step after this one
-    bool overwrite = true;
+    Next next{0, 0};
     start();
     for (Index s = shape.time - 1; s >= 0; s--) {
       const Index t = shape.step(s);
       if (work_.deltas.full()) {
-        flush(overwrite);
-        overwrite = false;
+        next.place = work_.deltas.preserve(work_.places, next.count);
+        flush();
       }
       locate_rows(s);
-      backward_step(t, reset);
+      backward_step(t, reset, next);
       reset = job_.masks.reset ? job_.masks.reset + t * shape.batch : nullptr;
-      std::memcpy(work_.next, work_.current, static_cast<std::size_t>(rows_.count()) * sizeof(Index));
+      next = list_rows();
     }
-    flush(overwrite);
-    backward_step(-1, reset);
+    flush();
+    backward_step(-1, reset, next);
+  }
+
+  float* carry(int i, Index row) const {
+    return work_.carry + (i * rows_.count() + row - rows_.first) * work_.width;
   }
 
   // Starts from the gradients of the final state, with no deltas and a zero gradient of the reset state.
   void start() const {
     const Shape& shape = job_.shape;
-    const Index hidden = shape.hidden, size = shape.batch * hidden, count = rows_.count();
-    const auto clear = [](float* at, Index floats) {
-      std::memset(at, 0, static_cast<std::size_t>(floats) * sizeof(float));
-    };
+    const Index hidden = shape.hidden, groups = shape.groups > 1 ? rows_.count() * shape.groups / shape.batch : 1;
     work_.deltas.clear();
-    for (Index r = 0; r < count; r++) work_.next[r] = -1;
+    std::memset(sums_, 0, sums(shape) * static_cast<std::size_t>(groups));
+    for (Index r = 0; r < rows_.count(); r++) work_.number[r] = -1;
     for (int i = 0; i < Cell::STATES; i++) {
-      float* carry = i == 0 ? work_.carry : work_.carry_cell;
-      clear(carry, count * work_.width);
       for (Index r = rows_.first; r < rows_.last; r++) {
-        const Index at = i * size + r * hidden;
-        if (job_.dfinal) {
-          std::memcpy(carry + (r - rows_.first) * work_.width, job_.dfinal + at,
-                      static_cast<std::size_t>(hidden) * sizeof(float));
+        const Index at = (i * shape.batch + r) * hidden;
+        for (Index unit = 0; unit < work_.width; unit += LANES) {
+          const Index lanes = hidden - unit;
+          store(carry(i, r) + unit, job_.dfinal ? load(job_.dfinal + (at + unit), lanes) : Vector{});
+          if (job_.dreset_state) store(job_.dreset_state + (at + unit), Vector{}, lanes);
         }
-        if (job_.dreset_state) clear(job_.dreset_state + at, hidden);
       }
     }
   }
@@ -126,101 +138,97 @@ class BackwardLoop {
   void locate_rows(Index s) const {
     const Shape& shape = job_.shape;
     const Index hidden = shape.hidden, inputs = shape.inputs, start = shape.step(s) * shape.batch;
-    const float* last_h = s == 0 ? job_.state : job_.ys + shape.step(s - 1) * shape.batch * hidden;
+    const Array last_h = s == 0 ? job_.state : job_.ys + shape.step(s - 1) * shape.batch * hidden;
     for (Index r = rows_.first; r < rows_.last; r++) {
       const Index i = r - rows_.first;
       if (job_.masks.valid && !job_.masks.valid[start + r]) {
         work_.current[i] = -1;
-        if (job_.dxs) std::memset(job_.dxs + (start + r) * inputs, 0, static_cast<std::size_t>(inputs) * sizeof(float));
+        for (Index k = 0; job_.dxs && k < inputs; k += LANES) {
+          store(job_.dxs + ((start + r) * inputs + k), Vector{}, inputs - k);
+        }
         continue;
       }
       const bool reset = job_.masks.reset && job_.masks.reset[start + r];
       work_.previous[i] = (reset ? job_.masks.reset_state : last_h) + r * hidden;
-      work_.current[i] = work_.deltas.place(i, work_.previous[i], job_.xs + (start + r) * inputs);
+      work_.current[i] = work_.deltas.place(i, work_.previous[i], start + r);
     }
   }
 
-  void flush(bool overwrite) const {
-    work_.deltas.flush(job_, packed_.input, sums_, overwrite);
+  // Lists the valid rows of this step, for the step before it. Their places follow one another, but where the batch has
+  // groups.
+  Next list_rows() const {
+    Index count = 0;
     for (Index i = 0; i < rows_.count(); i++) {
-      if (work_.next[i] >= 0) work_.next[i] = work_.deltas.preserve(i, work_.next[i]);
+      work_.number[i] = work_.current[i] < 0 ? -1 : count;
+      if (work_.current[i] < 0) continue;
+      work_.rows[count] = rows_.first + i;
+      work_.places[count++] = work_.current[i];
     }
+    if (job_.shape.groups > 1) return {count, work_.deltas.preserve(work_.places, count)};
+    return {count, count > 0 ? work_.places[0] : 0};
   }
+
+  void flush() const { work_.deltas.flush(job_, packed_.input, sums_); }
 
   // Differentiates step t; t = -1 stands for the initial state. Only rows that were valid in the next step need a
   // matmul.
-  void backward_step(Index t, const std::uint8_t* reset) const {
-    const Index hidden = job_.shape.hidden;
-    Index count = 0;
+  void backward_step(Index t, const std::uint8_t* reset, Next next) const {
+    const Index hidden = job_.shape.hidden, depth = P::count(hidden) * D::DEPTH;
     for (Index r = rows_.first; r < rows_.last; r++) {
-      if (work_.next[r - rows_.first] >= 0) {
-        work_.rows[count++] = r;
-      } else {
-        for (Index unit = 0; unit < hidden; unit += LANES) backward_units(t, reset, r, unit, Vector{});
-      }
+      if (work_.number[r - rows_.first] >= 0) continue;
+      for (Index unit = 0; unit < hidden; unit += LANES) backward_units(t, reset, r, unit, Vector{});
     }
     for (Index tile = 0; tile < tiles(hidden); tile++) {
-      in_blocks({0, count}, [&](Index i, auto m) { backward_tile<decltype(m)::value>(t, reset, i, tile); });
-    }
-  }
-
-  // Differentiates step t of M of these rows, from number `i` on, for the units of one tile.
-  template <int M>
-  void backward_tile(Index t, const std::uint8_t* reset, Index i, Index tile) const {
-    const Index panels = P::count(job_.shape.hidden);
-    Vector acc[M][4] = {};
-    const float* a[M];
-    UNROLL for (int m = 0; m < M; m++) {
-      a[m] = work_.deltas.at(0, work_.next[work_.rows[i + m] - rows_.first]) + Cell::FIRST_RECURRENT * LANES;
-    }
-    const float* block = packed_.recurrent + tile * panels * D::DEPTH * TILE;
-    for (Index panel = 0; panel < panels; panel++, block += D::DEPTH * TILE) {
-      accumulate<0, 4>(acc, a, 1, block, TILE, D::DEPTH);
-      UNROLL for (int m = 0; m < M; m++) a[m] += work_.deltas.next();
-    }
-    UNROLL for (int m = 0; m < M; m++) {
-      UNROLL for (int u = 0; u < 4; u++) {
-        const Index unit = tile * TILE + u * LANES;
-        if (unit < job_.shape.hidden) backward_units(t, reset, work_.rows[i + m], unit, acc[m][u]);
-      }
+      const Panel<Element> right{packed_.recurrent + tile * packed_.plane, 4, packed_.tile};
+      in_blocks_of_sums({0, next.count}, [&](Rows block) {
+        std::memset(work_.sums, 0, static_cast<std::size_t>(block.count() * TILE) * sizeof(float));
+        Engine::template multiply<4>(work_.deltas.operand(next.place + block.first, Cell::FIRST_RECURRENT),
+                                     block.count(), right, {depth, D::DEPTH}, work_.sums, job_.shape.batch == 1);
+        for (Index i = block.first; i < block.last; i++) {
+          for (Index n = 0; n < TILE; n += LANES) {
+            const Index unit = tile * TILE + n;
+            const float* sums = work_.sums + (i - block.first) * TILE + n;
+            if (unit < hidden) backward_units(t, reset, work_.rows[i], unit, load(sums));
+          }
+        }
+      });
     }
   }
 
   // Differentiates step t of one vector of units; `d` is the gradient of h_t through the weights of the next step.
-  __attribute__((always_inline)) void backward_units(Index t, const std::uint8_t* reset, Index row, Index unit,
-                                              Vector d) const {
+  void backward_units(Index t, const std::uint8_t* reset, Index row, Index unit, Vector d) const {
     const Shape& shape = job_.shape;
     const Index hidden = shape.hidden, size = shape.batch * hidden, lanes = hidden - unit, at = row * hidden + unit;
-    const Index i = row - rows_.first, at_carry = i * work_.width + unit;
-    d += load(work_.carry + at_carry);
-    Vector dc = Cell::STATES > 1 ? load(work_.carry_cell + at_carry) : Vector{};
+    const Index i = row - rows_.first;
+    float *carry_h = carry(0, row) + unit, *carry_cell = carry(Cell::STATES - 1, row) + unit;
+    d += load(carry_h);
+    Vector dc = Cell::STATES > 1 ? load(carry_cell) : Vector{};
     if (reset && reset[row]) {
       add_to(job_.dreset_state + at, d, lanes);
-      if (Cell::STATES > 1) add_to(job_.dreset_state + size + at, dc, lanes);
+      if (Cell::STATES > 1) add_to(job_.dreset_state + (size + at), dc, lanes);
       d = dc = Vector{};
     }
     if (t < 0) {
       store(job_.dstate + at, d, lanes);
-      if (Cell::STATES > 1) store(job_.dstate + size + at, dc, lanes);
+      if (Cell::STATES > 1) store(job_.dstate + (size + at), dc, lanes);
       return;
     }
     const Index step = t * shape.batch + row, to = work_.current[i];
-    if (job_.dys) d += load(job_.dys + step * hidden + unit, lanes);
+    if (job_.dys) d += load(job_.dys + (step * hidden + unit), lanes);
     if (to >= 0) {
       Vector residuals[Cell::RESIDUALS + 1], deltas[4];
-      const float* from = job_.residuals + (step * padded(hidden) + unit) * Cell::RESIDUALS;
-      UNROLL for (int k = 0; k < Cell::RESIDUALS; k++) residuals[k] = load(from + k * LANES);
-      const Vector previous = load(work_.previous[i] + unit, lanes), h = load(job_.ys + step * hidden + unit, lanes);
+      const Array from = job_.residuals + (step * work_.width + unit) * Cell::RESIDUALS;
+      UNROLL for (int k = 0; k < Cell::RESIDUALS; k++) residuals[k] = load(from + k * LANES, LANES);
+      const Vector previous = load(work_.previous[i] + unit, lanes), h = load(job_.ys + (step * hidden + unit), lanes);
       d = Cell::backward(d, dc, residuals, previous, h, deltas);
-      const Index panel = unit / (Cell::UNITS * LANES);
-      float* out = work_.deltas.at(panel, to) + (unit - panel * Cell::UNITS * LANES);
-      UNROLL for (int v = 0; v < 4 / Cell::UNITS; v++) store(out + v * LANES, deltas[v]);
+      const Index panel = unit / (Cell::UNITS * LANES), first = unit / LANES - panel * Cell::UNITS;
+      UNROLL for (int v = 0; v < 4 / Cell::UNITS; v++) work_.deltas.set(panel, to, first + v, deltas[v]);
     }
-    store(work_.carry + at_carry, d);
-    if (Cell::STATES > 1) store(work_.carry_cell + at_carry, dc);
+    store(carry_h, d);
+    if (Cell::STATES > 1) store(carry_cell, dc);
   }
 
-  INLINE void add_to(float* to, Vector v, Index lanes) { store(to, load(to, lanes) + v, lanes); }
+  INLINE void add_to(Array to, Vector v, Index lanes) { store(to, load(to, lanes) + v, lanes); }
 };
 
 }  // namespace jaxrnn::JAXRNN_ISA

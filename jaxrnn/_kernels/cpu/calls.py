@@ -30,7 +30,7 @@ PADDED_TO = 16  # as in job.h
 
 
 class Weights(NamedTuple):
-    """w_x (I, G, H), w_h (H, G, H), b (G, H), local (L, H), float32."""
+    """w_x (I, G, H), w_h (H, G, H), b (G, H), local (L, H), in one dtype: float32, bfloat16 or float16."""
 
     w_x: Any
     w_h: Any
@@ -39,7 +39,7 @@ class Weights(NamedTuple):
 
 
 class Operands(NamedTuple):
-    """xs (T, B, I), state and reset_state (S, B, H), float32; valid and reset (T, B), booleans."""
+    """xs (T, B, I), state and reset_state (S, B, H) in one of these dtypes each; valid and reset (T, B), booleans."""
 
     xs: Any
     weights: Weights
@@ -50,7 +50,10 @@ class Operands(NamedTuple):
 
 
 class ForwardOutputs(NamedTuple):
-    """ys (T, B, H), final (S, B, H), and residuals (T, B, ...) for the backward pass, in the layout of the kernel."""
+    """ys (T, B, H), final (S, B, H), and residuals (T, B, ...) for the backward pass, in the layout of the kernel.
+
+    ys and residuals have the dtype of the weights, final that of the state.
+    """
 
     ys: Any
     final: Any
@@ -79,6 +82,11 @@ class JaxEquivalent(Protocol):
     @property
     def kernel(self) -> str:
         """Return the name of the kernel in `kernel.cc`."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """Return the least precision that its matmuls may have: "float32", "bfloat16_x3" or "bfloat16"."""
         ...
 
     @property
@@ -121,9 +129,9 @@ class Forward:
         """Call the library."""
         (time, batch, _), hidden = operands.xs.shape, operands.state.shape[-1]
         residuals = self._residuals(operands) if self.keep_residuals else None
-        results = ForwardOutputs(_floats(time, batch, hidden), _floats(*operands.state.shape), residuals)
-        attributes = {"cell": self.equivalent.kernel, "reverse": self.equivalent.reverse}
-        outputs: ForwardOutputs = _call("jaxrnn_forward", results, operands, **attributes)
+        ys = jax.ShapeDtypeStruct((time, batch, hidden), operands.weights.w_h.dtype)
+        results = ForwardOutputs(ys, _like(operands.state), residuals)
+        outputs: ForwardOutputs = _call("jaxrnn_forward", self.equivalent, results, operands)
         return outputs
 
     def in_jax(self, operands: Operands) -> ForwardOutputs:
@@ -134,7 +142,7 @@ class Forward:
 
     def _residuals(self, operands: Operands) -> jax.ShapeDtypeStruct:
         width = library.num_residuals(self.equivalent.kernel) * -(-operands.state.shape[-1] // PADDED_TO) * PADDED_TO
-        return _floats(*operands.xs.shape[:2], width)
+        return jax.ShapeDtypeStruct((*operands.xs.shape[:2], width), operands.weights.w_h.dtype)
 
     def for_larger_batch(self, size: int) -> Forward:
         """Return the call for `size` times the batch."""
@@ -162,18 +170,12 @@ class Backward:
 
     def ffi_call(self, operands: Operands, outputs: ForwardOutputs, cotangents: Cotangents) -> Gradients:
         """Call the library."""
-        like = lambda a: None if a is None else _floats(*a.shape)
-        weights = Weights(*(_floats(self.groups * len(w), *w.shape[1:]) for w in operands.weights))
-        xs = like(operands.xs) if self.inputs else None
-        results = Gradients(xs, weights, like(operands.state), like(operands.reset_state))
-        attributes: dict[str, Any] = {
-            "cell": self.equivalent.kernel,
-            "reverse": self.equivalent.reverse,
-            "groups": np.int64(self.groups),
-        }
-        gradients: Gradients = _call(
-            "jaxrnn_backward", results, operands, outputs.ys, outputs.residuals, cotangents, **attributes
-        )
+        weights = Weights(*(_like(w, self.groups * len(w)) for w in operands.weights))
+        xs = _like(operands.xs) if self.inputs else None
+        results = Gradients(xs, weights, _like(operands.state), _like(operands.reset_state))
+        more = (outputs.ys, outputs.residuals, cotangents)
+        groups = np.int64(self.groups)
+        gradients: Gradients = _call("jaxrnn_backward", self.equivalent, results, operands, *more, groups=groups)
         return gradients
 
     def in_jax(self, operands: Operands, outputs: ForwardOutputs, cotangents: Cotangents) -> Gradients:
@@ -191,18 +193,25 @@ class Backward:
 KernelCall = Forward | Backward
 
 
-def _floats(*shape: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, jnp.float32)
+def _like(array: Any, rows: int | None = None) -> Any:
+    """Return the shape and dtype of an array, with another number of rows if one is given; None for None."""
+    if array is None:
+        return None
+    return jax.ShapeDtypeStruct(array.shape if rows is None else (rows, *array.shape[1:]), array.dtype)
 
 
-def _call(target: str, results: Any, operands: Operands, *more: Any, **attributes: Any) -> Any:
+def _call(
+    target: str, equivalent: JaxEquivalent, results: Any, operands: Operands, *more: Any, **attributes: Any
+) -> Any:
     """Call a handler, which takes and returns an empty array for each absent one."""
     absent = lambda a: a is None
     fill = lambda tree, empty: [empty if a is None else a for a in jax.tree.leaves(tree, is_leaf=absent)]
-    *floats, valid, reset = operands
-    no_floats, no_flags = jnp.zeros(0, jnp.float32), jnp.zeros(0, bool)
-    arrays = [*fill(floats, no_floats), *fill((valid, reset), no_flags), *fill(more, no_floats)]
-    got = jax.ffi.ffi_call(target, fill(results, _floats(0)))(*arrays, **attributes)
+    *numbers, valid, reset = operands
+    none, no_flags = jnp.zeros(0, jnp.float32), jnp.zeros(0, bool)
+    arrays = [*fill(numbers, none), *fill((valid, reset), no_flags), *fill(more, none)]
+    call = jax.ffi.ffi_call(target, fill(results, _like(none)))
+    of_cell = {"cell": equivalent.kernel, "precision": equivalent.precision, "reverse": equivalent.reverse}
+    got = call(*arrays, **of_cell, **attributes)
     wanted, tree = jax.tree.flatten(results, is_leaf=absent)
     return jax.tree.unflatten(tree, [None if r is None else g for r, g in zip(wanted, got, strict=True)])
 

@@ -1,5 +1,6 @@
 // The handlers that XLA calls. They check shapes, make jobs of buffers, and return errors; they throw nothing.
 #include <algorithm>
+#include <cstring>
 #include <exception>
 #include <initializer_list>
 #include <string>
@@ -12,9 +13,9 @@ namespace jaxrnn {
 namespace {
 
 namespace ffi = xla::ffi;
-using Floats = ffi::Buffer<ffi::F32>;
+using Numbers = ffi::AnyBuffer;
 using Flags = ffi::Buffer<ffi::PRED>;
-using Result = ffi::Result<Floats>;
+using Result = ffi::Result<Numbers>;
 
 // Checks the shapes of buffers; the error names the first that does not fit.
 class Checker {
@@ -28,12 +29,33 @@ class Checker {
                "; got " + text(dims.begin(), dims.end()) + ".";
   }
 
-  // Checks an array that may be absent, which has the shape (0,). Returns its data; null if it is absent.
-  template <class Buffer>
-  auto optional(const char* name, const Buffer& buffer, std::initializer_list<Index> shape) {
-    const bool absent = buffer.dimensions().size() == 1 && buffer.dimensions()[0] == 0;
-    if (!absent) expect(name, buffer, shape);
-    return absent ? nullptr : buffer.typed_data();
+  // Checks the dtype of a buffer, and returns it as an array.
+  Array array(const char* name, const Numbers& buffer) {
+    char* data = static_cast<char*>(buffer.untyped_data());
+    switch (buffer.element_type()) {
+      case ffi::F32: return {data, Dtype::F32};
+      case ffi::BF16: return {data, Dtype::BF16};
+      case ffi::F16: return {data, Dtype::F16};
+      default: fail(std::string("jaxrnn's native kernel needs ") + name + " in float32, bfloat16 or float16.");
+    }
+    return {};
+  }
+
+  // Checks an array and its shape.
+  template <class Dims = std::initializer_list<Index>>
+  Array array(const char* name, const Numbers& buffer, const Dims& shape) {
+    expect(name, buffer, shape);
+    return array(name, buffer);
+  }
+
+  // The same for an array that may be absent, which has the shape (0,).
+  Array optional(const char* name, const Numbers& buffer, std::initializer_list<Index> shape) {
+    return absent(buffer) ? Array{} : array(name, buffer, shape);
+  }
+  const std::uint8_t* optional(const char* name, const Flags& buffer, std::initializer_list<Index> shape) {
+    if (absent(buffer)) return nullptr;
+    expect(name, buffer, shape);
+    return reinterpret_cast<const std::uint8_t*>(buffer.typed_data());
   }
 
   void fail(std::string message) {
@@ -44,6 +66,11 @@ class Checker {
   ffi::Error error() const { return ffi::Error::InvalidArgument(message_); }
 
  private:
+  template <class Buffer>
+  static bool absent(const Buffer& buffer) {
+    return buffer.dimensions().size() == 1 && buffer.dimensions()[0] == 0;
+  }
+
   template <class At>
   static std::string text(At at, At end) {
     std::string out = "(";
@@ -56,14 +83,18 @@ class Checker {
 
 // The arrays that both passes take.
 struct Inputs {
-  Floats xs, w_x, w_h, b, local, state, reset_state;
+  Numbers xs, w_x, w_h, b, local, state, reset_state;
   Flags valid, reset;
 };
 
 // Fills in what both jobs have in common. Returns the kernel, or null after a failure.
 template <class Job>
-const Kernel* prepare(Job& job, const Inputs& in, std::string_view cell, bool reverse, Index groups, Checker& check) {
-  const Kernel* kernel = find_kernel(cell.data(), cell.size());
+const Kernel* prepare(Job& job, const Inputs& in, std::string_view cell, std::string_view precision, bool reverse,
+                      Index groups, Checker& check) {
+  const Precision allowed = precision == "bfloat16"      ? Precision::BFLOAT16
+                            : precision == "bfloat16_x3" ? Precision::BFLOAT16_X3
+                                                         : Precision::FLOAT32;
+  const Kernel* kernel = find_kernel(cell, check.array("w_h", in.w_h).dtype, allowed);
   if (!kernel) check.fail("jaxrnn's native library has no kernel named '" + std::string(cell) + "'.");
   if (in.xs.dimensions().size() != 3) check.fail("jaxrnn's native kernel needs xs of three axes, (T, B, I).");
   if (in.state.dimensions().size() != 3) check.fail("jaxrnn's native kernel needs a state of three axes, (S, B, H).");
@@ -72,21 +103,16 @@ const Kernel* prepare(Job& job, const Inputs& in, std::string_view cell, bool re
   const Index T = x[0], B = x[1], I = x[2], H = in.state.dimensions()[2], G = kernel->gates, S = kernel->states;
   job.shape = {T, B, I, H, reverse, groups};
   if (groups < 1 || B % groups) check.fail("jaxrnn's native kernel needs a batch that its groups divide.");
-  check.expect("w_x", in.w_x, {I, G, H});
-  check.expect("w_h", in.w_h, {H, G, H});
-  check.expect("b", in.b, {G, H});
-  check.expect("local", in.local, {kernel->locals, H});
-  check.expect("state", in.state, {S, B, H});
-  job.weights = {in.w_x.typed_data(), in.w_h.typed_data(), in.b.typed_data(), in.local.typed_data()};
-  const auto flags = [](const bool* at) { return reinterpret_cast<const std::uint8_t*>(at); };
-  job.masks.valid = flags(check.optional("valid", in.valid, {T, B}));
-  job.masks.reset = flags(check.optional("reset", in.reset, {T, B}));
+  job.weights = {check.array("w_x", in.w_x, {I, G, H}), check.array("w_h", in.w_h, {H, G, H}),
+                 check.array("b", in.b, {G, H}), check.array("local", in.local, {kernel->locals, H})};
+  job.masks.valid = check.optional("valid", in.valid, {T, B});
+  job.masks.reset = check.optional("reset", in.reset, {T, B});
   job.masks.reset_state = check.optional("reset_state", in.reset_state, {S, B, H});
   if (job.masks.reset && !job.masks.reset_state) {
     check.fail("jaxrnn's native kernel needs reset_state where there are resets.");
   }
-  job.xs = in.xs.typed_data();
-  job.state = in.state.typed_data();
+  job.xs = check.array("xs", in.xs);
+  job.state = check.array("state", in.state, {S, B, H});
   return check.failed() ? nullptr : kernel;
 }
 
@@ -102,51 +128,43 @@ ffi::Error finish(const Kernel& kernel, const Job& job, ffi::ThreadPool& pool) {
   }
 }
 
-ffi::Error forward(ffi::ThreadPool pool, Floats xs, Floats w_x, Floats w_h, Floats b, Floats local, Floats state,
-                   Floats reset_state, Flags valid, Flags reset, Result ys, Result final, Result residuals,
-                   std::string_view cell, bool reverse) {
+ffi::Error forward(ffi::ThreadPool pool, Numbers xs, Numbers w_x, Numbers w_h, Numbers b, Numbers local, Numbers state,
+                   Numbers reset_state, Flags valid, Flags reset, Result ys, Result final, Result residuals,
+                   std::string_view cell, std::string_view precision, bool reverse) {
   Checker check;
   Forward job{};
   const Inputs in{xs, w_x, w_h, b, local, state, reset_state, valid, reset};
-  const Kernel* kernel = prepare(job, in, cell, reverse, 1, check);
+  const Kernel* kernel = prepare(job, in, cell, precision, reverse, 1, check);
   if (!kernel) return check.error();
   const auto [T, B, I, H, _, groups] = job.shape;
-  check.expect("ys", *ys, {T, B, H});
-  check.expect("final", *final, {kernel->states, B, H});
-  job.ys = ys->typed_data();
-  job.final = final->typed_data();
+  job.ys = check.array("ys", *ys, {T, B, H});
+  job.final = check.array("final", *final, {kernel->states, B, H});
   job.residuals = check.optional("residuals", *residuals, {T, B, kernel->residuals * padded(H)});
   return check.failed() ? check.error() : finish(*kernel, job, pool);
 }
 
-ffi::Error backward(ffi::ThreadPool pool, Floats xs, Floats w_x, Floats w_h, Floats b, Floats local, Floats state,
-                    Floats reset_state, Flags valid, Flags reset, Floats ys, Floats residuals, Floats dys,
-                    Floats dfinal, Result dxs, Result dw_x, Result dw_h, Result db, Result dlocal, Result dstate,
-                    Result dreset_state, std::string_view cell, bool reverse, std::int64_t groups) {
+ffi::Error backward(ffi::ThreadPool pool, Numbers xs, Numbers w_x, Numbers w_h, Numbers b, Numbers local, Numbers state,
+                    Numbers reset_state, Flags valid, Flags reset, Numbers ys, Numbers residuals, Numbers dys,
+                    Numbers dfinal, Result dxs, Result dw_x, Result dw_h, Result db, Result dlocal, Result dstate,
+                    Result dreset_state, std::string_view cell, std::string_view precision, bool reverse,
+                    std::int64_t groups) {
   Checker check;
   Backward job{};
   const Inputs in{xs, w_x, w_h, b, local, state, reset_state, valid, reset};
-  const Kernel* kernel = prepare(job, in, cell, reverse, groups, check);
+  const Kernel* kernel = prepare(job, in, cell, precision, reverse, groups, check);
   if (!kernel) return check.error();
   const auto [T, B, I, H, _, N] = job.shape;
   const Index G = kernel->gates, S = kernel->states;
-  check.expect("ys", ys, {T, B, H});
-  check.expect("residuals", residuals, {T, B, kernel->residuals * padded(H)});
-  check.expect("dw_x", *dw_x, {N * I, G, H});
-  check.expect("dw_h", *dw_h, {N * H, G, H});
-  check.expect("db", *db, {N * G, H});
-  check.expect("dlocal", *dlocal, {N * kernel->locals, H});
-  check.expect("dstate", *dstate, {S, B, H});
-  job.ys = ys.typed_data();
-  job.residuals = residuals.typed_data();
+  job.ys = check.array("ys", ys, {T, B, H});
+  job.residuals = check.array("residuals", residuals, {T, B, kernel->residuals * padded(H)});
   job.dys = check.optional("dys", dys, {T, B, H});
   job.dfinal = check.optional("dfinal", dfinal, {S, B, H});
   job.dxs = check.optional("dxs", *dxs, {T, B, I});
-  job.dw_x = dw_x->typed_data();
-  job.dw_h = dw_h->typed_data();
-  job.db = db->typed_data();
-  job.dlocal = dlocal->typed_data();
-  job.dstate = dstate->typed_data();
+  job.dw_x = check.array("dw_x", *dw_x, {N * I, G, H});
+  job.dw_h = check.array("dw_h", *dw_h, {N * H, G, H});
+  job.db = check.array("db", *db, {N * G, H});
+  job.dlocal = check.array("dlocal", *dlocal, {N * kernel->locals, H});
+  job.dstate = check.array("dstate", *dstate, {S, B, H});
   job.dreset_state = check.optional("dreset_state", *dreset_state, {S, B, H});
   if (job.masks.reset && !job.dreset_state) {
     check.fail("jaxrnn's native kernel needs dreset_state where there are resets.");
@@ -154,24 +172,28 @@ ffi::Error backward(ffi::ThreadPool pool, Floats xs, Floats w_x, Floats w_h, Flo
   if (check.failed()) return check.error();
   if (B == 0) {  // no row adds to these
     for (Result* gradient : {&dw_x, &dw_h, &db, &dlocal}) {
-      std::fill_n((*gradient)->typed_data(), (*gradient)->element_count(), 0.0f);
+      std::memset((*gradient)->untyped_data(), 0, (*gradient)->size_bytes());
     }
   }
   return finish(*kernel, job, pool);
 }
 
-ffi::Error affine(ffi::ThreadPool pool, Floats a, Floats b, Floats state, Result out, bool reverse) {
+ffi::Error affine(ffi::ThreadPool pool, Numbers a, Numbers b, Numbers state, Result out, bool reverse) {
   Checker check;
   const auto dims = a.dimensions();
   if (dims.size() == 0) check.fail("jaxrnn's affine recurrence needs a of an axis of time at least.");
   if (check.failed()) return check.error();
-  check.expect("b", b, dims);
-  check.expect("the result", *out, dims);
-  check.expect("state", state, dims.last(dims.size() - 1));
-  if (check.failed()) return check.error();
   const Index width = static_cast<Index>(state.element_count());
+  const auto row = dims.last(dims.size() - 1);
+  const Affine job{dims[0],
+                   width,
+                   reverse,
+                   check.array("a", a),
+                   check.array("b", b, dims),
+                   check.array("state", state, row),
+                   check.array("the result", *out, dims)};
+  if (check.failed()) return check.error();
   if (a.element_count() == 0) return ffi::Error::Success();
-  const Affine job{dims[0], width, reverse, a.typed_data(), b.typed_data(), state.typed_data(), out->typed_data()};
   try {
     run(job, pool);
     return ffi::Error::Success();
@@ -183,13 +205,13 @@ ffi::Error affine(ffi::ThreadPool pool, Floats a, Floats b, Floats state, Result
 auto bind_inputs() {
   return ffi::Ffi::Bind()
       .Ctx<ffi::ThreadPool>()
-      .Arg<Floats>()
-      .Arg<Floats>()
-      .Arg<Floats>()
-      .Arg<Floats>()
-      .Arg<Floats>()
-      .Arg<Floats>()
-      .Arg<Floats>()
+      .Arg<Numbers>()
+      .Arg<Numbers>()
+      .Arg<Numbers>()
+      .Arg<Numbers>()
+      .Arg<Numbers>()
+      .Arg<Numbers>()
+      .Arg<Numbers>()
       .Arg<Flags>()
       .Arg<Flags>();
 }
@@ -201,36 +223,38 @@ auto bind_inputs() {
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxrnn_forward, jaxrnn::forward,
                               jaxrnn::bind_inputs()
-                                  .Ret<jaxrnn::Floats>()
-                                  .Ret<jaxrnn::Floats>()
-                                  .Ret<jaxrnn::Floats>()
+                                  .Ret<jaxrnn::Numbers>()
+                                  .Ret<jaxrnn::Numbers>()
+                                  .Ret<jaxrnn::Numbers>()
                                   .Attr<std::string_view>("cell")
+                                  .Attr<std::string_view>("precision")
                                   .Attr<bool>("reverse"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxrnn_backward, jaxrnn::backward,
                               jaxrnn::bind_inputs()
-                                  .Arg<jaxrnn::Floats>()
-                                  .Arg<jaxrnn::Floats>()
-                                  .Arg<jaxrnn::Floats>()
-                                  .Arg<jaxrnn::Floats>()
-                                  .Ret<jaxrnn::Floats>()
-                                  .Ret<jaxrnn::Floats>()
-                                  .Ret<jaxrnn::Floats>()
-                                  .Ret<jaxrnn::Floats>()
-                                  .Ret<jaxrnn::Floats>()
-                                  .Ret<jaxrnn::Floats>()
-                                  .Ret<jaxrnn::Floats>()
+                                  .Arg<jaxrnn::Numbers>()
+                                  .Arg<jaxrnn::Numbers>()
+                                  .Arg<jaxrnn::Numbers>()
+                                  .Arg<jaxrnn::Numbers>()
+                                  .Ret<jaxrnn::Numbers>()
+                                  .Ret<jaxrnn::Numbers>()
+                                  .Ret<jaxrnn::Numbers>()
+                                  .Ret<jaxrnn::Numbers>()
+                                  .Ret<jaxrnn::Numbers>()
+                                  .Ret<jaxrnn::Numbers>()
+                                  .Ret<jaxrnn::Numbers>()
                                   .Attr<std::string_view>("cell")
+                                  .Attr<std::string_view>("precision")
                                   .Attr<bool>("reverse")
                                   .Attr<std::int64_t>("groups"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxrnn_affine, jaxrnn::affine,
                               jaxrnn::ffi::Ffi::Bind()
                                   .Ctx<jaxrnn::ffi::ThreadPool>()
-                                  .Arg<jaxrnn::Floats>()
-                                  .Arg<jaxrnn::Floats>()
-                                  .Arg<jaxrnn::Floats>()
-                                  .Ret<jaxrnn::Floats>()
+                                  .Arg<jaxrnn::Numbers>()
+                                  .Arg<jaxrnn::Numbers>()
+                                  .Arg<jaxrnn::Numbers>()
+                                  .Ret<jaxrnn::Numbers>()
                                   .Attr<bool>("reverse"));
 
 #pragma GCC visibility pop

@@ -2,43 +2,63 @@
 #pragma once
 #include "arena.h"
 #include "cells.h"
-#include "tile.h"
+#include "panels.h"
 
 namespace jaxrnn::JAXRNN_ISA {
 
-template <class Cell>
+template <class Cell, class Engine>
 class ForwardLoop {
   using P = Panels<Cell>;
-  static constexpr Index AHEAD = 4 * ROWS;  // rows whose inputs are projected together
+  using Element = typename Engine::Element;
+  static constexpr Index SEGMENT = 64;  // of an operand whose elements are contiguous
+  static constexpr Index AHEAD = 24;    // rows whose inputs are projected together if a part has few
+  static constexpr Index STEPS = 4;     // whose inputs are projected together if the weights exceed the cache
 
   // Weights in panels, and the biases of the preactivations.
   struct Packed {
-    float *input, *recurrent, *bias;
+    Element *input, *recurrent;
+    float* bias;
 
     Packed(Arena& arena, const Shape& shape) {
-      const Index panels = P::count(shape.hidden), row = Cell::WIDTH * LANES;
-      input = arena.take<float>(panels * shape.inputs * row);
-      recurrent = arena.take<float>(panels * shape.hidden * row);
+      const Index panels = P::count(shape.hidden);
+      input = arena.take<Element>(panels * Engine::packed(shape.inputs, Cell::WIDTH));
+      recurrent = arena.take<Element>(panels * Engine::packed(shape.hidden, Cell::WIDTH));
       bias = arena.take<float>(panels * TILE);
     }
   };
 
-  // What a part keeps from step to step: the cell state of its rows (c of an LSTM), the rows that are valid in this
-  // step (`rows`), and a pointer to h_{t-1} of each of these (`previous`). If a part has too few rows to fill a tile,
-  // the inputs of `steps` steps are projected together (into `ahead`, for the rows listed in `places`).
+  // What a part keeps from step to step: the state of its rows in float32; the left operand, h_{t-1} and the inputs of
+  // the valid rows of this step, which `rows` lists; the sums of a panel. If `steps` is not zero, the inputs of so many
+  // steps are projected together, into `ahead`, and `slots` says where those of a row are.
   struct Workspace {
-    float *cell_state, *ahead;
-    const float** previous;
-    Index *rows, *places, width, steps;
+    Index width, steps, slots_count;
+    float *states, *sums, *ahead;
+    Operand<Element> h, x;
+    Index *rows, *slots;
 
-    Workspace(Arena& arena, const Shape& shape, Rows rows) : width(padded(shape.hidden)), steps(0) {
-      const Index count = rows.count(), together = count > 0 && count < ROWS ? AHEAD / count : 0;
-      if (together > 1) steps = together < shape.time ? together : shape.time;
-      cell_state = arena.take<float>(Cell::STATES > 1 ? count * width : 0);
-      ahead = arena.take<float>(steps * count * P::count(shape.hidden) * TILE);
-      previous = arena.take<const float*>(count);
-      this->rows = arena.take<Index>(count);
-      places = arena.take<Index>(steps * count);
+    Workspace(Arena& arena, const Shape& shape, Rows part) : width(padded(shape.hidden)), steps(together(shape, part)) {
+      const Index count = part.count(), panels = P::count(shape.hidden);
+      slots_count = steps * count;
+      states = arena.take<float>(Cell::STATES * count * width);
+      sums = arena.take<float>(BLOCK * TILE);
+      ahead = arena.take<float>(panels * Engine::padded_rows(slots_count) * TILE);
+      h = operand(arena, count, shape.hidden);
+      x = operand(arena, steps > 0 ? slots_count : count, shape.inputs);
+      rows = arena.take<Index>(count);
+      slots = arena.take<Index>(slots_count);
+    }
+
+    static Operand<Element> operand(Arena& arena, Index rows, Index depth) {
+      const Index row = padded(Engine::padded_depth(depth)) + PADDED_TO * 2, plane = Engine::padded_rows(rows) * row;
+      return {arena.take<Element>(plane * Engine::PLANES), row, SEGMENT, plane};
+    }
+
+    static Index together(const Shape& shape, Rows part) {
+      const Index weights = Cell::GATES * shape.hidden * (shape.inputs + shape.hidden), count = part.count();
+      const Index bytes = weights * static_cast<Index>(sizeof(Element)) * Engine::PLANES;
+      const Index few = count > 0 && 2 * count <= AHEAD ? AHEAD / count : 0;
+      const Index steps = few > STEPS || bytes <= caches().l2 ? few : STEPS;
+      return steps < 2 ? 0 : steps < shape.time ? steps : shape.time;
     }
   };
 
@@ -51,14 +71,14 @@ class ForwardLoop {
     const Packed to(arena, job.shape);
     const Index hidden = job.shape.hidden;
     const Rows panels = share.cut(P::count(hidden));
-    JAXRNN_ISA::pack<Cell, Cell::FIRST_INPUT>(job.weights.w_x, job.shape.inputs, hidden, panels, to.input);
-    JAXRNN_ISA::pack<Cell, Cell::FIRST_RECURRENT>(job.weights.w_h, hidden, hidden, panels, to.recurrent);
+    Engine::template pack<Cell, Cell::FIRST_INPUT>(job.weights.w_x, job.shape.inputs, hidden, panels, to.input);
+    Engine::template pack<Cell, Cell::FIRST_RECURRENT>(job.weights.w_h, hidden, hidden, panels, to.recurrent);
     for (Index panel = panels.first; panel < panels.last; panel++) {
       for (int v = 0; v < 4; v++) {
         const Index unit = P::unit(panel, v);
-        const float* from = v < Cell::FIRST_INPUT ? job.weights.local + v * hidden
+        const Array from = v < Cell::FIRST_INPUT ? job.weights.local + v * hidden
                                                  : job.weights.b + Cell::GATE[v] * hidden;
-        store(to.bias + panel * TILE + v * LANES, unit < hidden ? load(from + unit, hidden - unit) : Vector{});
+        store(to.bias + panel * TILE + v * LANES, load(from + unit, hidden - unit));
       }
     }
   }
@@ -66,7 +86,9 @@ class ForwardLoop {
   static void run(const Forward& job, const char* shared, char* workspace, Rows rows) {
     Arena weights(const_cast<char*>(shared)), arena(workspace);
     const ForwardLoop loop{job, Packed(weights, job.shape), Workspace(arena, job.shape, rows), rows};
+    Engine::begin();
     loop.run_steps();
+    Engine::end();
   }
 
  private:
@@ -80,57 +102,72 @@ class ForwardLoop {
 
   void run_steps() const {
     const Shape& shape = job_.shape;
-    const Index hidden = shape.hidden, size = shape.batch * hidden, last = shape.step(shape.time - 1);
-    const Index panels = P::count(hidden);
-    const std::size_t bytes = static_cast<std::size_t>(hidden) * sizeof(float);
-    if (Cell::STATES > 1) {
-      for (Index r = rows_.first; r < rows_.last; r++) set_cell_state(r, job_.state + size + r * hidden);
-    }
+    const Index hidden = shape.hidden, panels = P::count(hidden);
+    for (Index r = rows_.first; r < rows_.last; r++) set_state(r, job_.state);
     for (Index s = 0; s < shape.time; s++) {
       if (work_.steps > 0 && s % work_.steps == 0) project_ahead(s);
       const Rows active{0, list_rows(s)};
       for (Index p = 0; p < panels; p++) {
-        const Index panel = s % 2 ? panels - 1 - p : p;
-        in_blocks(active, [&](Index i, auto count) { forward_tile<decltype(count)::value>(s, i, panel); });
+        const Index panel = s % 2 ? panels - 1 - p : p;  // to and fro: the last panels are still in the cache
+        in_blocks_of_sums(active, [&](Rows block) { step_panel(s, panel, block); });
       }
     }
-    const float* h = shape.time > 0 ? job_.ys + last * size : job_.state;
-    for (Index r = rows_.first; r < rows_.last; r++) {
-      std::memcpy(job_.final + r * hidden, h + r * hidden, bytes);
-      if (Cell::STATES > 1) std::memcpy(job_.final + size + r * hidden, cell_state(r), bytes);
+    for (int i = 0; i < Cell::STATES; i++) {
+      for (Index r = rows_.first; r < rows_.last; r++) {
+        copy(state(i, r), job_.final + (i * shape.batch + r) * hidden, hidden);
+      }
     }
   }
 
-  // The lanes past the last unit are zero: a NaN in them would survive a reset.
-  void set_cell_state(Index row, const float* from) const {
-    const Index hidden = job_.shape.hidden;
-    std::memset(cell_state(row) + hidden, 0, static_cast<std::size_t>(work_.width - hidden) * sizeof(float));
-    std::memcpy(cell_state(row), from, static_cast<std::size_t>(hidden) * sizeof(float));
+  float* state(int i, Index row) const {
+    return work_.states + (i * rows_.count() + row - rows_.first) * work_.width;
   }
 
-  float* cell_state(Index row) const { return work_.cell_state + (row - rows_.first) * work_.width; }
+  // Sets the state of a row. The lanes past the last unit are zero: a NaN in them would survive a reset.
+  void set_state(Index row, Array from) const {
+    const Shape& shape = job_.shape;
+    for (int i = 0; i < Cell::STATES; i++) {
+      const Array at = from + (i * shape.batch + row) * shape.hidden;
+      for (Index unit = 0; unit < work_.width; unit += LANES) {
+        store(state(i, row) + unit, load(at + unit, shape.hidden - unit));
+      }
+    }
+  }
 
-  // Lists the valid rows of step `s` and where h_{t-1} of each lies: in the initial state, in the outputs of the step
-  // before, or in the reset state. Returns how many there are. A row in the padding holds its state. This is the rule
-  // of jaxrnn/_core/masks.py, written again for speed; tests/native/test_native.py::test_equals_scan_in_float64 holds
-  // the two equal.
+  static void copy(const float* from, Array to, Index count) {
+    for (Index i = 0; i < count; i += LANES) store(to + i, load(from + i), count - i);
+  }
+
+  // Lists the valid rows of step `s` and copies h_{t-1} and the inputs of each to the left operand. Returns how many
+  // there are. A row in the padding holds its state. This is the rule of jaxrnn/_core/masks.py, written again for speed;
+  // tests/native/test_native.py::test_equals_scan_in_float64 holds the two equal.
   Index list_rows(Index s) const {
     const Shape& shape = job_.shape;
-    const Index hidden = shape.hidden, size = shape.batch * hidden, start = shape.step(s) * shape.batch;
-    const std::size_t bytes = static_cast<std::size_t>(hidden) * sizeof(float);
-    const float* last_h = s == 0 ? job_.state : job_.ys + shape.step(s - 1) * size;
+    const Index hidden = shape.hidden, start = shape.step(s) * shape.batch;
     Index count = 0;
     for (Index r = rows_.first; r < rows_.last; r++) {
       if (job_.masks.valid && !job_.masks.valid[start + r]) {
-        std::memcpy(job_.ys + (start + r) * hidden, last_h + r * hidden, bytes);
+        copy(state(0, r), job_.ys + (start + r) * hidden, hidden);
         continue;
       }
-      const bool reset = job_.masks.reset && job_.masks.reset[start + r];
-      if (reset && Cell::STATES > 1) set_cell_state(r, job_.masks.reset_state + size + r * hidden);
-      work_.rows[count] = r;
-      work_.previous[count++] = (reset ? job_.masks.reset_state : last_h) + r * hidden;
+      if (job_.masks.reset && job_.masks.reset[start + r]) set_state(r, job_.masks.reset_state);
+      set_operand(work_.h, count, {reinterpret_cast<char*>(state(0, r)), Dtype::F32}, hidden);
+      if (work_.steps == 0) set_inputs(count, start + r);
+      work_.rows[count++] = r;
     }
     return count;
+  }
+
+  // Sets row i of an operand. Its depth is padded with zeros.
+  static void set_operand(Operand<Element> to, Index i, Array from, Index depth) {
+    Element* at = to.from_row(i).at;
+    for (Index k = 0; k < Engine::padded_depth(depth); k += LANES) {
+      Engine::store_elements(at + k, to.plane, load(from + k, depth - k));
+    }
+  }
+
+  void set_inputs(Index i, Index index) const {
+    set_operand(work_.x, i, job_.xs + index * job_.shape.inputs, job_.shape.inputs);
   }
 
   // Projects the inputs of step `s` and of the steps after it that are projected together.
@@ -138,83 +175,75 @@ class ForwardLoop {
     const Index count = rows_.count(), left = job_.shape.time - s, steps = work_.steps < left ? work_.steps : left;
     Index listed = 0;
     for (Index place = 0; place < steps * count; place++) {
-      const Index row = rows_.first + place % count, index = job_.shape.step(s + place / count) * job_.shape.batch + row;
-      if (!job_.masks.valid || job_.masks.valid[index]) work_.places[listed++] = place;
+      const Index index = job_.shape.step(s + place / count) * job_.shape.batch + rows_.first + place % count;
+      if (job_.masks.valid && !job_.masks.valid[index]) continue;
+      set_inputs(listed, index);
+      work_.slots[place] = listed++;
     }
     for (Index panel = 0; panel < P::count(job_.shape.hidden); panel++) {
-      in_blocks({0, listed}, [&](Index i, auto m) {
-        constexpr int M = decltype(m)::value;
-        const float* x[M];
-        Vector acc[M][4];
-        UNROLL for (int m = 0; m < M; m++) {
-          const Index place = work_.places[i + m];
-          x[m] = inputs(s + place / count, rows_.first + place % count);
-        }
-        project(acc, x, panel);
-        UNROLL for (int m = 0; m < M; m++) {
-          UNROLL for (int v = 0; v < 4; v++) store(ahead(work_.places[i + m], panel) + v * LANES, acc[m][v]);
-        }
+      in_blocks_of_sums({0, listed}, [&](Rows block) {
+        float* sums = ahead(block.first, panel);
+        for (Index i = 0; i < block.count(); i++) copy_sums(packed_.bias + panel * TILE, sums + i * TILE);
+        project(panel, block, sums, false);
       });
     }
   }
 
-  const float* inputs(Index s, Index row) const {
-    return job_.xs + (job_.shape.step(s) * job_.shape.batch + row) * job_.shape.inputs;
+  float* ahead(Index slot, Index panel) const {
+    return work_.ahead + (panel * Engine::padded_rows(work_.slots_count) + slot) * TILE;
   }
 
-  float* ahead(Index place, Index panel) const {
-    return work_.ahead + (place * P::count(job_.shape.hidden) + panel) * TILE;
+  static void copy_sums(const float* from, float* to) {
+    UNROLL for (int v = 0; v < 4; v++) store(to + v * LANES, load(from + v * LANES));
   }
 
-  // Computes x W_x + b for M rows of inputs.
-  template <int M>
-  void project(Vector (&acc)[M][4], const float* const (&x)[M], Index panel) const {
-    constexpr Index step = Cell::WIDTH * LANES;
+  // Adds x W_x of some rows of the operand.
+  void project(Index panel, Rows rows, float* sums, bool alone) const {
     const Index depth = job_.shape.inputs;
-    UNROLL for (int m = 0; m < M; m++) {
-      UNROLL for (int v = 0; v < 4; v++) acc[m][v] = load(packed_.bias + panel * TILE + v * LANES);
-    }
-    accumulate<Cell::FIRST_INPUT, Cell::WIDTH>(acc, x, 1, packed_.input + panel * depth * step, step, depth);
+    multiply<Cell::FIRST_INPUT>(work_.x, packed_.input, panel, depth, rows, sums, alone);
   }
 
-  // Computes step `s` of M valid rows, from number `i` on, for the units of one panel.
-  template <int M>
-  void forward_tile(Index s, Index i, Index panel) const {
-    const Shape& shape = job_.shape;
-    constexpr Index step = Cell::WIDTH * LANES;
-    const float *x[M], *h[M];
-    Vector acc[M][4];
-    UNROLL for (int m = 0; m < M; m++) h[m] = work_.previous[i + m];
-    if (work_.steps > 0) {
-      UNROLL for (int m = 0; m < M; m++) {
-        const Index place = s % work_.steps * rows_.count() + work_.rows[i + m] - rows_.first;
-        UNROLL for (int v = 0; v < 4; v++) acc[m][v] = load(ahead(place, panel) + v * LANES);
-      }
-    } else {
-      UNROLL for (int m = 0; m < M; m++) x[m] = inputs(s, work_.rows[i + m]);
-      project(acc, x, panel);
+  template <int FIRST>
+  static void multiply(Operand<Element> a, const Element* weights, Index panel, Index depth, Rows rows, float* sums,
+                       bool alone) {
+    const Index size = Engine::packed(depth, Cell::WIDTH);
+    const Operand<const Element> from{a.from_row(rows.first).at, a.row, a.segment, a.plane};
+    Engine::template multiply<Cell::WIDTH>(from, rows.count(), {weights + panel * size, Cell::WIDTH, size / Engine::PLANES},
+                                           {depth, SEGMENT}, sums + FIRST * LANES, alone);
+  }
+
+  // Computes step `s` of some of the valid rows for the units of one panel.
+  void step_panel(Index s, Index panel, Rows rows) const {
+    const bool alone = job_.shape.batch == 1;
+    for (Index i = rows.first; i < rows.last; i++) {
+      const Index place = work_.steps > 0 ? s % work_.steps * rows_.count() + work_.rows[i] - rows_.first : 0;
+      copy_sums(work_.steps > 0 ? ahead(work_.slots[place], panel) : packed_.bias + panel * TILE,
+                work_.sums + (i - rows.first) * TILE);
     }
-    accumulate<Cell::FIRST_RECURRENT, Cell::WIDTH>(acc, h, 1, packed_.recurrent + panel * shape.hidden * step, step,
-                                              shape.hidden);
-    UNROLL for (int m = 0; m < M; m++) {
-      UNROLL for (int u = 0; u < Cell::UNITS; u++) {
+    if (work_.steps == 0) project(panel, rows, work_.sums, alone);
+    multiply<Cell::FIRST_RECURRENT>(work_.h, packed_.recurrent, panel, job_.shape.hidden, rows, work_.sums, alone);
+    for (Index i = rows.first; i < rows.last; i++) {
+      for (int u = 0; u < Cell::UNITS; u++) {
         const Index unit = P::unit(panel, u);
-        if (unit < shape.hidden) apply_gate(shape.step(s), work_.rows[i + m], unit, &acc[m][u], h[m]);
+        const float* sums = work_.sums + (i - rows.first) * TILE + u * LANES;
+        if (unit < job_.shape.hidden) apply_gate(job_.shape.step(s), work_.rows[i], unit, sums);
       }
     }
   }
 
-  // Computes the state of one vector of units from its preactivations.
-  __attribute__((always_inline)) void apply_gate(Index t, Index row, Index unit, const Vector* preactivations,
-                                             const float* from) const {
-    const Index at = t * job_.shape.batch + row, lanes = job_.shape.hidden - unit;
-    Vector c = Cell::STATES > 1 ? load(cell_state(row) + unit) : Vector{}, residuals[Cell::RESIDUALS + 1];
-    const Vector h = Cell::forward(preactivations, load(from + unit, lanes), c, residuals);
-    store(job_.ys + at * job_.shape.hidden + unit, h, lanes);
-    if (Cell::STATES > 1) store(cell_state(row) + unit, c);
+  // Computes the state of one vector of units from the sums, its preactivations.
+  __attribute__((always_inline)) void apply_gate(Index t, Index row, Index unit, const float* sums) const {
+    const Index at = t * job_.shape.batch + row;
+    float *h = state(0, row) + unit, *c = state(Cell::STATES - 1, row) + unit;
+    Vector preactivations[4], residuals[Cell::RESIDUALS + 1], cell_state = load(c);
+    UNROLL for (int v = 0; v < 4 / Cell::UNITS; v++) preactivations[v] = load(sums + v * LANES);
+    const Vector next = Cell::forward(preactivations, load(h), cell_state, residuals);
+    if (Cell::STATES > 1) store(c, cell_state);
+    store(h, next);
+    store(job_.ys + (at * job_.shape.hidden + unit), next, job_.shape.hidden - unit);
     if (job_.residuals) {
-      float* to = job_.residuals + (at * work_.width + unit) * Cell::RESIDUALS;
-      UNROLL for (int k = 0; k < Cell::RESIDUALS; k++) store(to + k * LANES, residuals[k]);
+      const Array to = job_.residuals + (at * work_.width + unit) * Cell::RESIDUALS;
+      UNROLL for (int k = 0; k < Cell::RESIDUALS; k++) store(to + k * LANES, residuals[k], LANES);
     }
   }
 };

@@ -1,7 +1,7 @@
 // Jobs, the arguments of the kernels. Nothing here depends on the instruction set.
 //
-// T time, B batch, I input features, H hidden units, G gates, S arrays of state. All arrays are float32, row-major, in
-// jaxrnn's own layout; a null pointer stands for an absent array.
+// T time, B batch, I input features, H hidden units, G gates, S arrays of state. All arrays are row-major, in jaxrnn's
+// own layout.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -9,6 +9,18 @@
 namespace jaxrnn {
 
 using Index = std::ptrdiff_t;
+
+enum class Dtype : std::uint8_t { F32, BF16, F16 };
+
+// An array of numbers; null data stands for an absent one. The kernels compute in float32: numbers are widened where
+// they are loaded and rounded to the nearest where they are stored.
+struct Array {
+  char* data = nullptr;
+  Dtype dtype = Dtype::F32;
+
+  explicit operator bool() const { return data != nullptr; }
+  Array operator+(Index count) const { return {data + count * (dtype == Dtype::F32 ? 4 : 2), dtype}; }
+};
 
 struct Shape {
   Index time, batch, inputs, hidden;
@@ -20,37 +32,42 @@ struct Shape {
 };
 
 struct Weights {
-  const float *w_x, *w_h, *b, *local;  // (I, G, H), (H, G, H), (G, H), and other params of the gate (L, H)
+  Array w_x, w_h, b, local;  // (I, G, H), (H, G, H), (G, H), and other params of the gate (L, H)
 };
 
 struct StepMasks {
   const std::uint8_t *valid, *reset;  // (T, B): false in the padding; true where the state is reset before the step
-  const float* reset_state;           // (S, B, H), the state that a reset puts in its place
+  Array reset_state;                  // (S, B, H), the state that a reset puts in its place
 };
 
 struct Forward {
   Shape shape;
   Weights weights;
   StepMasks masks;
-  const float *xs, *state;         // (T, B, I), (S, B, H)
-  float *ys, *final, *residuals;  // (T, B, H), (S, B, H), and for the backward pass (T, B, residuals * padded(H))
+  Array xs, state;             // (T, B, I), (S, B, H)
+  Array ys, final, residuals;  // (T, B, H), (S, B, H), and for the backward pass (T, B, residuals * padded(H))
 };
 
 struct Backward {
   Shape shape;
   Weights weights;
   StepMasks masks;
-  const float *xs, *state, *ys, *residuals, *dys, *dfinal;
-  float *dxs, *dw_x, *dw_h, *db, *dlocal, *dstate, *dreset_state;  // of weights: one group after the other
+  Array xs, state, ys, residuals, dys, dfinal;
+  Array dxs, dw_x, dw_h, db, dlocal, dstate, dreset_state;  // of weights: one group after the other
 };
 
 // The affine recurrence: a, b, out (T, N), state (N).
 struct Affine {
   Index time, width;
   bool reverse;
-  const float *a, *b, *state;
-  float* out;
+  Array a, b, state, out;
 };
+
+// Bytes of a core's caches.
+struct Caches {
+  Index l1, l2;
+};
+const Caches& caches();
 
 struct Rows {
   Index first, last;
@@ -63,11 +80,12 @@ struct Share {
   Rows cut(Index count) const { return {count * index / of, count * (index + 1) / of}; }
 };
 
-// The kernel of one cell for one instruction set. Every function works on memory that it is passed and cannot fail.
+// The kernel of one cell for one way to multiply. Every function works on memory that it is passed and cannot fail.
 // `pack` fills `shared`, share by share. Then `run` is called for disjoint rows, each with a separate workspace.
 struct Kernel {
   const char* name;
-  Index gates, states, locals, residuals;  // G, S, L, and the floats a unit and step that the backward pass needs
+  Index gates, states, locals, residuals;  // G, S, L, and the numbers a unit and step that the backward pass needs
+  Index rows;                              // of the smallest part that is worth a thread
 
   std::size_t (*forward_shared)(const Shape&);
   std::size_t (*forward_workspace)(const Shape&, Rows);
@@ -78,7 +96,7 @@ struct Kernel {
   std::size_t (*backward_workspace)(const Shape&, Rows);
   std::size_t (*backward_sums)(const Shape&);  // of the gradients of one set of weights
   void (*backward_pack)(const Backward&, char* shared, Share);
-  void (*backward_run)(const Backward&, const char* shared, char* workspace, char* sums, Rows);  // null sums: in place
+  void (*backward_run)(const Backward&, const char* shared, char* workspace, char* sums, Rows);
   void (*backward_sum)(const Backward&, const char* sums, Index parts, Share);  // of all parts, into the outputs
 };
 

@@ -1,46 +1,78 @@
 #include "library.h"
 
-#include <cstring>
+#include <unistd.h>
+
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#endif
 
 namespace jaxrnn {
 
+#define DECLARE(isa)                    \
+  namespace isa {                       \
+  extern const Kernel kernels[CELLS];   \
+  void affine(const Affine&, Rows);     \
+  }
 #if defined(__x86_64__)
-namespace avx512 {
-extern const Kernel kernels[CELLS];
-void affine(const Affine&, Rows);
-}
-namespace avx2 {
-extern const Kernel kernels[CELLS];
-void affine(const Affine&, Rows);
+DECLARE(avx512)
+DECLARE(avx2)
+namespace amx {
+extern const Kernel one_pass[CELLS], three_passes[CELLS];
 }
 #endif
-namespace baseline {
-extern const Kernel kernels[CELLS];
-void affine(const Affine&, Rows);
-}
+DECLARE(baseline)
 
 namespace {
 
+// The kernels for one instruction set. `one_pass` and `three_passes` multiply in bfloat16; null where it has no unit.
 struct Isa {
   const char* name;
+  bool supported;
   const Kernel* kernels;
   AffineLoop affine;
-  bool supported;
+  const Kernel *one_pass = nullptr, *three_passes = nullptr;
 };
 
+#if defined(__x86_64__)
+// Returns whether this machine has the tiles of AMX for bfloat16, and the system permits this process to use them.
+bool has_tiles() {
+#if defined(JAXRNN_EMULATED_TILES)
+  return true;
+#elif defined(__linux__)
+  constexpr long ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18;
+  constexpr unsigned BF16 = 1u << 22, TILE = 1u << 24;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & BF16) || !(d & TILE)) return false;
+  return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+#else
+  return false;
+#endif
+}
+
+bool has_avx512() { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"); }
+#if defined(JAXRNN_EMULATED_TILES)
+#define BESIDE_TILES baseline
+bool supports_tiles() { return true; }
+#else
+#define BESIDE_TILES avx512
+bool supports_tiles() { return has_avx512() && has_tiles(); }
+#endif
+#endif
+
+// The instruction sets, the best first.
 const Isa* isas() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   static const Isa all[] = {
-      {"avx512", avx512::kernels, avx512::affine,
-       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")},
-      {"avx2", avx2::kernels, avx2::affine, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
-      {"baseline", baseline::kernels, baseline::affine, true},
-      {nullptr, nullptr, nullptr, false},
+      {"amx", supports_tiles(), BESIDE_TILES::kernels, BESIDE_TILES::affine, amx::one_pass, amx::three_passes},
+      {"avx512", has_avx512(), avx512::kernels, avx512::affine},
+      {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), avx2::kernels, avx2::affine},
+      {"baseline", true, baseline::kernels, baseline::affine},
+      {nullptr, false, nullptr, nullptr},
   };
 #else
-  static const Isa all[] = {{"baseline", baseline::kernels, baseline::affine, true},
-                            {nullptr, nullptr, nullptr, false}};
+  static const Isa all[] = {{"baseline", true, baseline::kernels, baseline::affine}, {nullptr, false, nullptr, nullptr}};
 #endif
   return all;
 }
@@ -56,22 +88,39 @@ const Isa* isa() {
 
 }  // namespace
 
-const Kernel* find_kernel(const char* cell, std::size_t length) {
-  for (const Kernel* kernel = isa()->kernels; kernel != isa()->kernels + CELLS; kernel++) {
-    if (std::strlen(kernel->name) == length && std::strncmp(kernel->name, cell, length) == 0) return kernel;
+const Kernel* find_kernel(std::string_view cell, Dtype weights, Precision precision) {
+  const Isa* here = isa();
+  if (weights == Dtype::BF16) precision = Precision::BFLOAT16;
+  const Kernel* kernels = here->kernels;
+  if (weights != Dtype::F16 && precision == Precision::BFLOAT16 && here->one_pass) kernels = here->one_pass;
+  if (weights != Dtype::F16 && precision == Precision::BFLOAT16_X3 && here->three_passes) kernels = here->three_passes;
+  for (const Kernel* kernel = kernels; kernel != kernels + CELLS; kernel++) {
+    if (cell == kernel->name) return kernel;
   }
   return nullptr;
 }
 
 AffineLoop find_affine() { return isa()->affine; }
 
+const Caches& caches() {
+  static const Caches here = [] {
+    Index l1 = 0, l2 = 0;
+#if defined(_SC_LEVEL1_DCACHE_SIZE)
+    l1 = sysconf(_SC_LEVEL1_DCACHE_SIZE);
+    l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+    return Caches{l1 > 0 ? l1 : Index{1} << 15, l2 > 0 ? l2 : Index{1} << 19};
+  }();
+  return here;
+}
+
 }  // namespace jaxrnn
 
-// The functions that Python calls: the floats a unit and step that the backward pass needs (-1: unknown cell), the name
+// The functions that Python calls: the numbers a unit and step that the backward pass needs (-1: unknown cell), the name
 // of the instruction set in use, and, for tests, the choice of another one (0: this machine lacks it).
 extern "C" {
 __attribute__((visibility("default"))) std::int64_t jaxrnn_residuals(const char* cell) {
-  const jaxrnn::Kernel* kernel = jaxrnn::find_kernel(cell, std::strlen(cell));
+  const auto* kernel = jaxrnn::find_kernel(cell, jaxrnn::Dtype::F32, jaxrnn::Precision::FLOAT32);
   return kernel ? kernel->residuals : -1;
 }
 __attribute__((visibility("default"))) const char* jaxrnn_isa() { return jaxrnn::isa()->name; }

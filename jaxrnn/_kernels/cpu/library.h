@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdlib>
 #include <cstring>
+#include <string_view>
 
 #include "parallel.h"
 
@@ -36,8 +37,12 @@ class Scratch {
   std::size_t size_ = 0;
 };
 
-// Returns the kernel of a cell for the best instruction set of this machine; null for an unknown cell.
-const Kernel* find_kernel(const char* cell, std::size_t length);
+// How the numbers of a matmul may be rounded: not at all, to a bfloat16, or to the sum of two.
+enum class Precision { FLOAT32, BFLOAT16, BFLOAT16_X3 };
+
+// Returns the kernel of a cell for the best instruction set of this machine; null for an unknown cell. bfloat16 matmuls
+// are taken where the weights or the precision allow them and this machine has a unit for them.
+const Kernel* find_kernel(std::string_view cell, Dtype weights, Precision precision);
 
 // The affine recurrence of some columns, for the same instruction set.
 using AffineLoop = void (*)(const Affine&, Rows);
@@ -63,7 +68,8 @@ template <class Pool>
 bool run(const Kernel& kernel, const Forward& job, Pool& pool) {
   const Shape& shape = job.shape;
   const bool in_parallel = runs_in_parallel(kernel, shape);
-  const Index max_parts = shape.batch / 2 > 1 ? shape.batch / 2 : 1, threads = in_parallel ? pool.num_threads() : 1;
+  const Index max_parts = shape.batch / kernel.rows > 1 ? shape.batch / kernel.rows : 1;
+  const Index threads = in_parallel ? pool.num_threads() : 1;
   const Index parts = threads < 1 ? 1 : threads < max_parts ? threads : max_parts;
   const std::size_t shared = kernel.forward_shared(shape);
   const std::size_t workspace = kernel.forward_workspace(shape, {0, (shape.batch + parts - 1) / parts});
@@ -120,8 +126,8 @@ bool run(const Kernel& kernel, const Backward& job, Pool& pool) {
     const std::size_t needed = kernel.backward_workspace(shape, rows(i));
     workspace = workspace < needed ? needed : workspace;
   }
-  const Index summed = grouped ? shape.groups : parts;  // a single one is summed in place
-  const std::size_t shared = kernel.backward_shared(shape), sums = summed > 1 ? kernel.backward_sums(shape) : 0;
+  const Index summed = grouped ? shape.groups : parts;
+  const std::size_t shared = kernel.backward_shared(shape), sums = kernel.backward_sums(shape);
   static thread_local Scratch scratch;
   char* base = scratch.take(shared + sums * summed + workspace * parts);
   if (!base) return false;
@@ -129,13 +135,10 @@ bool run(const Kernel& kernel, const Backward& job, Pool& pool) {
   parallel(pool, parts, pack_parallel, [&](Index i) { kernel.backward_pack(job, base, {i, parts}); });
   parallel(pool, parts, in_parallel, [&](Index i) {
     const Rows mine = rows(i);
-    char* to = sums ? sum + sums * (grouped ? mine.first / group : i) : nullptr;
-    kernel.backward_run(job, base, each + workspace * i, to, mine);
+    kernel.backward_run(job, base, each + workspace * i, sum + sums * (grouped ? mine.first / group : i), mine);
   });
-  if (sums) {
-    const Index each_group = grouped ? 1 : parts;
-    parallel(pool, parts, pack_parallel, [&](Index i) { kernel.backward_sum(job, sum, each_group, {i, parts}); });
-  }
+  const Index each_group = grouped ? 1 : parts;
+  parallel(pool, parts, pack_parallel, [&](Index i) { kernel.backward_sum(job, sum, each_group, {i, parts}); });
   scratch.release();
   return true;
 }

@@ -5,23 +5,21 @@
 
 #include "job.h"
 
-#if defined(__AVX512F__) && defined(__AVX512DQ__)
-#include <immintrin.h>
+#if defined(JAXRNN_TILES)  // compiled for AVX-512, or for anything where the tiles are emulated
+#define JAXRNN_ISA amx
+#define JAXRNN_BYTES 64
+#elif defined(__AVX512F__) && defined(__AVX512DQ__)
 #define JAXRNN_ISA avx512
 #define JAXRNN_BYTES 64
-#define JAXRNN_ROWS 6
 #elif defined(__AVX2__) && defined(__FMA__)
 #define JAXRNN_ISA avx2
 #define JAXRNN_BYTES 32
-#define JAXRNN_ROWS 3
 #else
 #define JAXRNN_ISA baseline
 #define JAXRNN_BYTES 16
-#if defined(__aarch64__)
-#define JAXRNN_ROWS 6
-#else
-#define JAXRNN_ROWS 3
 #endif
+#if defined(__AVX512F__)
+#include <immintrin.h>
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
@@ -34,26 +32,35 @@
 namespace jaxrnn::JAXRNN_ISA {
 
 constexpr Index LANES = JAXRNN_BYTES / 4;
-constexpr int ROWS = JAXRNN_ROWS;  // of a register tile, 4 vectors each: as many as fit the registers
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int REGISTERS = 32;
+#else
+constexpr int REGISTERS = 16;
+#endif
 
 typedef float Vector __attribute__((vector_size(JAXRNN_BYTES)));
 typedef std::int32_t Integers __attribute__((vector_size(JAXRNN_BYTES)));
+typedef std::uint32_t Bits __attribute__((vector_size(JAXRNN_BYTES)));
+typedef std::uint16_t Halves __attribute__((vector_size(JAXRNN_BYTES / 2)));
 typedef float Unaligned __attribute__((vector_size(JAXRNN_BYTES), aligned(4), may_alias));
+typedef std::uint16_t UnalignedHalves __attribute__((vector_size(JAXRNN_BYTES / 2), aligned(2), may_alias));
 
-INLINE Vector splat(float x) { return Vector{} + x; }
+INLINE Vector splat(float x) { return x - Vector{}; }  // x + 0 would be an addition: -0 + 0 is +0
 INLINE Vector load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
 INLINE void store(float* to, Vector v) { *reinterpret_cast<Unaligned*>(to) = v; }
+INLINE Vector as_floats(Bits bits) { return reinterpret_cast<Vector>(bits); }
+INLINE Bits as_bits(Vector v) { return reinterpret_cast<Bits>(v); }
 
 // The same for the `count` floats at the end of a row; the other lanes are zero.
 INLINE Vector load(const float* from, Index count) {
   if (count >= LANES) return load(from);
   Vector v{};
-  std::memcpy(&v, from, static_cast<std::size_t>(count) * sizeof(float));
+  if (count > 0) std::memcpy(&v, from, static_cast<std::size_t>(count) * sizeof(float));
   return v;
 }
 INLINE void store(float* to, Vector v, Index count) {
   if (count >= LANES) return store(to, v);
-  std::memcpy(to, &v, static_cast<std::size_t>(count) * sizeof(float));
+  if (count > 0) std::memcpy(to, &v, static_cast<std::size_t>(count) * sizeof(float));
 }
 
 // Interleaves two rows, (a0, b0, a1, b1, ...), into the first and the second half.
