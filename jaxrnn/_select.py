@@ -34,13 +34,13 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str, stat
     Args:
         cell: a cell, not a composite: `unroll` asks for each innermost cell of a composite.
         xs_shape: (T, *batch, D).
-        dtype: the dtype of params and state; None if they differ, and for weights that are sharded over explicit axes,
-            which no kernel takes.
+        dtype: the dtype of the params; None if they differ, and for weights that are sharded over explicit axes, which
+            no kernel takes.
         platform: "cpu", "gpu" or "tpu", or another that `jax.default_backend()` names.
-        state: the state before the first step, or its shapes and dtypes; None for a state of floating leaves.
+        state: the state before the first step, or its shapes and dtypes; None for one in the dtype of the params.
 
     Returns:
-        On a CPU `Native()` for the cells that it takes, in float32, if its library was built, and `Associative()` for
+        On a CPU `Native()` for the cells and dtypes that it takes, if its library was built, and `Associative()` for
         any other `AffineCell`. Otherwise `Scan()` for a plain cell, a state with leaves that are not floating (such as
         counters), a symbolic T (`jax.export`) and few steps, and `BPTT` for the rest: on a CPU it keeps the gates,
         which is faster (an LSTM's gradient then keeps 7.7 arrays of (T, B, H), that of `Scan()` 14, of `BPTT()` 4.2),
@@ -48,11 +48,11 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str, stat
         forward mode: for `jax.jvp` and `jax.jacfwd` name `Scan()`. `Fused()` is never chosen: name it on a Hopper GPU
         (docs/gpu.md); it takes fewer cells and sizes.
 
-    >>> select(LSTM(8), (100, 32, 4), jnp.bfloat16, "cpu")
+    >>> select(PeepholeLSTM(8), (100, 32, 4), jnp.bfloat16, "cpu")
     BPTT(chunk=32, keep_gates=True, hoist=0)
     >>> select(LSTM(8), (100, 32, 4), jnp.float32, "gpu")
     BPTT(chunk=32, keep_gates=False, hoist=0)
-    >>> select(LSTM(8), (4, 32, 4), jnp.bfloat16, "cpu")
+    >>> select(PeepholeLSTM(8), (4, 32, 4), jnp.bfloat16, "cpu")
     Scan(unroll=1, hoist=0, remat=None)
     """
     check_cell(cell, Cell, "select")
@@ -64,7 +64,7 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str, stat
     _check(dtype, platform, state)
     if not all(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(state)):
         return Scan()
-    if platform == "cpu" and _native(cell, xs_shape, dtype):
+    if platform == "cpu" and _native(cell, xs_shape, dtype, state):
         return Native()
     if platform == "cpu" and isinstance(cell, AffineCell) and isinstance(length, int) and length > 1:
         return Associative()
@@ -102,11 +102,13 @@ def _check(dtype: Any, platform: Any, state: Any) -> None:
         raise ValueError(f"dtype is that of params and state, such as jnp.float32, or None; got {dtype!r}")
 
 
-def _native(cell: Any, xs_shape: tuple[Any, ...], dtype: Any) -> bool:
+def _native(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, state: Any) -> bool:
     """Return whether the kernel takes the cell, and there is enough work for it."""
     if dtype is None or not all(isinstance(n, int) for n in xs_shape) or math.prod(xs_shape[:-1]) < MIN_NATIVE_ROWS:
         return False
-    return unsupported_reason(cell, {jnp.dtype(dtype)}) is None and library.unavailable_reason() is None
+    of_params = {jnp.dtype(dtype)}
+    of_state = {jnp.dtype(leaf.dtype) for leaf in jax.tree.leaves(state)}
+    return unsupported_reason(cell, of_params, of_state) is None and library.unavailable_reason() is None
 
 
 def _hoists(cell: GatedCell, rows: Any, features: int) -> bool:

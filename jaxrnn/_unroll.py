@@ -210,7 +210,7 @@ class _Runner:
 
 def _selected(cell: Cell, params: Params, state: State, xs: Inputs) -> Driver:
     """Return the driver that `select` chooses."""
-    dtypes = {a.dtype for a in jax.tree.leaves((params, state))}
+    dtypes = {a.dtype for a in jax.tree.leaves(params)}
     whole = not any(map(sharded, jax.tree.leaves(params)))  # no kernel takes sharded weights
     dtype = dtypes.pop() if len(dtypes) == 1 and whole else None
     return select(cell, jax.tree.leaves(xs)[0].shape, dtype, jax.default_backend(), state)

@@ -18,8 +18,11 @@ from .scan import Scan as Scan
 def available_drivers() -> dict[str, str | None]:
     """Return for every driver None if it can run on this machine, or the reason why it cannot.
 
+    "Native on AMX" says the same of the matmul units for bfloat16 of a CPU.
+
     >>> available_drivers()["Scan"] is None
     True
     """
     anywhere = ("Loop", "Scan", "BPTT", "Associative", "Newton")
-    return dict.fromkeys(anywhere) | {"Native": library.unavailable_reason(), "Fused": fused.unavailable_reason()}
+    native = {"Native": library.unavailable_reason(), "Native on AMX": library.missing_tiles()}
+    return dict.fromkeys(anywhere) | native | {"Fused": fused.unavailable_reason()}

@@ -1,4 +1,4 @@
-"""The time loop in C++, for cells whose equation has a kernel in `jaxrnn/_kernels/cpu`, in float32 on a CPU."""
+"""The time loop in C++, for cells whose equation has a kernel in `jaxrnn/_kernels/cpu`, on a CPU."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from .._kernels.cpu.affine import AffineKernel
 from .._kernels.cpu.calls import Backward, Cotangents, Forward, ForwardOutputs, Gradients, Operands, Weights
 from .bptt import BPTT
 from .live import cut, live
+from .precision import MatmulPrecision, matmul_precision, passes
 from .second_order import gradients, second_order
 
 
@@ -34,10 +35,16 @@ class Native(metaclass=Checked):
     """The whole time loop in one C++ kernel, forward and backward, called through `jax.ffi`.
 
     For `Elman` (tanh or relu), `LSTM` and `GRU` (sigmoid and tanh) with dense recurrent weights, and any `AffineCell`;
-    params and state in float32, on a CPU.
-    The matmuls of a step, for inputs and state together, and its gate are one pass over registers. A gradient keeps the
-    activations of the gates (in all 6 arrays of (T, B, H) for an LSTM, 5 for a GRU, 1 for an Elman network). Work is
-    split over the batch, on the threads of XLA; results are the same to the last bit for any number of threads.
+    params in float32, bfloat16 or float16, the state in any of these, on a CPU.
+    The matmuls of a step, for inputs and state together, and its gate are one pass. A gradient keeps the activations of
+    the gates (in all 6 arrays of (T, B, H) for an LSTM, 5 for a GRU, 1 for an Elman network), in the dtype of the
+    params. Work is split over the batch, on the threads of XLA; results are the same to the last bit for any number of
+    threads.
+
+    Whatever the dtypes, sums, gates and the state from step to step are in float32; what enters and leaves the kernel is
+    rounded to its dtype. A matmul of bfloat16 weights runs on the tiles of AMX, which rounds h as well, where the
+    processor has them and the system permits their use (`jaxrnn.available_drivers()` says whether); elsewhere 16-bit
+    weights are widened to float32.
 
     For an affine cell the kernel runs the recurrence alone; a and b of all steps are computed in JAX before it.
 
@@ -48,6 +55,11 @@ class Native(metaclass=Checked):
         exported: the driver that replaces this one in a program that `jax.export` makes, since the library may not
             exist where the program is loaded. With None the call stays in the program, which `jax.export` accepts with
             `disabled_checks=[jax.export.DisabledSafetyCheck.custom_call(name)]` for each name in its error.
+        precision: the least precision that matmuls of float32 params may have, as JAX names it: "float32" (or
+            "highest"), "bfloat16_3x" (or "high": each number is the sum of two of bfloat16, and three products are
+            added), "bfloat16" (or "default": each number is rounded to one), a `jax.lax.Precision` or a
+            `jax.lax.DotAlgorithmPreset`. None follows `jax.default_matmul_precision`, and is float32 where that is not
+            set. A processor without tiles computes in float32 whatever is allowed.
 
     Raises:
         ValueError: for another cell, recurrence or dtype.
@@ -55,10 +67,11 @@ class Native(metaclass=Checked):
     """
 
     exported: BPTT | None = dataclasses.field(default=BPTT(), repr=False)
+    precision: MatmulPrecision | str = None
 
     def __check_init__(self) -> None:
-        """Check the field."""
-        convert(self, exported=instance(BPTT | None, "BPTT(), or None"))
+        """Check the fields."""
+        convert(self, exported=instance(BPTT | None, "BPTT(), or None"), precision=matmul_precision)
 
     def __call__(
         self, cell: Cell, params: Params, state: State, xs: Any, masks: StepMasks, *, reverse: bool = False
@@ -66,7 +79,8 @@ class Native(metaclass=Checked):
         """Run the kernel over time."""
         if reason := library.unavailable_reason():
             raise RuntimeError(f"{self} cannot run: {reason} {library.INSTALL_HINT}")
-        if unsupported := unsupported_reason(cell, {a.dtype for a in jax.tree.leaves((params, state))}):
+        of_params, of_state = ({a.dtype for a in jax.tree.leaves(tree)} for tree in (params, state))
+        if unsupported := unsupported_reason(cell, of_params, of_state):
             raise ValueError(f"{self} {unsupported}. Use BPTT(), or Scan(), which takes any cell.")
         if isinstance(cell, AffineCell):
             unroll = functools.partial(run_affine, AffineKernel(self.exported is not None), cell, reverse=reverse)
@@ -75,7 +89,7 @@ class Native(metaclass=Checked):
             return out
         assert isinstance(cell, GatedCell)
         check_features(xs, params.w_x)
-        adapter = CellAdapter(cell, reverse, "float32", self.exported, jax.tree.structure(params.local), jax.tree.structure(state))
+        adapter = CellAdapter(cell, reverse, passes(self.precision), self.exported, *map(jax.tree.structure, (params.local, state)))
         out = on_each_device(adapter.unroll, *reverse_only((params, state, xs, masks), self))
         return out
 
@@ -84,16 +98,18 @@ DTYPES = {jnp.dtype(dtype) for dtype in (jnp.float32, jnp.bfloat16, jnp.float16)
 """The dtypes of params and state that the kernels take."""
 
 
-def unsupported_reason(cell: Cell, dtypes: set[Any]) -> str | None:
-    """Return why `Native` does not take a cell with params and state of these dtypes; None if it does."""
+def unsupported_reason(cell: Cell, of_params: set[Any], of_state: set[Any]) -> str | None:
+    """Return why `Native` does not take a cell with params and a state of these dtypes; None if it does."""
     gated = isinstance(cell, GatedCell) and cell.native() is not None
     if not gated and not isinstance(cell, AffineCell):
         has = "Elman with tanh or relu, LSTM and GRU with sigmoid and tanh, and AffineCell"
         return f"has no kernel for {cell}: it has one for {has}"
     if isinstance(cell, GatedCell) and type(cell.recurrence) is not Dense:  # a subclass may be another equation
         return f"takes dense recurrent weights; got {cell}"
-    if others := dtypes - DTYPES:
+    if others := (of_params | of_state) - DTYPES:
         return f"has no kernel for {', '.join(sorted(map(str, others)))}: it takes float32, bfloat16 and float16"
+    if gated and len(of_params) > 1:
+        return f"takes params of one dtype; got {' and '.join(sorted(map(str, of_params)))}"
     return None
 
 

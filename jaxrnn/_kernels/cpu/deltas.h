@@ -32,7 +32,7 @@ class Deltas {
     room_ = group_ * (steps < shape.time ? steps : shape.time);
     spare_ = count_ / group_ * room_;
     deltas_ = arena.take<Element>(panels * next() * Engine::PLANES);
-    const Index row = Engine::padded_depth(padded(room_)) + PADDED_TO * 2, rows = height(shape) + MARGIN;
+    const Index row = padded(room_, 32) + 32, rows = height(shape) + MARGIN;
     left_ = {arena.take<Element>(rows * row * Engine::PLANES), row, room_, rows * row};
     right_ = arena.take<Element>(Engine::right(room_));
     sums_ = arena.take<float>(BLOCK * TILE);
@@ -41,7 +41,9 @@ class Deltas {
     filled_ = arena.take<Index>(count_ / group_);
   }
 
+  // Empties the buffer. Lanes past the last unit are never written: they are zero, as the weights that they meet.
   void clear() const {
+    std::memset(deltas_, 0, static_cast<std::size_t>(plane() * Engine::PLANES) * sizeof(Element));
     for (Index g = 0; g < count_ / group_; g++) filled_[g] = 0;
   }
 

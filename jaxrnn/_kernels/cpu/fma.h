@@ -80,22 +80,20 @@ struct Fma {
 
   static constexpr Index packed(Index depth, int width) { return depth * width * LANES; }
   static constexpr Index padded_rows(Index rows) { return rows; }
-  static constexpr Index padded_depth(Index depth) { return padded(depth); }
+  static constexpr Index padded_depth(Index depth) { return depth; }
   static void begin() {}
   static void end() {}
 
   INLINE void store_elements(float* to, Index, Vector v) { JAXRNN_ISA::store(to, v); }
 
-  // Packs weights (depth, G, H), of preactivations FIRST to FIRST + WIDTH, into panels (panel, depth, WIDTH, LANES).
+  // Packs weights (depth, G, H), of preactivations FIRST to FIRST + WIDTH, for the units of a panel: (depth, WIDTH, LANES).
   template <class Cell, int FIRST>
-  static void pack(Array weights, Index depth, Index hidden, Rows panels, float* to) {
-    for (Index panel = panels.first; panel < panels.last; panel++) {
-      for (Index k = 0; k < depth; k++) {
-        for (int v = 0; v < Cell::WIDTH; v++) {
-          const Index unit = Panels<Cell>::unit(panel, v);
-          const Array from = weights + ((k * Cell::GATES + Cell::GATE[FIRST + v]) * hidden + unit);
-          JAXRNN_ISA::store(to + ((panel * depth + k) * Cell::WIDTH + v) * LANES, load(from, hidden - unit));
-        }
+  static void pack(Array weights, Index depth, Index hidden, Index panel, float* to, Index) {
+    for (Index k = 0; k < depth; k++) {
+      for (int v = 0; v < Cell::WIDTH; v++) {
+        const Index unit = Panels<Cell>::unit(panel, v);
+        const Array from = weights + ((k * Cell::GATES + Cell::GATE[FIRST + v]) * hidden + unit);
+        JAXRNN_ISA::store(to + (k * Cell::WIDTH + v) * LANES, load(from, hidden - unit));
       }
     }
   }

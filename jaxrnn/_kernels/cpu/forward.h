@@ -14,26 +14,30 @@ class ForwardLoop {
   static constexpr Index AHEAD = 24;    // rows whose inputs are projected together if a part has few
   static constexpr Index STEPS = 4;     // whose inputs are projected together if the weights exceed the cache
 
-  // Weights in panels, and the biases of the preactivations.
+  // A panel has the weights of h and then those of x, and the biases of the preactivations. `plane` and `panel` are
+  // elements from a part of the numbers, and from a panel, to the next.
   struct Packed {
-    Element *input, *recurrent;
+    Element *recurrent, *input;
+    Index plane, panel;
     float* bias;
 
     Packed(Arena& arena, const Shape& shape) {
-      const Index panels = P::count(shape.hidden);
-      input = arena.take<Element>(panels * Engine::packed(shape.inputs, Cell::WIDTH));
-      recurrent = arena.take<Element>(panels * Engine::packed(shape.hidden, Cell::WIDTH));
+      const Index panels = P::count(shape.hidden), of_h = Engine::packed(shape.hidden, Cell::WIDTH);
+      plane = of_h + Engine::packed(shape.inputs, Cell::WIDTH);
+      panel = plane * Engine::PLANES;
+      recurrent = arena.take<Element>(panels * panel);
+      input = recurrent + of_h;
       bias = arena.take<float>(panels * TILE);
     }
   };
 
-  // What a part keeps from step to step: the state of its rows in float32; the left operand, h_{t-1} and the inputs of
-  // the valid rows of this step, which `rows` lists; the sums of a panel. If `steps` is not zero, the inputs of so many
+  // What a part keeps from step to step: the state of its rows in float32; the left operand [h_{t-1} | x_t] of the valid
+  // rows of this step, which `rows` lists; the sums of a panel. If `steps` is not zero, the inputs of so many
   // steps are projected together, into `ahead`, and `slots` says where those of a row are.
   struct Workspace {
     Index width, steps, slots_count;
     float *states, *sums, *ahead;
-    Operand<Element> h, x;
+    Operand<Element> h, x;  // x is the second part of the rows of h, or the inputs of several steps
     Index *rows, *slots;
 
     Workspace(Arena& arena, const Shape& shape, Rows part) : width(padded(shape.hidden)), steps(together(shape, part)) {
@@ -42,14 +46,16 @@ class ForwardLoop {
       states = arena.take<float>(Cell::STATES * count * width);
       sums = arena.take<float>(BLOCK * TILE);
       ahead = arena.take<float>(panels * Engine::padded_rows(slots_count) * TILE);
-      h = operand(arena, count, shape.hidden);
-      x = operand(arena, steps > 0 ? slots_count : count, shape.inputs);
+      h = operand(arena, count, Engine::padded_depth(shape.hidden) + shape.inputs);
+      x = h;
+      x.at += Engine::padded_depth(shape.hidden);
+      if (steps > 0) x = operand(arena, slots_count, shape.inputs);
       rows = arena.take<Index>(count);
       slots = arena.take<Index>(slots_count);
     }
 
     static Operand<Element> operand(Arena& arena, Index rows, Index depth) {
-      const Index row = padded(Engine::padded_depth(depth)) + PADDED_TO * 2, plane = Engine::padded_rows(rows) * row;
+      const Index row = padded(Engine::padded_depth(depth), 32) + 32, plane = Engine::padded_rows(rows) * row;
       return {arena.take<Element>(plane * Engine::PLANES), row, SEGMENT, plane};
     }
 
@@ -71,9 +77,12 @@ class ForwardLoop {
     const Packed to(arena, job.shape);
     const Index hidden = job.shape.hidden;
     const Rows panels = share.cut(P::count(hidden));
-    Engine::template pack<Cell, Cell::FIRST_INPUT>(job.weights.w_x, job.shape.inputs, hidden, panels, to.input);
-    Engine::template pack<Cell, Cell::FIRST_RECURRENT>(job.weights.w_h, hidden, hidden, panels, to.recurrent);
     for (Index panel = panels.first; panel < panels.last; panel++) {
+      const Index at = panel * to.panel;
+      Engine::template pack<Cell, Cell::FIRST_RECURRENT>(job.weights.w_h, hidden, hidden, panel, to.recurrent + at,
+                                                         to.plane);
+      Engine::template pack<Cell, Cell::FIRST_INPUT>(job.weights.w_x, job.shape.inputs, hidden, panel, to.input + at,
+                                                     to.plane);
       for (int v = 0; v < 4; v++) {
         const Index unit = P::unit(panel, v);
         const Array from = v < Cell::FIRST_INPUT ? job.weights.local + v * hidden
@@ -152,7 +161,7 @@ class ForwardLoop {
       }
       if (job_.masks.reset && job_.masks.reset[start + r]) set_state(r, job_.masks.reset_state);
       set_operand(work_.h, count, {reinterpret_cast<char*>(state(0, r)), Dtype::F32}, hidden);
-      if (work_.steps == 0) set_inputs(count, start + r);
+      if (work_.steps == 0) set_inputs(count, start + r);  // after h, whose last vector may reach into them
       work_.rows[count++] = r;
     }
     return count;
@@ -199,17 +208,15 @@ class ForwardLoop {
 
   // Adds x W_x of some rows of the operand.
   void project(Index panel, Rows rows, float* sums, bool alone) const {
-    const Index depth = job_.shape.inputs;
-    multiply<Cell::FIRST_INPUT>(work_.x, packed_.input, panel, depth, rows, sums, alone);
+    multiply<Cell::FIRST_INPUT>(work_.x, packed_.input, panel, job_.shape.inputs, rows, sums, alone);
   }
 
   template <int FIRST>
-  static void multiply(Operand<Element> a, const Element* weights, Index panel, Index depth, Rows rows, float* sums,
-                       bool alone) {
-    const Index size = Engine::packed(depth, Cell::WIDTH);
+  void multiply(Operand<Element> a, const Element* weights, Index panel, Index depth, Rows rows, float* sums,
+                bool alone) const {
     const Operand<const Element> from{a.from_row(rows.first).at, a.row, a.segment, a.plane};
-    Engine::template multiply<Cell::WIDTH>(from, rows.count(), {weights + panel * size, Cell::WIDTH, size / Engine::PLANES},
-                                           {depth, SEGMENT}, sums + FIRST * LANES, alone);
+    const Panel<Element> right{weights + panel * packed_.panel, Cell::WIDTH, packed_.plane};
+    Engine::template multiply<Cell::WIDTH>(from, rows.count(), right, {depth, SEGMENT}, sums + FIRST * LANES, alone);
   }
 
   // Computes step `s` of some of the valid rows for the units of one panel.
@@ -220,8 +227,10 @@ class ForwardLoop {
       copy_sums(work_.steps > 0 ? ahead(work_.slots[place], panel) : packed_.bias + panel * TILE,
                 work_.sums + (i - rows.first) * TILE);
     }
-    if (work_.steps == 0) project(panel, rows, work_.sums, alone);
-    multiply<Cell::FIRST_RECURRENT>(work_.h, packed_.recurrent, panel, job_.shape.hidden, rows, work_.sums, alone);
+    const bool projected = work_.steps > 0, joint = Cell::FIRST_INPUT == Cell::FIRST_RECURRENT && !projected;
+    const Index depth = joint ? Engine::padded_depth(job_.shape.hidden) + job_.shape.inputs : job_.shape.hidden;
+    if (!projected && !joint) project(panel, rows, work_.sums, alone);
+    multiply<Cell::FIRST_RECURRENT>(work_.h, packed_.recurrent, panel, depth, rows, work_.sums, alone);
     for (Index i = rows.first; i < rows.last; i++) {
       for (int u = 0; u < Cell::UNITS; u++) {
         const Index unit = P::unit(panel, u);

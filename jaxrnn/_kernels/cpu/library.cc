@@ -34,39 +34,40 @@ struct Isa {
   const Kernel *one_pass = nullptr, *three_passes = nullptr;
 };
 
-#if defined(__x86_64__)
-// Returns whether this machine has the tiles of AMX for bfloat16, and the system permits this process to use them.
-bool has_tiles() {
+// Why this machine has no kernels that multiply in bfloat16; null if it has.
+const char* missing_tiles() {
 #if defined(JAXRNN_EMULATED_TILES)
-  return true;
-#elif defined(__linux__)
+  return nullptr;
+#elif defined(__x86_64__) && defined(__linux__)
   constexpr long ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18;
   constexpr unsigned BF16 = 1u << 22, TILE = 1u << 24;
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & BF16) || !(d & TILE)) return false;
-  return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+  static const char* const missing = []() -> const char* {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & BF16) || !(d & TILE)) return "this processor has no AMX";
+    if (syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0) return nullptr;
+    return "the system does not permit this process to use AMX (arch_prctl)";
+  }();
+  return missing;
 #else
-  return false;
+  return "AMX is used on Linux and x86-64 alone";
 #endif
 }
 
-bool has_avx512() { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"); }
-#if defined(JAXRNN_EMULATED_TILES)
+#if defined(JAXRNN_EMULATED_TILES)  // beside the kernels that any machine has
 #define BESIDE_TILES baseline
-bool supports_tiles() { return true; }
 #else
 #define BESIDE_TILES avx512
-bool supports_tiles() { return has_avx512() && has_tiles(); }
-#endif
 #endif
 
 // The instruction sets, the best first.
 const Isa* isas() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
+  const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
   static const Isa all[] = {
-      {"amx", supports_tiles(), BESIDE_TILES::kernels, BESIDE_TILES::affine, amx::one_pass, amx::three_passes},
-      {"avx512", has_avx512(), avx512::kernels, avx512::affine},
+      {"amx", (has_avx512 || BESIDE_TILES::kernels == baseline::kernels) && !missing_tiles(), BESIDE_TILES::kernels,
+       BESIDE_TILES::affine, amx::one_pass, amx::three_passes},
+      {"avx512", has_avx512, avx512::kernels, avx512::affine},
       {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), avx2::kernels, avx2::affine},
       {"baseline", true, baseline::kernels, baseline::affine},
       {nullptr, false, nullptr, nullptr},
@@ -116,13 +117,15 @@ const Caches& caches() {
 
 }  // namespace jaxrnn
 
-// The functions that Python calls: the numbers a unit and step that the backward pass needs (-1: unknown cell), the name
-// of the instruction set in use, and, for tests, the choice of another one (0: this machine lacks it).
+// The functions that Python calls: the numbers a unit and step that the backward pass needs (-1: unknown cell), why there
+// is no AMX (null: there is), the name of the instruction set in use, and, for tests, the choice of another one (0: this
+// machine lacks it).
 extern "C" {
 __attribute__((visibility("default"))) std::int64_t jaxrnn_residuals(const char* cell) {
   const auto* kernel = jaxrnn::find_kernel(cell, jaxrnn::Dtype::F32, jaxrnn::Precision::FLOAT32);
   return kernel ? kernel->residuals : -1;
 }
+__attribute__((visibility("default"))) const char* jaxrnn_missing_tiles() { return jaxrnn::missing_tiles(); }
 __attribute__((visibility("default"))) const char* jaxrnn_isa() { return jaxrnn::isa()->name; }
 __attribute__((visibility("default"))) int jaxrnn_use_isa(const char* name) {
   for (const jaxrnn::Isa* isa = jaxrnn::isas(); isa->name; isa++) {

@@ -29,6 +29,7 @@ def load() -> ctypes.CDLL | str:
     except (OSError, AttributeError) as failure:
         return _missing(f"{path.name} does not load: {failure}")
     library.jaxrnn_isa.restype = ctypes.c_char_p
+    library.jaxrnn_missing_tiles.restype = ctypes.c_char_p
     library.jaxrnn_residuals.restype = ctypes.c_int64
     return library
 
@@ -45,13 +46,21 @@ def unavailable_reason() -> str | None:
     return library if isinstance(library, str) else None
 
 
+def missing_tiles() -> str | None:
+    """Return why matmuls in bfloat16 do not run on the tiles of AMX; None if they do."""
+    if reason := unavailable_reason():
+        return reason
+    why = _library().jaxrnn_missing_tiles()
+    return None if why is None else f"{why.decode()}: matmuls that may be in bfloat16 are computed in float32."
+
+
 def num_residuals(kernel: str) -> int:
-    """Return the floats a unit and step that the backward pass of a kernel needs."""
+    """Return the numbers a unit and step that the backward pass of a kernel needs."""
     return int(_library().jaxrnn_residuals(kernel.encode()))
 
 
 def isa() -> str:
-    """Return the name of the instruction set that the kernels use: "avx512", "avx2" or "baseline"."""
+    """Return the name of the instruction set that the kernels use: "amx", "avx512", "avx2" or "baseline"."""
     return str(_library().jaxrnn_isa().decode())
 
 

@@ -38,11 +38,12 @@ INLINE void multiply_tiles() {
     std::memcpy(&x, &bits, 4);
     return x;
   };
-  for (int i = 0; i < 16; i++) {
-    for (int k = 0; k < 32; k++) {
-      for (int j = 0; j < 16; j++) {
-        registers.tile[SUMS].sums[i][j] += number(left[i][k]) * number(right[k / 2][2 * j + k % 2]);
-      }
+  for (int k = 0; k < 32; k++) {
+    float row[16];
+    for (int j = 0; j < 16; j++) row[j] = number(right[k / 2][2 * j + k % 2]);
+    for (int i = 0; i < 16; i++) {
+      const float x = number(left[i][k]);
+      for (int j = 0; j < 16; j++) registers.tile[SUMS].sums[i][j] += x * row[j];
     }
   }
 }
@@ -83,7 +84,7 @@ struct Tiles {
   static constexpr Index delta_offset(int) { return 0; }
   static constexpr Index delta_depth(int) { return TILE; }
 
-  static constexpr Index packed(Index depth, int width) { return padded(depth, DEPTH) * width * LANES * PLANES; }
+  static constexpr Index packed(Index depth, int width) { return padded(depth, DEPTH) * width * LANES; }
   static constexpr Index padded_rows(Index rows) { return padded(rows, ROWS); }
   static constexpr Index padded_depth(Index depth) { return padded(depth, DEPTH); }
   static void begin() { configure_tiles(); }
@@ -96,22 +97,20 @@ struct Tiles {
     }
   }
 
-  // Packs weights (depth, G, H), of preactivations FIRST to FIRST + WIDTH, into panels (panel, part, k / 32, WIDTH, tile).
+  // Packs weights (depth, G, H), of preactivations FIRST to FIRST + WIDTH, for the units of a panel: (k / 32, WIDTH,
+  // tile), each part in its plane.
   template <class Cell, int FIRST>
-  static void pack(Array weights, Index depth, Index hidden, Rows panels, Element* to) {
-    const Index blocks = padded(depth, DEPTH) / DEPTH, plane = packed(depth, Cell::WIDTH) / PLANES;
-    for (Index panel = panels.first; panel < panels.last; panel++) {
-      for (Index i = 0; i < blocks * Cell::WIDTH * ROWS; i++) {
-        const Index pair = i % ROWS, v = i / ROWS % Cell::WIDTH, k = i / ROWS / Cell::WIDTH * DEPTH + 2 * pair;
-        const Index unit = Panels<Cell>::unit(panel, static_cast<int>(v));
-        const auto row = [&](Index k) {
-          const Array from = weights + ((k * Cell::GATES + Cell::GATE[FIRST + v]) * hidden + unit);
-          return k < depth ? load(from, hidden - unit) : Vector{};
-        };
-        const Vector even = row(k), odd = row(k + 1);
-        for (int part = 0; part < PLANES; part++) {
-          store_pairs(to + (panel * PLANES + part) * plane + i * DEPTH, part_of(even, part), part_of(odd, part));
-        }
+  static void pack(Array weights, Index depth, Index hidden, Index panel, Element* to, Index plane) {
+    for (Index i = 0; i < padded(depth, DEPTH) / DEPTH * Cell::WIDTH * ROWS; i++) {
+      const Index v = i / ROWS % Cell::WIDTH, k = i / ROWS / Cell::WIDTH * DEPTH + i % ROWS * 2;
+      const Index unit = Panels<Cell>::unit(panel, static_cast<int>(v));
+      const auto row = [&](Index k) {
+        const Array from = weights + ((k * Cell::GATES + Cell::GATE[FIRST + v]) * hidden + unit);
+        return k < depth ? load(from, hidden - unit) : Vector{};
+      };
+      const Vector even = row(k), odd = row(k + 1);
+      for (int part = 0; part < PLANES; part++) {
+        store_pairs(to + part * plane + i * DEPTH, part_of(even, part), part_of(odd, part));
       }
     }
   }
@@ -146,7 +145,7 @@ struct Tiles {
   }
 
   // Packs deltas (rows, TILE) as a right operand, (part, k / 32, 4, tile).
-  static constexpr Index right(Index rows) { return packed(rows, 4); }
+  static constexpr Index right(Index rows) { return packed(rows, 4) * PLANES; }
   static Panel<Element> pack_right(const Element* deltas, Index plane, Index rows, Element* to) {
     const Index blocks = padded(rows, DEPTH) / DEPTH, size = right(rows) / PLANES;
     for (int part = 0; part < PLANES; part++) {
