@@ -41,10 +41,10 @@ class Native(metaclass=Checked):
     params. Work is split over the batch, on the threads of XLA; results are the same to the last bit for any number of
     threads.
 
-    Whatever the dtypes, sums, gates and the state from step to step are in float32; what enters and leaves the kernel is
-    rounded to its dtype. A matmul of bfloat16 weights runs on the tiles of AMX, which rounds h as well, where the
-    processor has them and the system permits their use (`jaxrnn.available_drivers()` says whether); elsewhere 16-bit
-    weights are widened to float32.
+    Whatever the dtypes, sums, gates and the state from step to step are in float32; what leaves the kernel is rounded to
+    its dtype. A matmul of bfloat16 weights runs on the tiles of AMX, for which h is rounded too, where the processor has
+    them and the system permits their use (`jaxrnn.available_drivers()` says whether); elsewhere 16-bit weights are
+    widened to float32.
 
     For an affine cell the kernel runs the recurrence alone; a and b of all steps are computed in JAX before it.
 
@@ -89,7 +89,9 @@ class Native(metaclass=Checked):
             return out
         assert isinstance(cell, GatedCell)
         check_features(xs, params.w_x)
-        adapter = CellAdapter(cell, reverse, passes(self.precision), self.exported, *map(jax.tree.structure, (params.local, state)))
+        adapter = CellAdapter(
+            cell, reverse, passes(self.precision), self.exported, *map(jax.tree.structure, (params.local, state))
+        )
         out = on_each_device(adapter.unroll, *reverse_only((params, state, xs, masks), self))
         return out
 

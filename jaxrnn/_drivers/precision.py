@@ -37,15 +37,13 @@ def matmul_precision(given: object, name: str) -> MatmulPrecision:
     raise ValueError(f"{name} is {known}, or None; got {given!r}")
 
 
-def passes(precision: MatmulPrecision) -> str:
+def passes(precision: MatmulPrecision | str) -> str:
     """Return what the kernels name a precision. A default that no kernel has is float32, which is more precise."""
-    if precision is not None:
-        return PASSES[precision]
-    default = jax.config.jax_default_matmul_precision
-    if default is None:
-        return "float32"
+    found = matmul_precision(precision, "precision")
+    if found is not None:
+        return PASSES[found]
     try:
-        found = matmul_precision(default, "jax_default_matmul_precision")
+        found = matmul_precision(jax.config.jax_default_matmul_precision, "default")  # type: ignore[attr-defined]
     except ValueError:
-        return "float32"
+        found = None
     return "float32" if found is None else PASSES[found]

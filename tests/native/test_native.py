@@ -30,6 +30,7 @@ from jaxrnn import (
     available_drivers,
     select,
 )
+from jaxrnn._drivers.precision import passes
 from jaxrnn._kernels.cpu import library
 from tests import quick
 from tests.core.table import far, masks, run, run_optimised, same_bits, total, value_and_gradients
@@ -100,34 +101,93 @@ def test_odd_sizes(first, name):
         assert error(got, jax.tree.map(np.asarray, want)) < 1e-5, hidden
 
 
+TOLERANCES = {"float32": (2e-6, 1e-5), "bfloat16": (1e-2, 2e-2), "float16": (2e-3, 4e-3)}  # values, gradients
+
+
 @pytest.mark.optimised
+@pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("name", CELLS)
-def test_a_thousand_steps(name):
+def test_a_thousand_steps(name, dtype):
     """Long sequences, and every kernel in a program compiled with optimizations."""
     cell = CELLS[name](24)
-    arguments = draw(cell, 1024, 4, 8)
+    arguments = draw(cell, 1024, 4, 8, dtype=jnp.dtype(dtype))
     (_, out), gradients = run_optimised(cell, *arguments, {}, Native())
     (_, want), want_gradients = exact(cell, arguments, {})
-    assert error(out, want) < 2e-6
-    assert error(gradients, want_gradients) < 1e-5
+    values, slopes = TOLERANCES[dtype]
+    assert error(out, want) < values
+    assert error(gradients, want_gradients) < slopes
+    assert {str(a.dtype) for a in jax.tree.leaves((out, gradients))} == {dtype}
 
 
-@pytest.mark.parametrize("isa", ["avx512", "avx2", "baseline"])
-def test_every_instruction_set(isa):
-    here = library.isa()
+def _use(isa):
+    """Choose an instruction set; return whether this machine has it."""
     try:
         library.use_isa(isa)
-    except ValueError as missing:
-        pytest.skip(str(missing))
-    try:
-        for name in CELLS:
-            cell = CELLS[name](21)
-            arguments, kw = draw(cell, 4, 9, 5), masks(time=4, batch=(9,))
-            (_, out), gradients = run(cell, *arguments, kw, Native())
-            (_, want), want_gradients = exact(cell, arguments, kw)
-            assert error((out, gradients), (want, want_gradients)) < 1e-5, name
-    finally:
-        library.use_isa(here)
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_every_instruction_set(name):
+    """Each of this machine, in every dtype and precision, with padding and resets, in one compiled program."""
+    cell, kw, here, found = CELLS[name](21), masks(time=4, batch=(9,)), library.isa(), []
+    for dtype, precision in [*((d, None) for d in TOLERANCES), ("float32", "bfloat16"), ("float32", "bfloat16_3x")]:
+        arguments = draw(cell, 4, 9, 5, dtype=jnp.dtype(dtype))
+        driver = Native(precision=precision)
+        f = quick.jit(functools.partial(value_and_gradients, cell, kw=kw, driver=driver))
+        (_, want), want_gradients = exact(cell, arguments, kw)
+        for isa in filter(_use, ["amx", "avx512", "avx2", "baseline"]):
+            (_, out), gradients = f(*arguments)
+            library.use_isa(here)
+            found.append(isa)
+            bound = {"bfloat16": 2e-2, "bfloat16_3x": 1e-4, None: TOLERANCES[dtype][1]}[precision]
+            assert error((out, gradients), (want, want_gradients)) < bound, (isa, dtype, precision)
+    assert here in found
+
+
+def test_the_state_has_a_dtype_of_its_own():
+    """Params in bfloat16 and the state in float32: `select` takes the kernel, and two halves give the whole."""
+    cell, time = LSTM(8), 6
+    params, state, xs = draw(cell, time, 3, 4, dtype=jnp.bfloat16)
+    run = functools.partial(jaxrnn.unroll, cell, params, state_dtype=jnp.float32, driver=Native())
+    final, ys = run(xs, state)
+    assert (final.c.dtype, final.h.dtype, ys.dtype) == (jnp.float32, jnp.float32, jnp.bfloat16)
+    middle, first = run(xs[:2], state)
+    assert same_bits((final, ys), (lambda s, y: (s, jnp.concatenate([first, y])))(*run(xs[2:], middle)))
+    kinds = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jnp.float32), state)
+    assert select(cell, xs.shape, jnp.bfloat16, "cpu", kinds) == Native()
+
+
+def test_precision_is_named_as_jax_names_it():
+    names = {
+        "float32": ["highest", "float32", jax.lax.Precision.HIGHEST, "F32_F32_F32"],
+        "bfloat16_x3": ["high", "bfloat16_3x", jax.lax.DotAlgorithmPreset.BF16_BF16_F32_X3],
+        "bfloat16": ["default", "bfloat16", jax.lax.Precision.DEFAULT, "BF16_BF16_F32"],
+    }
+    for want, given in names.items():
+        for name in given:
+            assert passes(Native(precision=name).precision) == want
+            assert hash(Native(precision=name)) == hash(Native(precision=Native(precision=name).precision))
+    assert passes(Native().precision) == "float32"
+    with jax.default_matmul_precision("bfloat16"):
+        assert passes(Native().precision) == "bfloat16"
+    with jax.default_matmul_precision("TF32_TF32_F32"):  # which no kernel has
+        assert passes(Native().precision) == "float32"
+    for wrong in ("bf16", 3, jax.lax.DotAlgorithmPreset.F64_F64_F64):
+        with pytest.raises(ValueError, match=r'Native\.precision is "float32", "bfloat16_3x" or "bfloat16"'):
+            Native(precision=wrong)
+
+
+def test_bfloat16_keeps_half_the_memory():
+    cell = LSTM(8)
+
+    def temporary(dtype):
+        params, state, xs = draw(cell, 512, 8, 4, dtype=dtype)
+        f = quick.jit(lambda p, x: jax.grad(lambda p: jaxrnn.unroll(cell, p, x, state)[1].sum())(p))
+        return f.lower(params, xs).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary(jnp.bfloat16) < 0.55 * temporary(jnp.float32)
 
 
 @pytest.mark.optimised
@@ -321,9 +381,12 @@ def test_unsupported_cells_raise():
         with pytest.raises(ValueError, match=message):
             jax.eval_shape(lambda k: jaxrnn.unroll(cell, cell.init(k, 4), xs, driver=Native()), jax.random.key(0))
     cell = GRU(5)
-    params = draw(cell, 3, 2, 4, dtype=jnp.bfloat16)[0]
-    with pytest.raises(ValueError, match="bfloat16: it takes params and a state in float32"):
-        jaxrnn.unroll(cell, params, xs, driver=Native())
+    params, state, _ = draw(cell, 3, 2, 4)
+    mixed = params._replace(b=params.b.astype(jnp.bfloat16))
+    with pytest.raises(ValueError, match="takes params of one dtype; got bfloat16 and float32"):
+        jaxrnn.unroll(cell, mixed, xs, driver=Native())
+    with jax.enable_x64(True), pytest.raises(ValueError, match="float64: it takes float32, bfloat16 and float16"):
+        jaxrnn.unroll(cell, params, xs, state, state_dtype=jnp.float64, driver=Native())
 
 
 def test_a_subclass_does_not_inherit_the_kernel():
@@ -343,7 +406,7 @@ def test_a_wrong_shape_is_an_error_not_a_crash():
         jax.block_until_ready(
             call(
                 one, one, one, jnp.ones((4, 5)), jnp.ones((0, 5)), jnp.ones((2, 3, 5)), none,
-                none.astype(bool), none.astype(bool), cell="lstm", reverse=False,
+                none.astype(bool), none.astype(bool), cell="lstm", precision="float32", reverse=False,
             )
         )  # fmt: skip
 
@@ -351,8 +414,8 @@ def test_a_wrong_shape_is_an_error_not_a_crash():
 def test_select_takes_it_where_it_can():
     take = lambda cell, shape=(100, 32, 4), dtype=jnp.float32, platform="cpu": select(cell, shape, dtype, platform)
     for make in CELLS.values():
-        assert take(make(8)) == Native()
-    others = [take(PeepholeLSTM(8)), take(LSTM(8), dtype=jnp.bfloat16), take(LSTM(8), dtype=None)]
+        assert all(take(make(8), dtype=jnp.dtype(dtype)) == Native() for dtype in TOLERANCES)
+    others = [take(PeepholeLSTM(8)), take(LSTM(8), dtype=jnp.complex64), take(LSTM(8), dtype=None)]
     others += [take(LSTM(8), platform="gpu"), take(LSTM(8), (1, 2, 4))]
     assert not any(isinstance(driver, Native) for driver in others)
 
@@ -365,22 +428,28 @@ def test_without_the_library(monkeypatch):
         jaxrnn.unroll(LSTM(5), LSTM(5).init(jax.random.key(0), 4), jnp.ones((3, 2, 4)), driver=Native())
 
 
+FLAGS = {
+    "avx512": "-mavx512f -mavx512dq -mfma",
+    "avx2": "-mavx2 -mfma",
+    "baseline": "",
+    "amx": "-DJAXRNN_TILES -DJAXRNN_EMULATED_TILES",  # with the instructions of its tiles in C++
+}
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the harness is built for x86-64")
-@pytest.mark.parametrize("sanitizer", ["thread", "address,undefined"])
-def test_the_kernels_under_a_sanitizer(sanitizer, tmp_path):
+@pytest.mark.parametrize(("sanitizer", "emulate"), [("thread", False), ("address,undefined", True)])
+def test_the_kernels_under_a_sanitizer(sanitizer, emulate, tmp_path):
     """The kernels and how their work is cut, without XLA, called from several threads: no report, the same bits."""
-    flags = {"avx512": ["-mavx512f", "-mavx512dq", "-mfma"], "avx2": ["-mavx2", "-mfma"], "baseline": []}
-    native, isa, program = (
-        pathlib.Path(jaxrnn.__file__).parent / "_kernels" / "cpu",
-        library.isa(),
-        str(tmp_path / "harness"),
-    )
-    build = ["g++", "-std=c++17", "-Og", "-g1", "-Wno-psabi", f"-fsanitize={sanitizer}", f"-I{native}", "-pthread"]
-    lacks = [f"-DLACKS_{letter}={other}" for letter, other in zip("AB", flags.keys() - {isa}, strict=True)]
-    kernel = str(tmp_path / "kernel.o")
-    subprocess.run([*build, *flags[isa], "-c", str(native / "kernel.cc"), "-o", kernel], check=True)
-    sources = [str(pathlib.Path(__file__).with_name("harness.cc")), str(native / "library.cc"), kernel]
-    subprocess.run([*build, f"-DISA={isa}", *lacks, *sources, "-o", program], check=True)
-    done = subprocess.run([program], capture_output=True, text=True)
+    native, here = pathlib.Path(jaxrnn.__file__).parent / "_kernels" / "cpu", library.isa().replace("amx", "avx512")
+    build = f"g++ -std=c++17 -Og -g1 -Wno-psabi -fsanitize={sanitizer} -I{native} -pthread".split()
+    linked = ["amx", "baseline"] if emulate else [here]
+    compile_one = lambda isa: [*build, *FLAGS[isa].split(), "-c", native / "kernel.cc", "-o", tmp_path / f"{isa}.o"]
+    running = [subprocess.Popen(compile_one(isa)) for isa in linked]
+    assert [process.wait() for process in running] == [0] * len(linked)
+    options = [f"-DISA={linked[0]}", *(f"-DHAS_{isa}" for isa in linked), *["-DJAXRNN_EMULATED_TILES"] * emulate]
+    sources = [pathlib.Path(__file__).with_name("harness.cc"), native / "library.cc"]
+    objects = [tmp_path / f"{isa}.o" for isa in linked]
+    subprocess.run([*build, *options, *sources, *objects, "-o", tmp_path / "harness"], check=True)
+    done = subprocess.run([tmp_path / "harness"], capture_output=True, text=True)
     assert done.stdout == "the same\n", done.stdout + done.stderr
     assert done.stderr == ""

@@ -53,10 +53,10 @@ const char* missing_tiles() {
 #endif
 }
 
-#if defined(JAXRNN_EMULATED_TILES)  // beside the kernels that any machine has
-#define BESIDE_TILES baseline
+#if defined(JAXRNN_EMULATED_TILES)  // with the vector kernels that any machine has
+#define WITH_TILES baseline
 #else
-#define BESIDE_TILES avx512
+#define WITH_TILES avx512
 #endif
 
 // The instruction sets, the best first.
@@ -65,8 +65,8 @@ const Isa* isas() {
   __builtin_cpu_init();
   const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
   static const Isa all[] = {
-      {"amx", (has_avx512 || BESIDE_TILES::kernels == baseline::kernels) && !missing_tiles(), BESIDE_TILES::kernels,
-       BESIDE_TILES::affine, amx::one_pass, amx::three_passes},
+      {"amx", (has_avx512 || WITH_TILES::kernels == baseline::kernels) && !missing_tiles(), WITH_TILES::kernels,
+       WITH_TILES::affine, amx::one_pass, amx::three_passes},
       {"avx512", has_avx512, avx512::kernels, avx512::affine},
       {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), avx2::kernels, avx2::affine},
       {"baseline", true, baseline::kernels, baseline::affine},
