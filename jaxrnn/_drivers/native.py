@@ -41,9 +41,9 @@ class Native(metaclass=Checked):
     params. Work is split over the batch, on the threads of XLA; results are the same to the last bit for any number of
     threads.
 
-    Whatever the dtypes, sums, gates and the state from step to step are in float32; what leaves the kernel is rounded to
-    its dtype. A matmul of bfloat16 weights runs on the tiles of AMX, for which h is rounded too, where the processor has
-    them and the system permits their use (`jaxrnn.available_drivers()` says whether); elsewhere 16-bit weights are
+    Whatever the dtypes, sums, gates and the state from step to step are in float32; what leaves the kernel is rounded
+    to its dtype. A matmul of bfloat16 weights runs on the tiles of AMX, for which h is rounded too, where the processor
+    has them and the system permits their use (`jaxrnn.available_drivers()` says whether); elsewhere 16-bit weights are
     widened to float32.
 
     For an affine cell the kernel runs the recurrence alone; a and b of all steps are computed in JAX before it.

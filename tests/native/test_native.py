@@ -138,7 +138,7 @@ def test_every_instruction_set(name):
         f = quick.jit(functools.partial(value_and_gradients, cell, kw=kw, driver=driver))
         (_, want), want_gradients = exact(cell, arguments, kw)
         for isa in filter(_use, ["amx", "avx512", "avx2", "baseline"]):
-            (_, out), gradients = f(*arguments)
+            (_, out), gradients = jax.block_until_ready(f(*arguments))
             library.use_isa(here)
             found.append(isa)
             bound = {"bfloat16": 2e-2, "bfloat16_3x": 1e-4, None: TOLERANCES[dtype][1]}[precision]
@@ -441,7 +441,7 @@ FLAGS = {
 def test_the_kernels_under_a_sanitizer(sanitizer, emulate, tmp_path):
     """The kernels and how their work is cut, without XLA, called from several threads: no report, the same bits."""
     native, here = pathlib.Path(jaxrnn.__file__).parent / "_kernels" / "cpu", library.isa().replace("amx", "avx512")
-    build = f"g++ -std=c++17 -Og -g1 -Wno-psabi -fsanitize={sanitizer} -I{native} -pthread".split()
+    build = f"g++ -std=c++17 -Og -g1 -Wno-psabi -DJAXRNN_POISON -fsanitize={sanitizer} -I{native} -pthread".split()
     linked = ["amx", "baseline"] if emulate else [here]
     compile_one = lambda isa: [*build, *FLAGS[isa].split(), "-c", native / "kernel.cc", "-o", tmp_path / f"{isa}.o"]
     running = [subprocess.Popen(compile_one(isa)) for isa in linked]

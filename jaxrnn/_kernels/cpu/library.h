@@ -20,6 +20,9 @@ class Scratch {
       base_ = static_cast<char*>(std::aligned_alloc(PAGE, size_));
       if (!base_) size_ = 0;
     }
+#if defined(JAXRNN_POISON)  // for tests: a number that is read before it is written is NaN
+    if (base_) std::memset(base_, 0xff, size_);
+#endif
     return base_;
   }
 
