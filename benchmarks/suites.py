@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from .workload import Workload
 
 ALL = ("elman", "gru", "lstm")
@@ -57,4 +59,11 @@ def flashrnn() -> list[Workload]:
     return [w for n in heads for cell in ALL for w in _both(cell, (1024, 16, 768, 768), heads=n)]
 
 
-SUITES = {"quick": quick, "standard": standard, "deepbench": deepbench, "flashrnn": flashrnn}
+def bfloat16() -> list[Workload]:
+    """The standard workloads of 128 hidden units and more, in bfloat16."""
+    return [dataclasses.replace(workload, dtype="bfloat16") for workload in standard() if workload.hidden >= 128]
+
+
+SUITES = {"quick": quick, "standard": standard, "bfloat16": bfloat16, "deepbench": deepbench, "flashrnn": flashrnn}
+NAMES = {"bfloat16": ("jaxrnn select", "jaxrnn Native", "jaxrnn float32", "torch")}
+"""The implementations of a suite, where they are not all."""
