@@ -47,7 +47,7 @@ def seconds(call: Call) -> float:
 
 
 def settle(call: Call, guess: float, done: float = 0.0) -> None:
-    """Make calls that are not timed, for `SETTLE` seconds, of which some are done; a call takes `guess` seconds."""
+    """Call without timing for `SETTLE` seconds, of which some are done; a call takes `guess` seconds."""
     for _ in range(math.ceil(max(0.0, SETTLE - done) / guess)):
         call()
 
