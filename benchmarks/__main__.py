@@ -22,8 +22,9 @@ def main() -> None:
     from .precision import Precision
     from .report import Report
     from .scaling import Scaling
+    from .train_dtypes import TrainDtypes
 
-    measured = Peers | Scaling | Memory | Precision | Limit | Long | Oversubscription | Train | Load
+    measured = Peers | Scaling | Memory | Precision | Limit | Long | Oversubscription | Train | TrainDtypes | Load
     tyro.cli(measured | Agree | Report, prog="python -m benchmarks")()
 
 
