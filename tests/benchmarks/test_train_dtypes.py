@@ -60,7 +60,9 @@ def test_rows_and_page(monkeypatch, tmp_path):
     assert absent["absent"] == "left out: --epochs 0"
     assert (full["name"], short["name"], full["steps"], full["skipped"]) == ("float32", "bfloat16", 25, 0)
     assert full["ratio"]["median"] == 1
-    assert full["samples_per_second"]["samples"] == short["samples_per_second"]["samples"] == 2  # the last turn is one step
+    assert (
+        full["samples_per_second"]["samples"] == short["samples_per_second"]["samples"] == 2
+    )  # the last turn is one step
     assert short["loss"] == pytest.approx(full["loss"], rel=0.02)
     assert 0 < full["loss"] < np.log(len(set(TEXT)))
     page = train_dtypes.page(result)
