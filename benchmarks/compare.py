@@ -30,7 +30,7 @@ class Peers:
     """Time every implementation of every workload of a suite, in turn, and check each against float64.
 
     Args:
-        suite: quick, standard, bfloat16, deepbench or flashrnn.
+        suite: quick, standard, bfloat16, deepbench, flashrnn or tiny.
         json: the result file; by default in the folder of this hardware: `peers.json` of the suite standard, otherwise
             named after the suite.
         budget: seconds of timing a workload at most (but never fewer than 3 rounds).

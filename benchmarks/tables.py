@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from .plots import AXES
-from .result import SELECT, Result, Row, distinct, figure, geometric_mean, median, shape, small, why_absent
+from .result import FLOAT32, SELECT, Result, Row, distinct, figure, geometric_mean, median, shape, small, why_absent
 
 Write = Callable[[Any], str]
 
@@ -125,7 +125,8 @@ def one_kind(table: pd.DataFrame, cell: str, kind: str) -> str:
 def chosen(table: pd.DataFrame) -> str:
     """Return what `select` chose, next to the fastest of jaxrnn's drivers."""
     timed = table[table.why.isna()]
-    own = timed[timed.name.str.startswith("jaxrnn ") & timed["over_select.median"].notna()]
+    ours = timed.name.str.startswith("jaxrnn ") & (timed.name != FLOAT32)
+    own = timed[ours & timed["over_select.median"].notna()]
     lines = {}
     for row in timed[(timed.name == SELECT) & timed.driver.notna()].itertuples():
         rivals = own[own.workload == row.workload]

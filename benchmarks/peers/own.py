@@ -13,6 +13,7 @@ import numpy as np
 import jaxrnn
 from jaxrnn import BPTT, Driver, Fused, Native, Scan, available_drivers
 
+from ..result import FLOAT32
 from ..workload import SIXTEEN_BIT, Answer, Data, Workload
 from .peer import Peer, Program, Supports, compiled, first_state, gradients, numpy
 
@@ -38,7 +39,7 @@ def own(name: str, driver: Driver | None) -> Peer:
 
 
 def native_lacks(workload: Workload, platform: str) -> str | None:
-    """Return what `Native` itself says of a workload that it does not take; None for one that it takes."""
+    """Return what `Native` itself says of a workload that it does not take, in a sentence; None for one it takes."""
     if reason := available_drivers()["Native"]:
         return reason
     cell, dtype = workload.own_cell(), jnp.dtype(workload.dtype)
@@ -48,7 +49,7 @@ def native_lacks(workload: Workload, platform: str) -> str | None:
     try:
         jax.eval_shape(lambda params, xs: jaxrnn.unroll(cell, params, xs, driver=Native()), params, xs)
     except ValueError as refusal:
-        return str(refusal)
+        return str(refusal).partition(". ")[0]
     return None
 
 
@@ -154,6 +155,5 @@ LOOPS = (
     ),
     Peer("Python loop, jitted step", "jaxrnn", functools.partial(make_python_loop, True), Supports(heads=True)),
 )
-FLOAT32 = Peer("jaxrnn float32", "jaxrnn", make_float32, Supports(dtypes=SIXTEEN_BIT, heads=True))
-"""What `select` takes in float32, next to the same in 16 bits."""
+IN_FLOAT32 = Peer(FLOAT32, "jaxrnn", make_float32, Supports(dtypes=SIXTEEN_BIT, heads=True))
 BASELINES = (*LOOPS, Peer("naive lax.scan", "jax", make_naive_scan))
