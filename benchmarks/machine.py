@@ -7,7 +7,6 @@ import dataclasses
 import importlib.util
 import math
 import os
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import processor
+from . import processor, timing
 
 GEMM = {"cpu": 2048, "gpu": 8192}
 """The side of the square matrices that are multiplied, by platform; elsewhere the larger."""
@@ -100,14 +99,10 @@ def _platform() -> str:
 
 
 def _least(call: Callable[[], Any]) -> float:
-    """Return the seconds of the fastest of seven calls, after one."""
+    """Return the seconds of the fastest of seven calls, after one, and after calls that are not timed."""
     call()
-    taken = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+    timing.settle(call)
+    return min(timing.seconds(call) for _ in range(REPEATS))
 
 
 def _side() -> int:

@@ -46,15 +46,19 @@ def seconds(call: Call) -> float:
     return time.perf_counter() - start
 
 
-def settle(call: Call, guess: float, done: float = 0.0) -> None:
-    """Call without timing for `SETTLE` seconds, of which some are done; a call takes `guess` seconds."""
-    for _ in range(math.ceil(max(0.0, SETTLE - done) / guess)):
+def settle(call: Call, done: float = 0.0) -> None:
+    """Call without timing for `SETTLE` seconds, of which some are done."""
+    end = time.perf_counter() + SETTLE - done
+    while time.perf_counter() < end:
         call()
 
 
 def turn(call: Call, guess: float, done: float = 0.0) -> float:
-    """Return the mean seconds a call, of one turn; `done` seconds of calls that are not timed precede it already."""
-    settle(call, guess, done)
+    """Return the mean seconds a call, of one turn, after calls that are not timed, `done` seconds of which were made.
+
+    The turn is planned for a call that takes `guess` seconds.
+    """
+    settle(call, done)
     count = max(1, math.ceil(TURN / guess))
     return seconds(lambda: [call() for _ in range(count)]) / count
 

@@ -77,6 +77,6 @@ def in_turn(task: Task, answers: dict[str, Answer]) -> dict[str, list[float]]:
     samples = {}
     for name, answer in answers.items():
         calls = [functools.partial(answer, ids) for ids in task.utterances]
-        timing.settle(calls[0], timing.seconds(calls[0]))
+        timing.settle(calls[0])
         samples[name] = [timing.seconds(call) for call in calls]
     return samples
