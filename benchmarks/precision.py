@@ -38,8 +38,8 @@ class Setting(NamedTuple):
 
 SETTINGS = (
     Setting("float32", "float32", {}),
-    Setting("float32, precision bf16x3", "float32", {"precision": "BF16_BF16_F32_X3"}),
-    Setting("float32, precision bfloat16", "float32", {"precision": "BF16_BF16_F32"}),
+    Setting("float32, precision bfloat16_3x", "float32", {"precision": "bfloat16_3x"}),
+    Setting("float32, precision bfloat16", "float32", {"precision": "bfloat16"}),
     Setting("float16", "float16", {}),
     Setting("bfloat16", "bfloat16", {}),
     Setting("torch float32", "float32", None),
@@ -88,10 +88,13 @@ class Precision:
 
 
 def units() -> str:
-    """Return whether the processor multiplies 16 bits itself."""
-    known = [unit for unit in processor.describe()["vector_units"] if unit.endswith("bf16")]
-    found = f"The processor has {' and '.join(known)}" if known else "The processor has no instruction for bfloat16"
-    return found + ("." if "amx_bf16" in known else ": it has no AMX, and times of 16 bits are of other instructions.")
+    """Return what the processor multiplies 16 bits with."""
+    if "amx_bf16" in processor.describe()["vector_units"]:
+        return "The processor has AMX, whose tiles multiply bfloat16."
+    return (
+        "The processor has no AMX: 16-bit weights are widened to float32 before they are multiplied, and params in "
+        "float32 are multiplied in float32 whatever the precision."
+    )
 
 
 def measure(workload: Workload, budget: float, settings: Sequence[Setting] = SETTINGS) -> list[Row]:
