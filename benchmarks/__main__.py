@@ -18,10 +18,14 @@ def main() -> None:
     from .limit import Limit
     from .long import Long
     from .memory import Memory
+    from .oversubscription import Oversubscription
+    from .precision import Precision
     from .report import Report
     from .scaling import Scaling
+    from .train_dtypes import TrainDtypes
 
-    tyro.cli(Peers | Agree | Scaling | Memory | Train | Limit | Long | Load | Report, prog="python -m benchmarks")()
+    measured = Peers | Scaling | Memory | Precision | Limit | Long | Oversubscription | Train | TrainDtypes | Load
+    tyro.cli(measured | Agree | Report, prog="python -m benchmarks")()
 
 
 if __name__ == "__main__":

@@ -10,16 +10,17 @@ import jax
 from rich.progress import track
 
 from . import record, timing
-from .measure import absent, compare, milliseconds, show, suite
-from .peers import choose
+from .measure import absent, compare, milliseconds, peers_of, show, suite
 from .result import Row
 from .workload import Workload, draw
 
 METHOD = (
-    "in turn in one process (A B A B), freed memory kept, one sample a round, the mean of the calls of a turn; "
+    "in turn in one process (A B A B), freed memory kept, one sample a round, the mean of the calls of a turn, which "
+    "follow 30 ms of calls of the same program that are not timed; "
     "over_select is taken round by round; median and quartiles. Python loops and onnxruntime have separate rounds, "
     "after the others. Loss sum(h^2), gradients for params and inputs, the input projection included. error: the "
-    "largest difference from float64, relative to the largest entry of the array."
+    "largest difference from float64 with the same weights and inputs, relative to the largest entry of the array. "
+    "jaxrnn float32: what select takes, in float32, where the workload is in 16 bits."
 )
 CACHED = " Programs may come from JAX's cache, compiled by other processes: compile_seconds says nothing."
 
@@ -29,11 +30,12 @@ class Peers:
     """Time every implementation of every workload of a suite, in turn, and check each against float64.
 
     Args:
-        suite: quick, standard, deepbench or flashrnn.
-        json: the result file; by default `peers.json` in the folder of this hardware.
+        suite: quick, standard, bfloat16, deepbench, flashrnn or tiny.
+        json: the result file; by default in the folder of this hardware: `peers.json` of the suite standard, otherwise
+            named after the suite.
         budget: seconds of timing a workload at most (but never fewer than 3 rounds).
         rounds: the most rounds of a workload.
-        names: the implementations; all by default.
+        names: the implementations; by default those of the suite, or all.
         workloads: what is measured, in place of a suite.
     """
 
@@ -46,9 +48,10 @@ class Peers:
 
     def __call__(self) -> None:
         """Measure, print a table a workload, write the file."""
-        workloads, peers = self.workloads or suite(self.suite), choose(self.names)
+        workloads, peers = self.workloads or suite(self.suite), peers_of(self.suite, self.names)
         rows: list[Row] = []
         shape = workloads[0].shape
+        path = self.json or record.folder() / f"{'peers' if self.suite == 'standard' else self.suite}.json"
         for workload in track(workloads, "workloads", transient=True):
             if workload.shape != shape:
                 jax.clear_caches()
@@ -57,13 +60,13 @@ class Peers:
             found = compare(workload, peers, self.budget, self.rounds, check=True)
             rows += found
             method = METHOD + (CACHED if jax.config.jax_compilation_cache_dir else "")
-            path = record.write("peers", rows, self.json, suite=self.suite, method=method)
+            record.write("peers", rows, path, suite=self.suite, method=method)
             _show(workload, found)
         print(f"results  {path}")
 
     def compile(self, share: int, of: int) -> None:
         """Only compile, each `of`-th program from the `share`-th on, into JAX's cache; torch compiles nothing."""
-        workloads, peers = self.workloads or suite(self.suite), choose(self.names)
+        workloads, peers = self.workloads or suite(self.suite), peers_of(self.suite, self.names)
         for workload, peer in [(w, p) for w in workloads for p in peers][share::of]:
             if peer.package != "torch" and not absent(peer, workload):
                 try:
@@ -75,7 +78,10 @@ class Peers:
 def _show(workload: Workload, rows: list[Row]) -> None:
     """Print the rows of a workload, the fastest first."""
     timed = sorted((row for row in rows if "seconds" in row), key=lambda row: row["seconds"]["median"])
-    show(str(workload), [_line(row) for row in timed])
+    show(
+        f"{workload} (!: error above {workload.tolerance:g})" if workload.tolerance else str(workload),
+        [*map(_line, timed)],
+    )
     if missing := [f"{row['name']} ({row['absent']})" for row in rows if "absent" in row]:
         print(f"absent: {', '.join(missing)}")
 
@@ -87,6 +93,6 @@ def _line(row: Row) -> dict[str, str]:
         "ms": milliseconds(row),
         "over select": "" if over is None else f"{over['median']:.2f} ({over['low']:.2f} to {over['high']:.2f})",
         "compile s": "" if took is None else f"{took:.2f}",
-        "error": f"{row['error']:.0e}",
+        "error": f"{row['error']:.0e}" + ("!" if row["tolerance"] and row["error"] > row["tolerance"] else ""),
         "": row["equation"] or row["driver"] or "",
     }

@@ -34,7 +34,7 @@ class Limit:
     of a step and the reading of inputs are left out: no implementation reaches the bound where they count.
 
     Args:
-        suite: of quick, standard, deepbench and flashrnn.
+        suite: of quick, standard, bfloat16, deepbench, flashrnn and tiny.
         workloads: what is measured, in place of a suite.
         names: the implementations; () is all of them.
         budget: seconds of timing a workload, without compilation.

@@ -7,14 +7,14 @@ import dataclasses
 import importlib.util
 import math
 import os
-import pathlib
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from . import processor, timing
 
 GEMM = {"cpu": 2048, "gpu": 8192}
 """The side of the square matrices that are multiplied, by platform; elsewhere the larger."""
@@ -99,14 +99,10 @@ def _platform() -> str:
 
 
 def _least(call: Callable[[], Any]) -> float:
-    """Return the seconds of the fastest of seven calls, after one."""
+    """Return the seconds of the fastest of seven calls, after one, and after calls that are not timed."""
     call()
-    taken = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+    timing.settle(call)
+    return min(timing.seconds(call) for _ in range(REPEATS))
 
 
 def _side() -> int:
@@ -131,21 +127,10 @@ def _gemm_torch(dtype: str) -> float:
 
 def _cpu_levels() -> tuple[Level, ...]:
     cores = len(os.sched_getaffinity(0))
-    sizes = _cache_sizes()
+    sizes = CACHES | processor.cache_sizes()
     capacity = {"L2": cores * sizes["L2"], "L3": sizes["L3"], "memory": None}
     with concurrent.futures.ThreadPoolExecutor(cores) as pool:
         return tuple(Level(name, capacity[name], _triad(pool, cores, name)) for name in ARRAYS)
-
-
-def _cache_sizes() -> dict[str, int]:
-    """Return bytes by level, as Linux tells them."""
-    found = dict(CACHES)
-    for index in pathlib.Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
-        name = f"L{(index / 'level').read_text().strip()}"
-        if name in found:
-            size = (index / "size").read_text().strip()
-            found[name] = int(size[:-1]) * {"K": 2**10, "M": 2**20}[size[-1]]
-    return found
 
 
 def _triad(pool: concurrent.futures.Executor, cores: int, name: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Collection, Mapping, Sequence
 
 import jax
@@ -10,16 +11,15 @@ import jax
 from jaxrnn import select
 
 from . import timing
-from .peers import Peer, Program, installed
+from .peers import Peer, Program, choose, installed
 from .result import SELECT, Row
-from .suites import SUITES
+from .suites import NAMES, SUITES
 from .workload import Workload, draw, error, reference
 
-FAR = {"float32": 0.1, "bfloat16": 0.3}  # larger than any rounding error, also of TF32 and of a relu that grows
+FAR = {"float32": 0.1, "bfloat16": 0.3, "float16": 0.3}
+"""Larger than any rounding error, also of TF32 and of a relu that grows."""
 APART = ("Python loop", "Python loop, jitted step", "onnxruntime")
-"""Measured after the others, since they slow the next one: garbage to collect, threads that keep spinning."""
-SPINNING = ("torch",)
-"""Peers whose threads keep spinning for a moment."""
+"""Measured after the others, since they slow the next one for longer than it settles: garbage, spinning threads."""
 
 
 def suite(name: str) -> tuple[Workload, ...]:
@@ -27,6 +27,11 @@ def suite(name: str) -> tuple[Workload, ...]:
     if name not in SUITES:
         raise ValueError(f"suite is one of {', '.join(SUITES)}; got {name!r}")
     return tuple(SUITES[name]())
+
+
+def peers_of(suite: str, names: tuple[str, ...]) -> list[Peer]:
+    """Return the peers of these names; where there are none, those of the suite, or all."""
+    return choose(names or NAMES.get(suite, ()))
 
 
 def compare(
@@ -51,12 +56,14 @@ def compare(
     rows, programs = prepare(workload, peers, check=check)
     calls = {name: program.call for name, program in programs.items()}
     last = {name: calls.pop(name) for name in apart if name in calls}
-    samples = timing.interleave(calls, budget, rounds, SPINNING) | timing.interleave(last, budget / 4, rounds)
+    samples = timing.interleave(calls, budget, rounds) | timing.interleave(last, budget / 4, rounds)
+    base = samples.get(SELECT, [])
     for row in rows:
-        if row["name"] in samples:
-            row["seconds"] = timing.spread(samples[row["name"]])
-            if SELECT in samples:
-                row["over_select"] = timing.ratio(samples[row["name"]], samples[SELECT])
+        if taken := samples.get(row["name"]):
+            row["seconds"] = timing.spread(taken)
+            if base:
+                in_turn = row["name"] not in last
+                row["over_select"] = timing.ratio(taken, base if in_turn else [statistics.median(base)])
     return rows
 
 
@@ -94,6 +101,7 @@ def _call(peer: Peer, program: Program, workload: Workload, check: bool) -> Row:
     row["first_seconds"] = timing.seconds(lambda: results.append(program.call()))
     if check:
         row["error"] = error(program.answer(results[0]), reference(workload, equation))
+        row["tolerance"] = workload.tolerance
         if not row["error"] < FAR[workload.dtype]:
             raise ValueError(f"off by {row['error']:.1e} from float64: it computes another function")
     return row

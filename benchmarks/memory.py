@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import gc
+import itertools
 import json
 import os
 import pathlib
@@ -70,6 +71,7 @@ class Memory:
         hidden: H.
         budget: seconds of timing a driver, without compilation.
         json: the result file; by default in the folder of this hardware.
+        dtypes: of params and inputs; an array of (T, B, H) is counted in the same dtype.
     """
 
     cells: tuple[str, ...] = ("lstm", "gru", "elman")
@@ -80,12 +82,14 @@ class Memory:
     hidden: int = 128
     budget: float = 1.0
     json: pathlib.Path | None = None
+    dtypes: tuple[str, ...] = ("float32",)
 
     def __call__(self) -> None:
         """Measure, show each cell, write the file."""
         peers, rows = choose(self.names, SUBJECTS), []
-        for cell in self.cells:
-            workload = Workload(cell, self.time, self.batch, self.inputs, self.hidden, gradient=True)
+        sizes = self.time, self.batch, self.inputs, self.hidden
+        for cell, dtype in itertools.product(self.cells, self.dtypes):
+            workload = Workload(cell, *sizes, gradient=True, dtype=dtype)
             found = [probe(peer, workload, self.budget) for peer in peers]
             rows += found
             show(str(workload), [_line(row) for row in found])

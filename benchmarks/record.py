@@ -15,6 +15,8 @@ from typing import Any
 
 import jax
 
+from . import processor
+
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = pathlib.Path(__file__).parent / "results"
 PACKAGES = (
@@ -28,15 +30,10 @@ FLAGS = ("XLA_FLAGS", "OMP_NUM_THREADS", "JAX_PLATFORMS", "JAX_DEFAULT_MATMUL_PR
 
 def hardware() -> dict[str, Any]:
     """Describe this machine."""
-    info = pathlib.Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
     device = jax.devices()[0]
     return {
-        "cpu": cpu,
+        **processor.describe(),
         "cores": len(os.sched_getaffinity(0)),
-        "vector_units": [flag for flag in ("avx2", "avx512f", "amx_bf16") if flag in flags],
         "device": device.device_kind if device.platform != "cpu" else "cpu",
         "platform": device.platform,
     }
@@ -49,9 +46,9 @@ def folder() -> pathlib.Path:
 
 
 def slug(machine: dict[str, Any]) -> str:
-    """Return the folder name of a machine: the model of its GPU, or of its CPU with the number of cores."""
-    name = f"{machine['cpu']} {machine['cores']} cores" if machine["platform"] == "cpu" else machine["device"]
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    """Return the folder name of a machine: the model of its GPU, or its processor with the number of cores."""
+    cpu = f"{processor.name(machine)} {machine['cores']} cores"
+    return re.sub(r"[^a-z0-9]+", "-", (cpu if machine["platform"] == "cpu" else machine["device"]).lower()).strip("-")
 
 
 def versions() -> dict[str, str | None]:

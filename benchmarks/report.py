@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from typing import Any
 
-from . import plots, record, tables
-from .result import SELECT, Result, Row, distinct, figure, median, read, read_all
+from . import oversubscription, plots, precision, record, side_by_side, tables, train_dtypes
+from .result import SELECT, Result, Row, distinct, figure, median, read_all
+from .side_by_side import Comparison
 from .workload import Workload
 
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
-README_RESULT = "amd-epyc-2-cores/peers.json"
 README_SHAPES = ((128, 32, 64, 128), (256, 32, 128, 256))
+TORCH = Comparison("", "peers", side_by_side.time_over("torch"), each=False)
 TITLES = {
     "peers": ("Implementations side by side", tables.peers),
     "scaling": ("Over the sequence, the batch and the width", tables.scaling),
@@ -19,6 +21,9 @@ TITLES = {
     "train": ("Training and latency", tables.train),
     "long": ("Long sequences", tables.long),
     "limit": ("Next to what the machine allows", tables.limit),
+    "train_dtypes": ("Training in 16 bits", train_dtypes.page),
+    "precision": ("Accuracy in 16 bits", precision.page),
+    "oversubscription": ("With other processes on the same cores", oversubscription.page),
 }
 """What is shown, in this order."""
 INTRODUCTION = """\
@@ -59,12 +64,17 @@ class Report:
 
 def markdown(results: pathlib.Path) -> str:
     """Return the text of docs/benchmarks.md."""
-    parts = [INTRODUCTION]
-    for hardware, found in read_all(results).items():
+    every = read_all(results)
+    parts = list(filter(None, [INTRODUCTION, side_by_side.page(every)]))
+    for hardware, found in every.items():
         parts.append(f"## {hardware}\n\n{machine(found[0])}\n")
-        ordered = sorted(found, key=lambda result: [*TITLES, result.benchmark].index(result.benchmark))
-        parts += [section(result) for result in ordered if result.benchmark in TITLES]
+        parts += [section(result) for result in sorted(found, key=place) if result.benchmark in TITLES]
     return "\n".join(parts)
+
+
+def place(result: Result) -> tuple[int, bool, str]:
+    """Return where a result stands on the page: by command, the file that is named after it first."""
+    return [*TITLES, result.benchmark].index(result.benchmark), result.name != result.benchmark, result.name
 
 
 def all_pictures(results: pathlib.Path) -> dict[str, plots.Draw]:
@@ -77,13 +87,23 @@ def machine(result: Result) -> str:
     """Name the hardware."""
     about = result.head["hardware"]
     vectors = f", {' '.join(about['vector_units'])}" if about.get("vector_units") else ""
+    caches = ", ".join(f"{name} {size >> 10:,} KB" for name, size in about.get("caches", {}).items())
     device = "" if about["platform"] == "cpu" else f"{about['device']}; host: "
-    return f"{device}{about['cores']} cores of {about['cpu']}{vectors}."
+    return f"{device}{about['cores']} cores of {about['cpu']}{family(about)}{vectors}{caches and f', {caches}'}."
+
+
+def family(about: dict[str, Any]) -> str:
+    """Write the microarchitecture of a processor, and the numbers that it follows from; files of old lack them."""
+    if about.get("family") is None:
+        return " (its family was not recorded)"
+    known = f"{about['microarchitecture']}: " if about["microarchitecture"] else ""
+    return f" ({known}family {about['family']}, model {about['model']}, stepping {about['stepping']})"
 
 
 def section(result: Result) -> str:
     """Write one result file: where it is from, its pictures, its tables."""
     title, write = TITLES[result.benchmark]
+    title += "" if result.name == result.benchmark else f": {result.name}"
     pictures = "".join(f"![{name}](benchmarks/{name})\n\n" for name in plots.pictures(result))
     path = f"benchmarks/results/{result.hardware}/{result.name}.json"
     return f"### {title}\n\n{origin(result)} [{path}](../{path})\n\n{pictures}{write(result)}\n"
@@ -104,23 +124,46 @@ def versions(result: Result) -> str:
 
 
 def readme_table(results: pathlib.Path) -> str:
-    """Return the README's table: each implementation's time over jaxrnn's, and where it is from."""
-    result = read(results / README_RESULT)
+    """Return the README's tables: torch over jaxrnn by processor, and each implementation on one of them."""
+    every = read_all(results)
+    known = side_by_side.chosen(every, "peers")
+    if not known:
+        raise ValueError(f"{results} has no peers.json of a CPU: run `python -m benchmarks peers`")
     columns = [
         Workload(cell, *shape, gradient=gradient)
         for cell in ("lstm", "gru")
         for shape in README_SHAPES
         for gradient in (False, True)
     ]
+    torch = side_by_side.table(every, TORCH)
+    origins = "; ".join(f"{side_by_side.column(result)}: {machine(result)[:-1]}, {where(result)}" for result in known)
+    text = (
+        "torch's time over jaxrnn's by processor, the geometric mean over the standard shapes: above 1 is slower than "
+        f"jaxrnn. {origins}."
+    )
+    newest = max(known, key=lambda result: result.head["date"])
+    return "\n\n".join([torch, text, implementations(newest, columns), readme_origin(newest, columns)])
+
+
+def where(result: Result) -> str:
+    """Write the day and the link of a result file, as README has it."""
+    path = f"benchmarks/results/{result.hardware}/{result.name}.json"
+    return f"{result.head['date'][:10]}, [{path}]({path})"
+
+
+def implementations(result: Result, columns: list[Workload]) -> str:
+    """Return the table of every implementation on one machine."""
     rows = [row for row in result.timed if row["workload"] in columns]
     if not rows:
-        raise ValueError(f"{results / README_RESULT} has no row of the README's workloads: {columns[0]}, ...")
+        raise ValueError(
+            f"{result.hardware}/{result.name}.json has no row of the README's workloads: {columns[0]}, ..."
+        )
     frame = tables.frame([{**row, "text": readme_cell(row)} for row in rows])
     table = tables.pivot(frame, "name", "workload", "text", str).reindex(columns=columns)
     heads = [f"{w.cell.upper()} {w.kind}<br>{w.time}, {w.batch}, {w.inputs}, {w.hidden}" for w in columns]
     table = table.reindex(name for name in distinct(row["name"] for row in result.timed) if name in table.index)
     table = table.set_axis(heads, axis=1).rename(index=tables.starred(frame))
-    return f"{tables.grid(table, 'T, B, I, H')}\n\n{readme_origin(result, columns)}"
+    return tables.grid(table, "T, B, I, H")
 
 
 def readme_cell(row: Row) -> str:
@@ -132,12 +175,12 @@ def readme_cell(row: Row) -> str:
 
 def readme_origin(result: Result, columns: list[Workload]) -> str:
     """Describe in one line what was measured, on what, with what, by which command, and where the rest is."""
-    path = f"benchmarks/results/{README_RESULT}"
     equations = distinct(row["equation"] for row in result.timed if row.get("equation") and row["workload"] in columns)
     other = rf" \* Another equation: {', '.join(equations)}." if equations else ""
     return (
-        f"Time over jaxrnn's, above 1 is slower than jaxrnn.{other} {machine(result)[:-1]}; {versions(result)};"
-        f" `{result.head['command'].strip()}`; [{path}]({path}). More: [docs/benchmarks.md](docs/benchmarks.md)."
+        f"Every implementation on {side_by_side.column(result)}: time over jaxrnn's, above 1 is slower than "
+        f"jaxrnn.{other} {machine(result)[:-1]}; {versions(result)}; `{result.head['command'].strip()}`; "
+        f"{where(result)}. More: [docs/benchmarks.md](docs/benchmarks.md)."
     )
 
 

@@ -13,6 +13,8 @@ from .workload import Workload
 Row = dict[str, Any]
 """A row of a result file; its workload, where it has one, is a `Workload`."""
 SELECT = "jaxrnn select"
+FLOAT32 = "jaxrnn float32"
+"""What `select` takes in float32, next to the same in 16 bits."""
 WHY_ABSENT = ("absent", "stopped")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+from .result import FLOAT32, SELECT
 from .workload import Workload
 
 ALL = ("elman", "gru", "lstm")
@@ -57,4 +60,16 @@ def flashrnn() -> list[Workload]:
     return [w for n in heads for cell in ALL for w in _both(cell, (1024, 16, 768, 768), heads=n)]
 
 
-SUITES = {"quick": quick, "standard": standard, "deepbench": deepbench, "flashrnn": flashrnn}
+def tiny() -> list[Workload]:
+    """One small workload, for a dry run."""
+    return _both("lstm", (4, 2, 3, 8))
+
+
+def bfloat16() -> list[Workload]:
+    """The standard workloads of 128 hidden units and more, in bfloat16."""
+    return [dataclasses.replace(workload, dtype="bfloat16") for workload in standard() if workload.hidden >= 128]
+
+
+SUITES = {suite.__name__: suite for suite in (quick, standard, bfloat16, deepbench, flashrnn, tiny)}
+NAMES = {"bfloat16": (SELECT, "jaxrnn Native", FLOAT32, "torch")}
+"""The implementations of a suite, where they are not all."""

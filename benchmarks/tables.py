@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from .plots import AXES
-from .result import SELECT, Result, Row, distinct, figure, geometric_mean, median, shape, small, why_absent
+from .result import FLOAT32, SELECT, Result, Row, distinct, figure, geometric_mean, median, shape, small, why_absent
 
 Write = Callable[[Any], str]
 
@@ -20,7 +20,7 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
         fields = {"cell": "cell", "kind": "kind", "dtype": "dtype", **{field: field for field in AXES.values()}}
         workloads = {name: [getattr(w, field) for w in table.workload] for name, field in fields.items()}
         table = table.assign(**workloads, shape=table.workload.map(shape))
-    optional = ("equation", "error", "compile_seconds", "over_select.median", "driver", "ratio.median")
+    optional = ("equation", "error", "tolerance", "compile_seconds", "over_select.median", "driver", "ratio.median")
     return table.reindex(columns=[*table.columns, *(name for name in optional if name not in table)])
 
 
@@ -34,7 +34,9 @@ def pivot(table: pd.DataFrame, rows: str, columns: str, value: str, write: Write
 
 def grid(table: pd.DataFrame, corner: str = "") -> str:
     """Return a Markdown table: the index to the left, the columns aligned to the right."""
-    lines = [[str(index), *row] for index, row in zip(table.index, table.fillna("").to_numpy(), strict=True)]
+    lines = [
+        [str(index), *row] for index, row in zip(table.index, table.astype(object).fillna("").to_numpy(), strict=True)
+    ]
     rule = ["---", *["---:"] * len(table.columns)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in ([corner, *table.columns], rule, *lines))
 
@@ -65,7 +67,17 @@ def footnotes(table: pd.DataFrame) -> str:
         f"{name}: {cell}, {equation}" for name, cell, equation in rows[["name", "cell", "equation"]].values
     )
     note = rf"\* Another equation, and checked against it ({'; '.join(other)})."
-    return (f"\n\n{note}" if other else "") + notes(table)
+    return (f"\n\n{note}" if other else "") + inaccurate(table) + notes(table)
+
+
+def inaccurate(table: pd.DataFrame) -> str:
+    """Return whose error is above the tolerance of the workload's dtype, and how large it is."""
+    beyond = table[table.error > table.tolerance.astype(float)]
+    if beyond.empty:
+        return ""
+    rows = beyond[["name", "cell", "shape", "error"]].values
+    found = [f"{name}, {cell} ({shape}): {small(error)}" for name, cell, shape, error in rows]
+    return f"\n\nErrors above the tolerance of the dtype: {'; '.join(found)}."
 
 
 def summary(table: pd.DataFrame) -> str:
@@ -113,7 +125,8 @@ def one_kind(table: pd.DataFrame, cell: str, kind: str) -> str:
 def chosen(table: pd.DataFrame) -> str:
     """Return what `select` chose, next to the fastest of jaxrnn's drivers."""
     timed = table[table.why.isna()]
-    own = timed[timed.name.str.startswith("jaxrnn ") & timed["over_select.median"].notna()]
+    ours = timed.name.str.startswith("jaxrnn ") & (timed.name != FLOAT32)
+    own = timed[ours & timed["over_select.median"].notna()]
     lines = {}
     for row in timed[(timed.name == SELECT) & timed.driver.notna()].itertuples():
         rivals = own[own.workload == row.workload]

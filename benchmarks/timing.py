@@ -1,7 +1,8 @@
 """Time implementations in turn, A B A B, so that a noisy moment affects them all.
 
-A turn first makes calls that are not timed (the previous one leaves caches and spinning threads behind), then
-times calls until the clock resolves the turn; its sample is their mean. Ratios are taken round by
+Every turn begins with `SETTLE` seconds of calls that are not timed: the previous implementation leaves caches behind,
+and threads that spin (torch's for some 20 ms, in which another program takes up to 1.6 times as long). Then calls are
+timed until the clock resolves the turn; its sample is their mean. Ratios are taken round by
 round. Memory that is freed is kept (`keep_memory`): otherwise glibc returns it to the system at
 unpredictable moments, and the next allocation pays for new pages, up to half of the time of a call.
 """
@@ -12,16 +13,15 @@ import ctypes
 import math
 import statistics
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 Call = Callable[[], object]
 """A call of an implementation, which returns when the answer is there."""
 
-WARM_UP = 2  # calls of a short one before it is timed
+SETTLE = 0.03  # seconds of calls that are not timed, at the beginning of every turn
+WARM_UP = 2  # calls of a short one, from which its turns are planned
 ROUNDS = 20  # that are enough
 LEAST = 3  # rounds of the slowest
-SETTLED_BELOW, SETTLE = 0.02, 0.002  # seconds: a call below SETTLED_BELOW is settled in first
-AFTER_SPINNING = 0.02  # seconds that torch's threads spin on, about: whoever came next took 1.6 times as long
 TURN = 0.006  # seconds that a turn lasts at least
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
@@ -46,46 +46,44 @@ def seconds(call: Call) -> float:
     return time.perf_counter() - start
 
 
-def turn(call: Call, guess: float, settle: float) -> float:
-    """Return the mean seconds a call, of one turn, after `settle` seconds of calls that do not count."""
-    for _ in range(math.ceil(settle / guess)):
+def settle(call: Call, done: float = 0.0) -> None:
+    """Call without timing for `SETTLE` seconds, of which some are done."""
+    end = time.perf_counter() + SETTLE - done
+    while time.perf_counter() < end:
         call()
+
+
+def turn(call: Call, guess: float, done: float = 0.0) -> float:
+    """Return the mean seconds a call, of one turn, after calls that are not timed, `done` seconds of which were made.
+
+    The turn is planned for a call that takes `guess` seconds.
+    """
+    settle(call, done)
     count = max(1, math.ceil(TURN / guess))
     return seconds(lambda: [call() for _ in range(count)]) / count
 
 
-def interleave(
-    calls: Mapping[str, Call], budget: float = 10.0, rounds: int = ROUNDS, spinning: Collection[str] = ()
-) -> dict[str, list[float]]:
+def interleave(calls: Mapping[str, Call], budget: float = 10.0, rounds: int = ROUNDS) -> dict[str, list[float]]:
     """Return seconds a call, a sample a round: `rounds` of them, or as many as `budget` seconds allow, at least 3.
 
     Each call has been made once before, so that nothing is left to load or compile. One so slow that three of it
-    outlast the budget is timed once, in the first round, and left out of the others. The threads of those that are
-    `spinning` go on for a while when they are done: who comes next is given as long before it is timed.
+    outlast the budget is timed once, in the first round, and left out of the others.
     """
-    names = [*calls]
-    after = {name for name, before in zip(names[1:] + names[:1], names, strict=True) if before in spinning}
     samples: dict[str, list[float]] = {}
     guesses: dict[str, float] = {}
     end = time.perf_counter() + budget
-
-    def settle(name: str) -> float:
-        return AFTER_SPINNING if name in after else SETTLE if guesses[name] < SETTLED_BELOW else 0.0
-
     for name, call in calls.items():
         first = seconds(call)
-        if first < SETTLED_BELOW:
-            guesses[name] = max(min(seconds(call) for _ in range(WARM_UP)), 1e-7)
-            samples[name] = [turn(call, guesses[name], settle(name))]
-        else:
-            samples[name] = [seconds(call) if name in after else first]
-            if LEAST * first <= budget:
-                guesses[name] = first
+        guess = first if first >= SETTLE else max(min(seconds(call) for _ in range(WARM_UP)), 1e-7)
+        samples[name] = [turn(call, guess, done=first)]
+        guess = min(guess, *samples[name])
+        if LEAST * guess <= budget:
+            guesses[name] = guess
     for done in range(1, rounds):
         if done >= LEAST and time.perf_counter() > end:
             break
         for name, guess in guesses.items():
-            samples[name].append(turn(calls[name], guess, settle(name)))
+            samples[name].append(turn(calls[name], guess))
     return samples
 
 

@@ -16,6 +16,8 @@ import numpy as np
 import jaxrnn
 from jaxrnn import GRU, LSTM, Elman, GatedParams, Heads, ResetBeforeGRU, Scan
 
+SIXTEEN_BIT = ("bfloat16", "float16")
+"""The dtypes of 16 bits."""
 CELLS = {"elman": Elman, "gru": GRU, "lstm": LSTM}
 
 
@@ -70,6 +72,11 @@ class Workload:
         forward = 2.0 * self.gates * self.batch * self.time * self.hidden * (self.inputs + self.hidden / self.heads)
         return forward * (3 if self.gradient else 1)
 
+    @property
+    def tolerance(self) -> float | None:
+        """The error from float64 that 16 bits may have, relative to the largest entry; None for other dtypes."""
+        return (4e-2 if self.gradient else 2e-2) if self.dtype in SIXTEEN_BIT else None
+
     def own_cell(self) -> Any:
         """Return jaxrnn's cell."""
         more = {"recurrence": Heads(self.heads)} if self.heads > 1 else {}
@@ -78,6 +85,8 @@ class Workload:
 
 class Data(NamedTuple):
     """What a workload computes on, as numpy arrays in float32; every implementation is handed the same.
+
+    The values are rounded to the workload's dtype, so an error holds what an implementation rounds and no more.
 
     Attributes:
         params: jaxrnn's, drawn at scales that keep gates off their limits; a GRU's recurrent bias b_hn is zero,
@@ -98,7 +107,9 @@ def draw(workload: Workload, seed: int = 0) -> Data:
     weights = [s * rng.standard_normal(a.shape, np.float32) for s, a in zip(scales[:3], shapes[:3], strict=True)]
     local = jax.tree.map(lambda a: np.zeros(a.shape, np.float32), shapes.local)
     xs = rng.standard_normal((workload.time, workload.batch, workload.inputs), np.float32)
-    return Data(GatedParams(*weights, local), xs)
+    return jax.tree.map(
+        lambda a: a.astype(jnp.dtype(workload.dtype)).astype(np.float32), Data(GatedParams(*weights, local), xs)
+    )
 
 
 class Answer(NamedTuple):

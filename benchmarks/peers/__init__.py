@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from . import cudnn, equinox, flax, haiku, keras, onnxruntime
-from .own import BASELINES, OWN
+from .own import BASELINES, IN_FLOAT32, OWN
 from .peer import Peer, Program, Supports, installed
 from .torch import TORCH
 
 PEERS: tuple[Peer, ...] = (
     *BASELINES,
     *OWN,
+    IN_FLOAT32,
     Peer("flax nnx.RNN", "flax", flax.make_nnx),
     Peer("flax linen.RNN", "flax", flax.make_linen),
     Peer("haiku", "haiku", haiku.make, equations=haiku.EQUATIONS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 import jaxrnn
 from jaxrnn import BPTT, Driver, Fused, Native, Scan, available_drivers
 
-from ..workload import Answer, Data, Workload
+from ..result import FLOAT32
+from ..workload import SIXTEEN_BIT, Answer, Data, Workload
 from .peer import Peer, Program, Supports, compiled, first_state, gradients, numpy
 
 GROUP = 64
@@ -30,10 +32,30 @@ def own(name: str, driver: Driver | None) -> Peer:
         case Fused():
             supports = Supports(("gpu", "tpu"), heads=True)
         case Native():
-            supports = Supports(("cpu",), dtypes=("float32",), reason=lambda *_: available_drivers()["Native"])
+            supports = Supports(("cpu",), heads=True, reason=native_lacks)
         case _:
             supports = Supports(heads=True)
     return Peer(name, "jaxrnn", make, supports)
+
+
+def native_lacks(workload: Workload, platform: str) -> str | None:
+    """Return what `Native` itself says of a workload that it does not take, in a sentence; None for one it takes."""
+    if reason := available_drivers()["Native"]:
+        return reason
+    cell, dtype = workload.own_cell(), jnp.dtype(workload.dtype)
+    shapes = jax.eval_shape(lambda key: cell.init(key, workload.inputs), jax.random.key(0))
+    params = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, dtype), shapes)
+    xs = jax.ShapeDtypeStruct((workload.time, workload.batch, workload.inputs), dtype)
+    try:
+        jax.eval_shape(lambda params, xs: jaxrnn.unroll(cell, params, xs, driver=Native()), params, xs)
+    except ValueError as refusal:
+        return str(refusal).partition(". ")[0]
+    return None
+
+
+def make_float32(workload: Workload, data: Data) -> Program:
+    """Compile a workload of 16 bits in float32, with the weights and inputs that 16 bits hold."""
+    return OWN[0].make(dataclasses.replace(workload, dtype="float32"), data)
 
 
 def make_naive_scan(workload: Workload, data: Data) -> Program:
@@ -133,4 +155,5 @@ LOOPS = (
     ),
     Peer("Python loop, jitted step", "jaxrnn", functools.partial(make_python_loop, True), Supports(heads=True)),
 )
+IN_FLOAT32 = Peer(FLOAT32, "jaxrnn", make_float32, Supports(dtypes=SIXTEEN_BIT, heads=True))
 BASELINES = (*LOOPS, Peer("naive lax.scan", "jax", make_naive_scan))

@@ -75,7 +75,7 @@ def measure(task: Task, budget: float) -> list[Row]:
         first = first_calls(task, learner)
         row["compile_seconds"] = first if entry.compiles else None
         passes[entry.name] = Pass(task, learner)
-    samples = timing.interleave(passes, budget, spinning=("torch",))
+    samples = timing.interleave(passes, budget)
     for row in rows:
         if row["name"] in samples:
             row |= figures(task, samples[row["name"]], samples[BASE])

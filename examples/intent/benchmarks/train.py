@@ -20,7 +20,8 @@ from .task import Task
 Row = dict[str, Any]
 console = Console(highlight=False, soft_wrap=True)
 METHOD = (
-    "train: passes over the same padded numpy batches of one shuffled epoch, in turn in one process (A B A B); making "
+    "train: passes over the same padded numpy batches of one shuffled epoch, in turn in one process (A B A B), "
+    "every turn after a pass that is not timed; making "
     "the batches is left out for all, moving them to the device is not; samples are the rows that count; ratio is "
     "jaxrnn's samples/s over this one's, round by round; median and quartiles; error: of the logits of a ragged batch, "
     "from float64; loss: the mean of the last pass. latency: one utterance at a time, from encoded ids to the "
