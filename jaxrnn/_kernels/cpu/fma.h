@@ -145,20 +145,10 @@ struct Fma {
   static void multiply_chunk(Operand<const float> a, Index rows, const float* panel, Index step, Depth depth,
                              float* sums, bool alone) {
     if (alone) return multiply_block<1, WIDTH, 2>(a, panel, step, depth, sums);
-    constexpr bool HALVES = REGISTERS == 16 && WIDTH == 4;  // six rows of two vectors load less than three of four
-    if (HALVES && rows > 3) {
-      in_blocks<6>(rows, [&](Index i, auto m) {
-        for (int v = 0; v < 4; v += 2) {
-          multiply_block<decltype(m)::value, 2, 1>(a.from_row(i), panel + v * LANES, step, depth,
-                                                   sums + i * TILE + v * LANES);
-        }
-      });
-    } else {
-      constexpr int MAX = REGISTERS == 32 ? (WIDTH == 4 ? 6 : 8) : (WIDTH == 4 ? 3 : 4);
-      in_blocks<MAX>(rows, [&](Index i, auto m) {
-        multiply_block<decltype(m)::value, WIDTH, 1>(a.from_row(i), panel, step, depth, sums + i * TILE);
-      });
-    }
+    constexpr int MAX = REGISTERS == 32 ? (WIDTH == 4 ? 6 : 8) : (WIDTH == 4 ? 3 : 4);
+    in_blocks<MAX>(rows, [&](Index i, auto m) {
+      multiply_block<decltype(m)::value, WIDTH, 1>(a.from_row(i), panel, step, depth, sums + i * TILE);
+    });
   }
 };
 
