@@ -428,6 +428,12 @@ def test_without_the_library(monkeypatch):
         jaxrnn.unroll(LSTM(5), LSTM(5).init(jax.random.key(0), 4), jnp.ones((3, 2, 4)), driver=Native())
 
 
+def _shared(path):
+    """Return the functions of an object file of which a linker takes one copy for all instruction sets."""
+    lines = subprocess.run(["nm", "-C", path], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in lines if line[17:18] in "WVu"]
+
+
 FLAGS = {
     "avx512": "-mavx512f -mavx512dq -mfma",
     "avx2": "-mavx2 -mfma",
@@ -446,6 +452,7 @@ def test_the_kernels_under_a_sanitizer(sanitizer, emulate, tmp_path):
     compile_one = lambda isa: [*build, *FLAGS[isa].split(), "-c", native / "kernel.cc", "-o", tmp_path / f"{isa}.o"]
     running = [subprocess.Popen(compile_one(isa)) for isa in linked]
     assert [process.wait() for process in running] == [0] * len(linked)
+    assert not [name for isa in linked for name in _shared(tmp_path / f"{isa}.o") if "::" in name and f"jaxrnn::{isa}::" not in name]
     options = [f"-DISA={linked[0]}", *(f"-DHAS_{isa}" for isa in linked), *["-DJAXRNN_EMULATED_TILES"] * emulate]
     sources = [pathlib.Path(__file__).with_name("harness.cc"), native / "library.cc"]
     objects = [tmp_path / f"{isa}.o" for isa in linked]

@@ -1,8 +1,8 @@
 // Memory that is allocated piece by piece. Without a base address it only counts bytes.
 #pragma once
-#include "job.h"
+#include "vector.h"
 
-namespace jaxrnn {
+namespace jaxrnn::JAXRNN_ISA {
 
 class Arena {
  public:
@@ -30,4 +30,4 @@ std::size_t bytes_of(const Of&... of) {
   return arena.used();
 }
 
-}  // namespace jaxrnn
+}  // namespace jaxrnn::JAXRNN_ISA

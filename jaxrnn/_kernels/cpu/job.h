@@ -6,6 +6,10 @@
 #include <cstddef>
 #include <cstdint>
 
+// Files that are compiled for several instruction sets share this one. Its functions are inlined wherever they are
+// called, since a linker may take any one copy of a function for all.
+#define ALWAYS_INLINE __attribute__((always_inline)) inline
+
 namespace jaxrnn {
 
 using Index = std::ptrdiff_t;
@@ -18,8 +22,8 @@ struct Array {
   char* data = nullptr;
   Dtype dtype = Dtype::F32;
 
-  explicit operator bool() const { return data != nullptr; }
-  Array operator+(Index count) const { return {data + count * (dtype == Dtype::F32 ? 4 : 2), dtype}; }
+  ALWAYS_INLINE explicit operator bool() const { return data != nullptr; }
+  ALWAYS_INLINE Array operator+(Index count) const { return {data + count * (dtype == Dtype::F32 ? 4 : 2), dtype}; }
 };
 
 struct Shape {
@@ -28,7 +32,7 @@ struct Shape {
   Index groups;  // equal parts of the batch with separate weight gradients; 1 except under vmap
 
   // Returns the time of the s-th step in running order.
-  Index step(Index s) const { return reverse ? time - 1 - s : s; }
+  ALWAYS_INLINE Index step(Index s) const { return reverse ? time - 1 - s : s; }
 };
 
 struct Weights {
@@ -71,13 +75,13 @@ const Caches& caches();
 
 struct Rows {
   Index first, last;
-  Index count() const { return last - first; }
+  ALWAYS_INLINE Index count() const { return last - first; }
 };
 
 // One of `of` equal shares of work. `cut(count)` returns its part of `count` items.
 struct Share {
   Index index, of;
-  Rows cut(Index count) const { return {count * index / of, count * (index + 1) / of}; }
+  ALWAYS_INLINE Rows cut(Index count) const { return {count * index / of, count * (index + 1) / of}; }
 };
 
 // The kernel of one cell for one way to multiply. Every function works on memory that it is passed and cannot fail.
@@ -103,6 +107,6 @@ struct Kernel {
 constexpr int CELLS = 4;
 
 constexpr Index PADDED_TO = 16;  // floats: the widest vector
-constexpr Index padded(Index size, Index to = PADDED_TO) { return (size + to - 1) / to * to; }
+ALWAYS_INLINE constexpr Index padded(Index size, Index to = PADDED_TO) { return (size + to - 1) / to * to; }
 
 }  // namespace jaxrnn
