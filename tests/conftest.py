@@ -3,6 +3,9 @@
 import jax
 import pytest
 
+from . import quick
+
+quick.everywhere()
 jax.config.update("jax_num_cpu_devices", 8)
 
 
