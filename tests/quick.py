@@ -1,11 +1,14 @@
-"""`jax.jit` that compiles quickly, for tests of numbers: most of their time is spent in the compiler.
+"""Quick compilation, for tests of numbers: most of their time is spent in the compiler.
 
-Fusion emitters take most of it on CPU, and `jax_disable_most_optimizations` does not disable them.
+`jax_disable_most_optimizations` keeps XLA's fusion emitters, the larger part of that time on a CPU. XLA reads its flags
+once a process, and `jax.jit` takes options for one function; `everywhere` adds them to every compilation while that
+setting is on. `jit` compiles quickly in a test with the marker `optimised` too.
 """
 
 import functools
 
 import jax
+from jax._src import compiler
 
 QUICK = {
     "xla_backend_optimization_level": 0,
@@ -15,3 +18,15 @@ QUICK = {
 if jax.__version_info__ < (0, 11):  # later ones have no such option
     QUICK["xla_cpu_use_fusion_emitters"] = False
 jit = functools.partial(jax.jit, compiler_options=QUICK)
+
+
+def everywhere():
+    """Compile quickly where `jax_disable_most_optimizations` is set: in eager operations and any `jax.jit`."""
+    get_options = compiler.get_compile_options
+
+    @functools.wraps(get_options)
+    def get_quick_options(*args, env_options_overrides=None, **kw):
+        quick = QUICK if jax.config.read("jax_disable_most_optimizations") else {}
+        return get_options(*args, env_options_overrides=quick | (env_options_overrides or {}), **kw)
+
+    compiler.get_compile_options = get_quick_options

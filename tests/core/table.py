@@ -111,11 +111,13 @@ DRIVERS = {
     "newton": (Newton(fallback=None), (2e-5, 1e-11)),
     "newton_diagonal": (Newton(DiagonalJacobian(), fallback=None), (2e-5, 1e-11)),
 }
-NEEDS_GATED = ("scan_hoist", "bptt", "bptt_chunks", "bptt_gates")
-PAIRS = [
-    (c, d) for c in CELLS for d in ("scan_hoist", "scan_chunks", "bptt_chunks") if c in GATED or d not in NEEDS_GATED
-] + [(c, d) for c in ("lstm", "mine") for d in ("scan_unroll", "scan_remat", "bptt")]
-PAIRS += [(c, d) for c in AFFINE for d in ("associative", "associative_chunks")]
+# A driver in one configuration runs every cell that it takes; in others, cells that differ in kind: in their state,
+# params, recurrence or methods.
+KINDS = ("lstm", "gru", "layer_norm", "lstm_diagonal", "gru_heads", "mine")
+PAIRS = [(c, "bptt_chunks") for c in GATED] + [(c, d) for c in KINDS for d in ("bptt_gates", "scan_hoist")]
+PAIRS += [(c, "scan_chunks") for c in ("lstm", "mine", "projected", "reset_before", "lru", "rg_lru")]
+PAIRS += [("mine", "scan_unroll"), ("lstm", "scan_remat"), ("lstm", "bptt"), ("mine", "bptt")]
+PAIRS += [(c, "associative_chunks") for c in AFFINE] + [(c, "associative") for c in ("min_gru", "lru")]
 PAIRS += [(c, "newton") for c in ("elman", "lstm", "mine", "min_gru", "reset_before")]
 PAIRS += [(c, "newton_diagonal") for c in ("gru_heads", "layer_norm", "lstm_diagonal")]
 

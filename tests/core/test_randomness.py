@@ -86,9 +86,9 @@ class Plain:
 
 
 DRIVERS = {
-    Leaky: [Loop(), BPTT(2), BPTT(2, keep_gates=True), Scan(hoist=2), Newton(), Fused(interpret=True), None],
+    Leaky: [Loop(), BPTT(2), BPTT(2, keep_gates=True), Scan(hoist=2), Newton(), Fused(interpret=True)],
     Kalman: [Loop(), Associative(), Newton(), None],
-    Plain: [Loop(), Newton(), None],
+    Plain: [Loop(), Newton()],
 }
 STEPS = {  # composites whose step draws what unroll draws
     "stack": Stack((Leaky(4), Zoneout(Leaky(4), 0.3), Dropout(0.4), Plain(4), Zoneout(GRU(3), 0.2))),

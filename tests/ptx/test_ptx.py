@@ -32,14 +32,15 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(autouse=True)
-def on_an_emulated_gpu(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def on_an_emulated_gpu():
     jax.clear_caches()  # so that `Fused()` is traced again, with another kernel
-    monkeypatch.setattr(plgpu, "kernel", emulated.kernel)
-    monkeypatch.setattr(fused, "_kernel", lambda driver, *a: Hopper(*a))
-    monkeypatch.setattr(test_fused, "FUSED", Fused())
-    monkeypatch.setattr(test_fused, "TOLERANCE", 2e-2)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plgpu, "kernel", emulated.kernel)
+        patch.setattr(fused, "_kernel", lambda driver, *a: Hopper(*a))
+        patch.setattr(test_fused, "FUSED", Fused())
+        patch.setattr(test_fused, "TOLERANCE", 2e-2)
+        yield
     jax.clear_caches()
 
 

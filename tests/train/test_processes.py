@@ -13,7 +13,7 @@ import pytest
 
 WORKER = pathlib.Path(__file__).parent / "worker.py"
 KILLS = int(os.environ.get("JAXRNN_KILLS", "1"))
-EPOCHS = 8
+EPOCHS = 5
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("XLA_FLAGS", "JAX_"))}
 ENVIRONMENT["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compilation takes most of the time of these tests
 

@@ -10,11 +10,13 @@ from examples.intent import data
 from examples.intent.classifier import Config
 from examples.intent.train import Recipe, train
 from jaxrnn.train import Checkpoints
+from tests import quick
 
 
 def main(index: int, count: int, port: int, folder: pathlib.Path, epochs: int) -> None:
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
+    jax.config.update("jax_disable_most_optimizations", True)
+    quick.everywhere()
     jax.config.update("jax_num_cpu_devices", 2 // count)  # two devices in all
     if count > 1:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
