@@ -26,6 +26,7 @@ from .._kernels.cpu.affine import AffineKernel
 from .._kernels.cpu.calls import Backward, Cotangents, Forward, ForwardOutputs, Gradients, Operands, Weights
 from .bptt import BPTT
 from .live import cut, live
+from .rows import rows_as_batch
 from .second_order import gradients, second_order
 
 
@@ -60,6 +61,7 @@ class Native(metaclass=Checked):
         """Check the field."""
         convert(self, exported=instance(BPTT | None, "BPTT(), or None"))
 
+    @rows_as_batch
     def __call__(
         self, cell: Cell, params: Params, state: State, xs: Any, masks: StepMasks, *, reverse: bool = False
     ) -> tuple[State, Output]:
