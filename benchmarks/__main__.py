@@ -20,8 +20,11 @@ def main() -> None:
     from .memory import Memory
     from .report import Report
     from .scaling import Scaling
+    from .vmap import Vmap
 
-    tyro.cli(Peers | Agree | Scaling | Memory | Train | Limit | Long | Load | Report, prog="python -m benchmarks")()
+    tyro.cli(
+        Peers | Agree | Scaling | Memory | Train | Limit | Long | Vmap | Load | Report, prog="python -m benchmarks"
+    )()
 
 
 if __name__ == "__main__":
