@@ -56,7 +56,7 @@ class Convergence(NamedTuple):
     Attributes:
         states: the trajectory, each leaf (T, *batch, features).
         iterations: how many times all steps were linearized, int32.
-        residual: max |s_t - f(s_{t-1}, x_t)| over all steps, relative to max(1, max |s_t|).
+        residual: max |s_t - f(s_{t-1}, x_t)| over all steps, relative to max(1, max |s_t|) of its row.
         converged: whether the residual reached the tolerance.
     """
 

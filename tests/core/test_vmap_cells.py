@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
+from jax.sharding import AxisType, PartitionSpec
 
 import jaxrnn
-from jaxrnn import BPTT, GRU, LSTM, Associative, Dropout, Elman, RecurrentDropout, Scan, Zoneout
+from jaxrnn import BPTT, GRU, LSTM, Associative, Dropout, Elman, Native, RecurrentDropout, Scan, Zoneout
 from jaxrnn.extend import WrappedGatedCell
 
 from .. import quick
@@ -176,3 +178,19 @@ def test_what_a_cell_closes_over_may_be_mapped():
     scales = jnp.arange(1.0, 1.0 + ROWS)
     want = jnp.stack([one(scale, xs[:, i]) for i, scale in enumerate(scales)], 1)
     assert far(jax.vmap(one, (0, 1), 1)(scales, xs), want) < 2e-5
+
+
+def test_a_gradient_of_vmap_is_exported_and_sharded():
+    """By rows over a mesh inside `shard_map`, and as a program without the library."""
+    cell = CELLS["lstm"]
+    params, _, xs = draw(cell, batch=(ROWS, 8))
+    loss = lambda p, xs: jax.vmap(lambda x: total(*jaxrnn.unroll(cell, p, x, driver=Native())), 1)(xs).sum()
+    grad = quick.jit(jax.grad(loss))
+    want = grad(params, xs)
+    exported = export.export(grad)(params, xs)
+    assert far(export.deserialize(exported.serialize()).call(params, xs), want) < 2e-4
+    rows = PartitionSpec(None, None, "data")
+    with jax.set_mesh(jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))):
+        local = lambda p, xs: jax.lax.psum(loss(p, xs), "data")
+        whole = jax.shard_map(local, in_specs=(PartitionSpec(), rows), out_specs=PartitionSpec())
+        assert far(jax.device_get(quick.jit(jax.grad(whole))(params, xs)), jax.device_get(want)) < 2e-4
