@@ -11,7 +11,7 @@ from jax import export
 from jax.sharding import AxisType, PartitionSpec
 
 import jaxrnn
-from jaxrnn import BPTT, GRU, LSTM, Associative, Dropout, Elman, Native, RecurrentDropout, Scan, Zoneout
+from jaxrnn import BPTT, GRU, LSTM, Associative, Dropout, Elman, Native, RecurrentDropout, Scan, Stack, Zoneout
 from jaxrnn.extend import WrappedGatedCell
 
 from .. import quick
@@ -76,30 +76,32 @@ class Keyed:
         return state, state
 
 
+NONE, SAME, OWN = "no key", "one key for all rows", "a key for each row"
 SINGLE = [
-    (OneRow(GRU(H)), BPTT(2)),
-    (OneRow(GRU(H)), NEWTON),
-    (OneRow(GRU(H)), None),
-    (Keyed(), NEWTON),
-    (Zoneout(LSTM(H), 0.5), BPTT(2)),
-    (Noisy(GRU(H)), BPTT(2)),
-    (Dropout(0.5), None),
-    (RecurrentDropout(LSTM(H), 0.5), BPTT(2)),
+    (OneRow(GRU(H)), BPTT(2), NONE),
+    (OneRow(GRU(H)), None, NONE),
+    (OneRow(GRU(H)), NEWTON, NONE),
+    (Keyed(), NEWTON, SAME),
+    (Keyed(), None, OWN),
+    (Noisy(GRU(H)), BPTT(2), SAME),
+    (Noisy(GRU(H)), BPTT(2), OWN),
+    (Zoneout(LSTM(H), 0.5), BPTT(2), OWN),
+    (RecurrentDropout(LSTM(H), 0.5), BPTT(2), SAME),
+    (Stack((Dropout(0.5), LSTM(H))), None, OWN),
 ]
 
 
-@pytest.mark.parametrize("key", ["none", "one for all", "each its own"])
-@pytest.mark.parametrize(("cell", "driver"), SINGLE, ids=str)
+@pytest.mark.parametrize(("cell", "driver", "key"), SINGLE, ids=[f"{type(c).__name__}-{d}-{k}" for c, d, k in SINGLE])
 def test_cells_written_for_one_row_and_what_they_draw(cell, driver, key):
     params, state, xs = draw(cell, batch=(ROWS,))
-    keys = {"none": None, "one for all": jax.random.key(7), "each its own": jax.random.split(jax.random.key(7), ROWS)}
+    keys = {NONE: None, SAME: jax.random.key(7), OWN: jax.random.split(jax.random.key(7), ROWS)}
     resets = masks(batch=(ROWS,))["resets"]
 
     def grad(driver, over):
         one = lambda p, row: total(
             *jaxrnn.unroll(cell, p, row["xs"], row["state"], driver=driver, resets=row["resets"], key=row["key"])
         )
-        axes = {"xs": 1, "state": 0, "resets": 1, "key": 0 if key == "each its own" else None}
+        axes = {"xs": 1, "state": 0, "resets": 1, "key": 0 if key == OWN else None}
         return quick.jit(jax.value_and_grad(lambda p, rows: over(one, axes)(p, rows).sum()))
 
     rows = {"xs": xs, "state": state, "resets": resets, "key": keys[key]}
