@@ -56,7 +56,7 @@ _tangent_p = Primitive("jaxrnn_reverse_only_tangent")  # its transpose is the id
 _tangent_p.def_impl(_raise)
 _tangent_p.def_abstract_eval(_identity)
 ad.deflinear2(_tangent_p, lambda cotangent, *_, **__: [cotangent])
-batching.defvectorized(_tangent_p)
+batching.primitive_batchers[_tangent_p] = _raise
 mlir.register_lowering(_tangent_p, _raise)
 
 
