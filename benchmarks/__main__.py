@@ -23,9 +23,10 @@ def main() -> None:
     from .report import Report
     from .scaling import Scaling
     from .train_dtypes import TrainDtypes
+    from .vmap import Vmap
 
     measured = Peers | Scaling | Memory | Precision | Limit | Long | Oversubscription | Train | TrainDtypes | Load
-    tyro.cli(measured | Agree | Report, prog="python -m benchmarks")()
+    tyro.cli(measured | Vmap | Agree | Report, prog="python -m benchmarks")()
 
 
 if __name__ == "__main__":

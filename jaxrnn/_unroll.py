@@ -22,6 +22,7 @@ from ._core.sharding import lift, sharded
 from ._core.trees import cast
 from ._core.types import Context, Inputs, Key, Output, Params, State
 from ._drivers import Associative, Driver, Loop
+from ._drivers.rows import rows_as_batch
 from ._select import select
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class _Runner:
         if self.resets is not None:
             masks = StepMasks(self.valid, reset_boundaries(self.resets, self.valid, self.reverse), reset_state)
         with jax.named_scope(type(cell).__name__):
-            driver = self.driver or _selected(cell, params, state, xs)
+            driver = self.driver or _Selected()
             state, ys = driver(cell, params, state, xs, masks, reverse=self.reverse)
         return state, zero_padding(ys, self.valid)
 
@@ -208,9 +209,17 @@ class _Runner:
         return dataclasses.replace(self, reverse=not self.reverse)
 
 
-def _selected(cell: Cell, params: Params, state: State, xs: Inputs) -> Driver:
-    """Return the driver that `select` chooses."""
-    dtypes = {a.dtype for a in jax.tree.leaves(params)}
-    whole = not any(map(sharded, jax.tree.leaves(params)))  # no kernel takes sharded weights
-    dtype = dtypes.pop() if len(dtypes) == 1 and whole else None
-    return select(cell, jax.tree.leaves(xs)[0].shape, dtype, jax.default_backend(), state)
+@dataclasses.dataclass(frozen=True)
+class _Selected:
+    """The driver that `select` chooses; under `vmap` over rows with shared weights it chooses for all rows together."""
+
+    @rows_as_batch
+    def __call__(
+        self, cell: Cell, params: Params, state: State, xs: Inputs, masks: StepMasks, *, reverse: bool = False
+    ) -> tuple[State, Output]:
+        """Run the cell over time."""
+        dtypes = {a.dtype for a in jax.tree.leaves(params)}
+        whole = not any(map(sharded, jax.tree.leaves(params)))  # no kernel takes sharded weights
+        dtype = dtypes.pop() if len(dtypes) == 1 and whole else None
+        driver = select(cell, jax.tree.leaves(xs)[0].shape, dtype, jax.default_backend(), state)
+        return driver(cell, params, state, xs, masks, reverse=reverse)

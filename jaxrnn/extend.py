@@ -13,6 +13,8 @@ A layer: `Composite`, or `WrappedCell` around one cell. Its `unroll` gets a `Run
 A driver: `Driver` is the protocol. `masked_step` puts the rule on padding and resets around a step; `StepMasks`,
 `apply_reset`, `hold_padding` and `zero_padding` are that rule by parts, `length_mask` and `where` go with it.
 `scan_chunks` runs over chunks of time. `Solver`, `linear_recurrence` and `run_affine` are for affine cells.
+`rows_as_batch` decorates the `__call__` of a driver with a `custom_vjp`, so that `vmap` over rows with shared params
+runs it on a larger batch.
 """
 
 from ._core.activation import Activation as Activation
@@ -57,3 +59,4 @@ from ._core.types import State as State
 from ._core.wrapped_cell import WrappedGatedCell as WrappedGatedCell
 from ._drivers.driver import masked_step as masked_step
 from ._drivers.driver import scan_chunks as scan_chunks
+from ._drivers.rows import rows_as_batch as rows_as_batch

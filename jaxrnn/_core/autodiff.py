@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
+from jax.extend.core import Primitive, unmapped_aval
 from jax.interpreters import ad, batching, mlir
 
 Tree = TypeVar("Tree")
@@ -110,7 +110,8 @@ def _linear_transpose(cotangents: Any, *arrays: Any, transpose: Flat, count: int
 
 def _linear_batched(arrays: Any, axes: Any, *, forward: Flat, transpose: Flat, count: int, avals: Any) -> Any:
     """Map over a new leading axis. Tangents without it are broadcast along it, so that their cotangents are summed."""
-    size = next(a.shape[i] for a, i in zip(arrays, axes, strict=True) if i is not None)
+    mapped, axis = next((a, i) for a, i in zip(arrays, axes, strict=True) if i is not None)
+    size, part = mapped.shape[axis], jax.typeof(mapped).sharding.spec[axis]
     repeated = lambda a: jnp.broadcast_to(a, (size, *a.shape))
     moved = [a if i is None else jnp.moveaxis(a, i, 0) for a, i in zip(arrays, axes, strict=True)]
     residual_axes = [None if i is None else 0 for i in axes[:count]]
@@ -118,7 +119,7 @@ def _linear_batched(arrays: Any, axes: Any, *, forward: Flat, transpose: Flat, c
     forward = jax.vmap(forward, in_axes=(*residual_axes, *[0] * len(tangents)))
     transpose = jax.vmap(transpose, in_axes=(*residual_axes, *[0] * len(avals)))
     arrays = (*moved[:count], *tangents)
-    avals = tuple(jax.make_jaxpr(forward)(*arrays).out_avals)
+    avals = tuple(unmapped_aval(size, 0, aval, part) for aval in avals)
     out = _linear_p.bind(*arrays, forward=forward, transpose=transpose, count=count, avals=avals)
     return out, [0] * len(out)
 

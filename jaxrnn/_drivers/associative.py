@@ -17,6 +17,7 @@ from .._core.masks import StepMasks
 from .._core.sharding import zeros_like
 from .._core.types import Output, Params, State
 from .live import cut
+from .rows import rows_as_batch
 
 MIN_PARALLEL_WIDTH = 1 << 20
 """The numbers that one step should have on an accelerator: chunks times the width of a state. Untuned."""
@@ -57,6 +58,7 @@ class Associative(metaclass=Checked):
         """Check the fields."""
         convert(self, chunk=size_or_none, axis=instance(str | None, "'time', or None"))
 
+    @rows_as_batch
     def __call__(
         self, cell: Cell, params: Params, state: State, xs: jax.Array, masks: StepMasks, *, reverse: bool = False
     ) -> tuple[State, Output]:

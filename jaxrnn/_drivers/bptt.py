@@ -25,6 +25,7 @@ from .._core.trees import cast_like, differentiable
 from .._core.types import Inputs, Output, Params, State
 from .driver import drop_symbolic_zeros, masked_step, need_gated, num_steps, scan_chunks
 from .live import cut, live, outputs
+from .rows import rows_as_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,7 @@ class BPTT(metaclass=Checked):
         """Check the fields."""
         convert(self, chunk=size, keep_gates=one_of(True, False), hoist=count)
 
+    @rows_as_batch
     def __call__(
         self, cell: Cell, params: Params, state: State, xs: Inputs, masks: StepMasks, *, reverse: bool = False
     ) -> tuple[State, Output]:

@@ -26,7 +26,18 @@ from . import bptt
 from .driver import drop_symbolic_zeros, need_gated, num_steps
 from .live import live
 from .live import outputs as cell_outputs
+from .rows import rows_as_batch
 from .second_order import second_order
+
+
+def _fits(driver: Any, cell: Any, params: Params, state: State, xs: Inputs) -> bool:
+    """Return whether a kernel takes the batch of these arrays, forward and backward."""
+    try:
+        u = jax.eval_shape(cell.project, params, xs)
+        KernelAdapter.of(cell, driver, False, params, state, u, backward=True)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +71,7 @@ class Fused(metaclass=Checked):
         """Check the field."""
         convert(self, interpret=one_of(True, False))
 
+    @functools.partial(rows_as_batch, fits=_fits)
     def __call__(
         self, cell: Cell, params: Params, state: State, xs: Inputs, masks: StepMasks, *, reverse: bool = False
     ) -> tuple[State, Output]:

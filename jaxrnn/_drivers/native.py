@@ -27,6 +27,7 @@ from .._kernels.cpu.calls import Backward, Cotangents, Forward, ForwardOutputs, 
 from .bptt import BPTT
 from .live import cut, live
 from .precision import MatmulPrecision, matmul_precision, passes
+from .rows import rows_as_batch
 from .second_order import gradients, second_order
 
 
@@ -73,6 +74,7 @@ class Native(metaclass=Checked):
         """Check the fields."""
         convert(self, exported=instance(BPTT | None, "BPTT(), or None"), precision=matmul_precision)
 
+    @rows_as_batch
     def __call__(
         self, cell: Cell, params: Params, state: State, xs: Any, masks: StepMasks, *, reverse: bool = False
     ) -> tuple[State, Output]:

@@ -27,6 +27,7 @@ from .._core.types import Inputs, Output, Params, State
 from .driver import num_steps
 from .linearized import DiagonalJacobian, FullJacobian, Steps
 from .live import cut
+from .rows import rows_as_batch
 from .scan import Scan
 
 DEFAULT_TOLERANCE = {2: 1e-2, 4: 1e-6, 8: 1e-12}
@@ -55,7 +56,7 @@ class Convergence(NamedTuple):
     Attributes:
         states: the trajectory, each leaf (T, *batch, features).
         iterations: how many times all steps were linearized, int32.
-        residual: max |s_t - f(s_{t-1}, x_t)| over all steps, relative to max(1, max |s_t|).
+        residual: max |s_t - f(s_{t-1}, x_t)| over all steps, relative to max(1, max |s_t|) of its row.
         converged: whether the residual reached the tolerance.
     """
 
@@ -72,15 +73,16 @@ class Newton(metaclass=Checked):
     s^{k+1}_t = f(s^k_{t-1}) + J_t (s^{k+1}_{t-1} - s^k_{t-1}) is a linear recurrence, solved by a parallel scan. The
     gradient is that of the solution (the implicit function theorem): one linear recurrence in the other direction,
     which needs no memory for the iterations. It is for accelerators that a step of `lax.scan` leaves idle: long T and
-    few units. On a CPU it is slower than `Scan()`. Over a batch it iterates until every row has converged.
+    few units. On a CPU it is slower than `Scan()`. Over a batch it iterates until every row has converged, each by its
+    own residual.
 
     Args:
         jacobian: `FullJacobian()` or `DiagonalJacobian()`.
         tolerance: the residual to reach; None follows the dtype: 1e-6 in float32, 1e-12 in float64.
         iterations: the maximum number of iterations.
         damping: J is multiplied by 1 - damping, from 0 to 1, where plain iterations diverge; the solution is the same.
-        fallback: what runs if the iterations do not converge: `Scan()`, one step after the other (under `vmap` it
-            always runs too), or None for a trajectory of NaN.
+        fallback: what runs if the iterations of any row do not converge: `Scan()`, one step after the other (under
+            `vmap` over params it always runs too), or None for NaN in the trajectory of that row.
 
     Reverse mode only, first order only.
 
@@ -105,6 +107,7 @@ class Newton(metaclass=Checked):
                 f"Newton needs iterations >= 1 and a damping from 0 to 1; got {self.iterations}, {self.damping}"
             )
 
+    @rows_as_batch
     def __call__(
         self, cell: Cell, params: Params, state: State, xs: Inputs, masks: StepMasks, *, reverse: bool = False
     ) -> tuple[State, Output]:
@@ -152,8 +155,9 @@ class Newton(metaclass=Checked):
         state = cell.initial_state(params, xs.shape[1:-1]) if state is None else state
         steps = Steps.of(cell, state, self.jacobian, self)
         start = None if guess is None else steps.flat(guess)
-        states, *how = self.solve(steps, reverse, params, steps.flat(state), xs, masks or StepMasks(), start)
-        return Convergence(steps.tree(states), *how)
+        states, count, residual = self.solve(steps, reverse, params, steps.flat(state), xs, masks or StepMasks(), start)
+        worst = jnp.max(residual, initial=0)
+        return Convergence(steps.tree(states), count, worst, worst <= self.tolerance_of(worst.dtype))
 
     def tolerance_of(self, dtype: Any) -> float:
         """Return the tolerance for a dtype."""
@@ -168,8 +172,8 @@ class Newton(metaclass=Checked):
         xs: Inputs,
         masks: StepMasks,
         guess: Any = None,
-    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-        """Return states (T, *batch, N), the number of iterations, the residual and whether it is small enough."""
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Return states (T, *batch, N), the number of iterations and the residuals (*batch)."""
         tolerance = self.tolerance_of(state.dtype)
         if guess is None:
             guess = jnp.broadcast_to(state, (num_steps(xs), *state.shape))
@@ -185,11 +189,12 @@ class Newton(metaclass=Checked):
 
         def unfinished(carry: Any) -> jax.Array:
             _, count, residual = carry
-            return ~(residual <= tolerance) & (count < self.iterations)
+            return ~(residual <= tolerance).all() & (count < self.iterations)
 
-        worst = _largest(state - state) + jnp.inf
-        states, count, residual = lax.while_loop(unfinished, improve, (guess, jnp.zeros((), jnp.int32), worst))
-        return states, count, residual, residual <= tolerance
+        first = _largest((state - state)[None]) + jnp.inf
+        result: tuple[jax.Array, jax.Array, jax.Array]
+        result = lax.while_loop(unfinished, improve, (guess, jnp.zeros((), jnp.int32), first))
+        return result
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -205,11 +210,12 @@ def _trajectory(
 ) -> jax.Array:
     """Return the state after every step, (T, *batch, N), or that of the fallback."""
     masks = row._replace(reset_state=reset_state)
-    states, _, _, converged = how.solve(steps, reverse, params, state, xs, masks)
+    states, _, residual = how.solve(steps, reverse, params, state, xs, masks)
+    converged = residual <= how.tolerance_of(state.dtype)
     if how.fallback is None:
-        return jnp.where(converged, states, jnp.nan)
+        return jnp.where(converged[..., None], states, jnp.nan)
     one_by_one = lambda: steps.one_by_one(params, state, xs, masks, reverse, how.fallback.unroll)
-    return lax.cond(converged, lambda: states, one_by_one)
+    return lax.cond(converged.all(), lambda: states, one_by_one)
 
 
 @broadcasting
@@ -260,7 +266,7 @@ def _refined(
 
     def unfinished(carry: Any) -> jax.Array:
         adjoint, left, count = carry
-        return ~small(adjoint, left) & (count < how.iterations)
+        return ~small(adjoint, left).all() & (count < how.iterations)
 
     def improve(carry: Any) -> Any:
         adjoint, left, count = carry
@@ -269,9 +275,10 @@ def _refined(
 
     adjoint, left, _ = lax.while_loop(unfinished, improve, (adjoint, residual(adjoint), jnp.zeros((), jnp.int32)))
     if how.fallback is None:
-        return jnp.where(small(adjoint, left), adjoint, jnp.nan)
-    return lax.cond(small(adjoint, left), lambda: adjoint, fallback)
+        return jnp.where(small(adjoint, left)[..., None], adjoint, jnp.nan)
+    return lax.cond(small(adjoint, left).all(), lambda: adjoint, fallback)
 
 
 def _largest(array: jax.Array) -> jax.Array:
-    return jnp.max(jnp.abs(array), initial=0)
+    """Return the largest magnitude in each row of (T, *batch, N)."""
+    return jnp.max(jnp.abs(array), axis=(0, -1), initial=0)

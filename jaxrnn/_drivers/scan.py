@@ -15,6 +15,7 @@ from .._core.masks import StepMasks
 from .._core.types import Inputs, Output, Params, State
 from .driver import Step, masked_step, need_gated, num_steps, scan_chunks
 from .live import cut
+from .rows import rows_as_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +63,18 @@ class Scan(metaclass=Checked):
         self, cell: Cell, params: Params, state: State, xs: Inputs, masks: StepMasks, *, reverse: bool = False
     ) -> tuple[State, Output]:
         """Run `lax.scan` over all steps."""
-        return cut(functools.partial(self._scan, cell, reverse), params, state, xs, masks, reverse=reverse)
+        run = self._scan if masks.reset is None else self._cut
+        return run(cell, params, state, xs, masks, reverse=reverse)
+
+    @rows_as_batch
+    def _cut(
+        self, cell: Cell, params: Params, state: State, xs: Inputs, masks: StepMasks, *, reverse: bool = False
+    ) -> tuple[State, Output]:
+        """Return what `__call__` does, where there are resets."""
+        return cut(functools.partial(self._scan, cell, reverse=reverse), params, state, xs, masks, reverse=reverse)
 
     def _scan(
-        self, cell: Cell, reverse: bool, params: Params, state: State, xs: Inputs, masks: StepMasks
+        self, cell: Cell, params: Params, state: State, xs: Inputs, masks: StepMasks, *, reverse: bool
     ) -> tuple[State, Output]:
         """Return what `__call__` does; its gradient is JAX's own."""
         if self.hoist:

@@ -452,7 +452,12 @@ def test_the_kernels_under_a_sanitizer(sanitizer, emulate, tmp_path):
     compile_one = lambda isa: [*build, *FLAGS[isa].split(), "-c", native / "kernel.cc", "-o", tmp_path / f"{isa}.o"]
     running = [subprocess.Popen(compile_one(isa)) for isa in linked]
     assert [process.wait() for process in running] == [0] * len(linked)
-    assert not [name for isa in linked for name in _shared(tmp_path / f"{isa}.o") if "::" in name and f"jaxrnn::{isa}::" not in name]
+    assert not [
+        name
+        for isa in linked
+        for name in _shared(tmp_path / f"{isa}.o")
+        if "::" in name and f"jaxrnn::{isa}::" not in name
+    ]
     options = [f"-DISA={linked[0]}", *(f"-DHAS_{isa}" for isa in linked), *["-DJAXRNN_EMULATED_TILES"] * emulate]
     sources = [pathlib.Path(__file__).with_name("harness.cc"), native / "library.cc"]
     objects = [tmp_path / f"{isa}.o" for isa in linked]
