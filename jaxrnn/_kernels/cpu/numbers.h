@@ -48,15 +48,23 @@ INLINE void store_halves(char* to, Bits bits, Index count) {
   }
 }
 
-// Loads `count` numbers of an array; the other lanes are zero.
-INLINE Vector load(Array from, Index count) {
-  if (from.dtype == Dtype::F32) return load(reinterpret_cast<const float*>(from.data), count);
+// Functions of their own, so that the loops for float32 stay small.
+__attribute__((noinline)) static Vector load_narrow(Array from, Index count) {
   const Bits bits = load_halves(from.data, count);
   return from.dtype == Dtype::BF16 ? from_bfloat16(bits) : from_float16(bits);
 }
-INLINE void store(Array to, Vector v, Index count) {
-  if (to.dtype == Dtype::F32) return store(reinterpret_cast<float*>(to.data), v, count);
+__attribute__((noinline)) static void store_narrow(Array to, Vector v, Index count) {
   store_halves(to.data, to.dtype == Dtype::BF16 ? to_bfloat16(v) : to_float16(v), count);
+}
+
+// Loads `count` numbers of an array; the other lanes are zero. Stores them.
+INLINE Vector load(Array from, Index count) {
+  if (__builtin_expect(from.dtype != Dtype::F32, 0)) return load_narrow(from, count);
+  return load(reinterpret_cast<const float*>(from.data), count);
+}
+INLINE void store(Array to, Vector v, Index count) {
+  if (__builtin_expect(to.dtype != Dtype::F32, 0)) return store_narrow(to, v, count);
+  store(reinterpret_cast<float*>(to.data), v, count);
 }
 
 }  // namespace jaxrnn::JAXRNN_ISA
