@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import pandas as pd
 
 import jaxrnn
 from jaxrnn import (
@@ -29,7 +30,8 @@ from . import record, timing
 from .long import farthest
 from .measure import milliseconds, show
 from .peers.peer import compile_ahead
-from .result import Row
+from .result import Result, Row, distinct, figure
+from .tables import grid
 
 BATCH, VMAP = "batch_axis", "vmap"
 CELLS = {"lstm": LSTM, "min_gru": MinGRU}
@@ -133,6 +135,26 @@ def by_vmap(cell: Any, driver: Driver | None, params: Any, xs: jax.Array, resets
     """Return the same from xs (B, T, I) and resets (B, T), row by row."""
     row = lambda xs, resets: jnp.square(jaxrnn.unroll(cell, params, xs, resets=resets, driver=driver)[1]).sum()
     return jax.vmap(row)(xs, resets).mean()
+
+
+def page(result: Result) -> str:
+    """Return the Markdown of a result file: a table for each share of steps with a reset."""
+    parts = [str(result.head["method"])]
+    for share in distinct(row["resets"] for row in result.rows):
+        rows = [row for row in result.rows if row["resets"] == share]
+        lines = {}
+        for row in rows:
+            if "absent" not in row:
+                times = [figure(1e3 * row[way]["seconds"]["median"]) for way in (BATCH, VMAP)]
+                arrays = [f"{row[way]['arrays']:.1f}" for way in (BATCH, VMAP)]
+                ratios = [f"{row['time_ratio']['median']:.2f}", f"{row['memory_ratio']:.2f}"]
+                lines[f"{row['name']}, {row['cell']}"] = [*times, *arrays, *ratios]
+        heads = ["batch axis, ms", "vmap, ms", "batch axis, arrays", "vmap, arrays", "time ratio", "memory ratio"]
+        first = rows[0]
+        sizes = f"T={first['time']} B={first['rows']} I={first['inputs']} H={first['hidden']}"
+        table = pd.DataFrame.from_dict(lines, orient="index", columns=heads)
+        parts.append(f"{sizes}, resets at {share:.0%} of the steps\n\n{grid(table)}")
+    return "\n\n".join(parts)
 
 
 def _line(row: Row) -> dict[str, str]:

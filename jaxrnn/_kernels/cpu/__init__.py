@@ -1,7 +1,8 @@
 """The time loop in C++ for a CPU: its sources, and the library that is built from them when jaxrnn is installed.
 
-Read the files in this order: `job.h`, the arguments of a kernel; `vector.h`, `activations.h`, `tile.h`, arithmetic;
-`cells.h`, the equations; `forward.h`, `deltas.h`, `backward.h`, `affine.h`, the loops; `kernel.cc`, all kernels for
-one instruction set; `parallel.h`, `library.h`, threads; `ffi.cc`, the handlers that XLA calls; `library.py`, which
-loads the library; `calls.py` and `affine.py`, the calls from JAX.
+Read the files in this order: `job.h`, the arguments of a kernel; `vector.h`, `numbers.h`, `activations.h`, arithmetic;
+`cells.h`, the equations; `panels.h`, the operands of matmuls, and `fma.h` and `tiles.h`, the ways to multiply;
+`forward.h`, `deltas.h`, `backward.h`, `affine.h`, the loops; `kernel.cc`, all kernels for one instruction set;
+`parallel.h`, `library.h`, threads; `ffi.cc`, the handlers that XLA calls; `library.py`, which loads the library;
+`calls.py` and `affine.py`, the calls from JAX.
 """

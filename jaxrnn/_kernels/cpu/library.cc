@@ -63,7 +63,8 @@ const char* missing_tiles() {
 const Isa* isas() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
+  const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                          __builtin_cpu_supports("avx512vl");
   static const Isa all[] = {
       {"amx", (has_avx512 || WITH_TILES::kernels == baseline::kernels) && !missing_tiles(), WITH_TILES::kernels,
        WITH_TILES::affine, amx::one_pass, amx::three_passes},
