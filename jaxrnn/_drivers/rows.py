@@ -45,25 +45,28 @@ def rows_as_batch(call: DriverCall, *, fits: Fits | None = None) -> DriverCall:
     def with_rule(
         driver: Any, cell: Cell, params: Params, state: State, xs: Inputs, masks: StepMasks, *, reverse: bool = False
     ) -> tuple[State, Output]:
-        return _bind(Run(call, fits, driver, cell, reverse), params, state, xs, masks)
+        precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+        return _bind(Run(call, fits, driver, cell, reverse, precision), params, state, xs, masks)
 
     return with_rule
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The call of a driver, with all but its arrays."""
+    """The call of a driver, with all but its arrays. `precision` is the default of matmuls where it was called."""
 
     call: DriverCall
     fits: Fits | None
     driver: Any
     cell: Cell
     reverse: bool
+    precision: str | None
 
     @broadcasting
     def __call__(self, params: Params, state: State, xs: Inputs, masks: StepMasks) -> tuple[State, Output]:
         """Run the cell over time."""
-        return self.call(self.driver, self.cell, params, state, xs, masks, reverse=self.reverse)
+        with jax.default_matmul_precision(self.precision):
+            return self.call(self.driver, self.cell, params, state, xs, masks, reverse=self.reverse)
 
     def over_rows(self) -> Run:
         """Return the run with one more batch axis."""

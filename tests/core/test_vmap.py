@@ -117,3 +117,17 @@ def test_a_gradient_takes_the_memory_of_a_batch_axis(driver, resets):
     by_rows = lambda p, xs, kw: jax.vmap(functools.partial(loss, p), 1)(xs, kw).sum()
     temporary = lambda f: jax.jit(jax.grad(f)).lower(params, xs, kw).compile().memory_analysis().temp_size_in_bytes
     assert temporary(by_rows) <= 1.2 * temporary(loss)
+
+
+def test_vmap_of_jit_keeps_the_precision_of_matmuls():
+    """A default that is set inside the function, which is traced again when it is mapped."""
+    cell = LSTM(4)
+    params, xs = cell.init(jax.random.key(0), 3), jnp.ones((5, 2, 3))
+
+    @jax.jit
+    def exact(xs):
+        with jax.default_matmul_precision("highest"):
+            return jaxrnn.unroll(cell, params, xs, driver=BPTT())[1]
+
+    found = [str(jax.make_jaxpr(f)(x)).count("HIGHEST") for f, x in ((exact, xs), (jax.vmap(exact), xs[None]))]
+    assert found[0] == found[1] > 0

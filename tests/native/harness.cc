@@ -38,10 +38,11 @@ extern "C" int jaxrnn_use_isa(const char*);
 
 using namespace jaxrnn;
 
-// Threads that take tasks from a queue. With `hold` they start only when the pool is destroyed.
+// Threads that take tasks from a queue. With `hold` they start only when the pool is destroyed. It says that it has as
+// many as `claimed`, into which work is cut.
 class Pool {
  public:
-  Pool(Index threads, bool hold) : held_(hold) {
+  Pool(Index threads, bool hold, Index claimed) : held_(hold), claimed_(claimed) {
     for (Index i = 0; i < threads; i++) threads_.emplace_back([this] { work(); });
   }
   ~Pool() {
@@ -53,7 +54,7 @@ class Pool {
     changed_.notify_all();
     for (auto& thread : threads_) thread.join();
   }
-  Index num_threads() const { return 4; }
+  Index num_threads() const { return claimed_; }
   template <class Task>
   void Schedule(Task&& task) {
     {
@@ -83,6 +84,7 @@ class Pool {
   std::deque<std::function<void()>> tasks_;
   std::vector<std::thread> threads_;
   bool held_, closed_ = false;
+  Index claimed_;
 };
 
 // A dtype, a precision, and the largest error that they explain, relative to the largest number of an array.
@@ -215,7 +217,7 @@ Answer affine_answer(P& pool) {
 
 int main() {
   if (!jaxrnn_use_isa(NAME(ISA))) return 1;
-  const Shape parallel{20, 37, 70, 66, false, 1};
+  const Shape parallel[] = {{20, 37, 70, 66, false, 1}, {40, 17, 70, 66, false, 1}, {40, 25, 64, 64, true, 1}};
   const Shape shapes[] = {
       {5, 1, 3, 5, false, 1},   {4, 5, 17, 33, true, 1},   {0, 3, 2, 4, false, 1},
       {3, 12, 5, 19, false, 4}, {2, 37, 40, 34, false, 1},
@@ -229,9 +231,9 @@ int main() {
   std::atomic<int> wrong{0};
   std::vector<Case> cases;
   std::vector<Answer> want;
-  Pool alone(0, false), eager(3, false);
+  Pool alone(0, false, 1), eager(3, false, 4);
   for (const char* cell : {"elman_tanh", "elman_relu", "lstm", "gru"}) {
-    cases.push_back({cell, parallel, true, full});
+    for (const Shape& shape : parallel) cases.push_back({cell, shape, true, full});
     for (const Shape& shape : shapes) {
       cases.push_back({cell, shape, false, full});
       for (const Mode& mode : modes) cases.push_back({cell, shape, true, mode});
@@ -256,8 +258,12 @@ int main() {
   for (int i = 0; i < 4; i++) callers.emplace_back([&] { check(eager); });
   for (auto& caller : callers) caller.join();
   {
-    Pool late(3, true);  // starts its tasks after all calls have returned
+    Pool late(3, true, 3);  // starts its tasks after all calls have returned
     check(late);
+  }
+  for (Index claimed : {2, 16}) {
+    Pool none(0, false, claimed);
+    check(none);
   }
   std::printf(wrong ? "%d differ\n" : "the same\n", wrong.load());
   return wrong ? 1 : 0;

@@ -4,8 +4,8 @@
 
 namespace jaxrnn::JAXRNN_ISA {
 
-// Runs some columns over time, row by row in the order of memory, with the state in float32. Where a_t is zero the state
-// is reset, even from infinity or NaN.
+// Runs some columns over time, row by row in the order of memory, with the state in float32. Where a_t is zero the
+// state is reset, even from infinity or NaN.
 extern void affine(const Affine& job, Rows columns) {
   constexpr Index BLOCK = 1024;  // columns at a time: a page of state
   float state[BLOCK];

@@ -23,13 +23,14 @@ class BackwardLoop {
     }
   };
 
-  // What a part keeps from step to step: the gradients of the state (`carry`), the deltas, and for each row h_{t-1}
-  // (`previous`), the place of its deltas in this step (`current`; -1 for a row in the padding), and its number among
-  // the rows that were valid in the step after this one (`number`; -1 for others). `rows` and `places` list these.
+  // What a part keeps from step to step: the gradients of the state (`carry`) and of the reset state, the deltas, and
+  // for each row h_{t-1} (`previous`), the place of its deltas in this step (`current`; -1 for a row in the padding),
+  // and its number among the rows that were valid in the step after this one (`number`; -1 for others). `rows` and
+  // `places` list these.
   struct Workspace {
     D deltas;
     Index width, *current, *number, *rows, *places;
-    float *carry, *sums;
+    float *carry, *reset_state, *sums;
     Array* previous;
 
     Workspace(Arena& arena, const Shape& shape, Rows part) : deltas(arena, shape, part), width(padded(shape.hidden)) {
@@ -39,6 +40,7 @@ class BackwardLoop {
       rows = arena.take<Index>(count);
       places = arena.take<Index>(count);
       carry = arena.take<float>(Cell::STATES * count * width);
+      reset_state = arena.take<float>(Cell::STATES * count * width);
       sums = arena.take<float>(BLOCK * TILE);
       previous = arena.take<Array>(count);
     }
@@ -110,8 +112,9 @@ class BackwardLoop {
     backward_step(-1, reset, next);
   }
 
-  float* carry(int i, Index row) const {
-    return work_.carry + (i * rows_.count() + row - rows_.first) * work_.width;
+  // Returns the row of array i of a state.
+  float* of_state(float* state, int i, Index row) const {
+    return state + (i * rows_.count() + row - rows_.first) * work_.width;
   }
 
   // Starts from the gradients of the final state, with no deltas and a zero gradient of the reset state.
@@ -126,8 +129,8 @@ class BackwardLoop {
         const Index at = (i * shape.batch + r) * hidden;
         for (Index unit = 0; unit < work_.width; unit += LANES) {
           const Index lanes = hidden - unit;
-          store(carry(i, r) + unit, job_.dfinal ? load(job_.dfinal + (at + unit), lanes) : Vector{});
-          if (job_.dreset_state) store(job_.dreset_state + (at + unit), Vector{}, lanes);
+          store(of_state(work_.carry, i, r) + unit, job_.dfinal ? load(job_.dfinal + (at + unit), lanes) : Vector{});
+          store(of_state(work_.reset_state, i, r) + unit, Vector{});
         }
       }
     }
@@ -200,17 +203,24 @@ class BackwardLoop {
     const Shape& shape = job_.shape;
     const Index hidden = shape.hidden, size = shape.batch * hidden, lanes = hidden - unit, at = row * hidden + unit;
     const Index i = row - rows_.first;
-    float *carry_h = carry(0, row) + unit, *carry_cell = carry(Cell::STATES - 1, row) + unit;
+    float* carry_h = of_state(work_.carry, 0, row) + unit;
+    float* carry_cell = of_state(work_.carry, Cell::STATES - 1, row) + unit;
+    float *reset_h = of_state(work_.reset_state, 0, row) + unit;
+    float *reset_cell = of_state(work_.reset_state, Cell::STATES - 1, row) + unit;
     d += load(carry_h);
     Vector dc = Cell::STATES > 1 ? load(carry_cell) : Vector{};
     if (reset && reset[row]) {
-      add_to(job_.dreset_state + at, d, lanes);
-      if (Cell::STATES > 1) add_to(job_.dreset_state + (size + at), dc, lanes);
+      store(reset_h, load(reset_h) + d);
+      if (Cell::STATES > 1) store(reset_cell, load(reset_cell) + dc);
       d = dc = Vector{};
     }
     if (t < 0) {
       store(job_.dstate + at, d, lanes);
       if (Cell::STATES > 1) store(job_.dstate + (size + at), dc, lanes);
+      if (job_.dreset_state) {
+        store(job_.dreset_state + at, load(reset_h), lanes);
+        if (Cell::STATES > 1) store(job_.dreset_state + (size + at), load(reset_cell), lanes);
+      }
       return;
     }
     const Index step = t * shape.batch + row, to = work_.current[i];
@@ -227,8 +237,6 @@ class BackwardLoop {
     store(carry_h, d);
     if (Cell::STATES > 1) store(carry_cell, dc);
   }
-
-  INLINE void add_to(Array to, Vector v, Index lanes) { store(to, load(to, lanes) + v, lanes); }
 };
 
 }  // namespace jaxrnn::JAXRNN_ISA

@@ -193,7 +193,9 @@ class Deltas {
         for (Index place = block.first; place < block.last; place++) {
           const Array to = job.dxs + x_[place] * inputs;
           const float* from = sums_ + (place - block.first) * TILE;
-          for (Index i = 0; i < TILE; i += LANES) store(to + (tile * TILE + i), load(from + i), inputs - tile * TILE - i);
+          for (Index i = 0; i < TILE; i += LANES) {
+            store(to + (tile * TILE + i), load(from + i), inputs - tile * TILE - i);
+          }
         }
       });
     }

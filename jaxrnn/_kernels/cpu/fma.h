@@ -34,7 +34,8 @@ INLINE void in_blocks(Index rows, Body&& body) {
 // Adds to the sums of M rows and V vectors the products of `depth`. Each sum has SPLIT accumulators, which take the
 // products in turn: one row alone has too few sums to hide the latency of an addition.
 template <int M, int V, int SPLIT>
-__attribute__((noinline)) static void multiply_block(Operand<const float> a, const float* panel, Index panel_step, Depth depth, float* sums) {
+__attribute__((noinline)) static void multiply_block(Operand<const float> a, const float* panel, Index panel_step,
+                                                     Depth depth, float* sums) {
   Vector acc[SPLIT][M][V] = {};
   const float* row[M];
   UNROLL for (int m = 0; m < M; m++) {
@@ -86,7 +87,8 @@ struct Fma {
 
   INLINE void store_elements(float* to, Index, Vector v) { JAXRNN_ISA::store(to, v); }
 
-  // Packs weights (depth, G, H), of preactivations FIRST to FIRST + WIDTH, for the units of a panel: (depth, WIDTH, LANES).
+  // Packs weights (depth, G, H), of preactivations FIRST to FIRST + WIDTH, for the units of a panel, to (depth, WIDTH,
+  // LANES).
   template <class Cell, int FIRST>
   static void pack(Array weights, Index depth, Index hidden, Index panel, float* to, Index) {
     for (Index k = 0; k < depth; k++) {

@@ -31,8 +31,8 @@ class ForwardLoop {
     }
   };
 
-  // What a part keeps from step to step: the state of its rows in float32; the left operand [h_{t-1} | x_t] of the valid
-  // rows of this step, which `rows` lists; the sums of a panel. If `steps` is not zero, the inputs of so many
+  // What a part keeps from step to step: the state of its rows in float32; the left operand [h_{t-1} | x_t] of the
+  // valid rows of this step, which `rows` lists; the sums of a panel. If `steps` is not zero, the inputs of so many
   // steps are projected together, into `ahead`, and `slots` says where those of a row are.
   struct Workspace {
     Index width, steps, slots_count;
@@ -40,7 +40,7 @@ class ForwardLoop {
     Operand<Element> h, x;  // x is the second part of the rows of h, or the inputs of several steps
     Index *rows, *slots;
 
-    Workspace(Arena& arena, const Shape& shape, Rows part) : width(padded(shape.hidden)), steps(together(shape, part)) {
+    Workspace(Arena& arena, const Shape& shape, Rows part) : width(padded(shape.hidden)), steps(together(shape)) {
       const Index count = part.count(), panels = P::count(shape.hidden);
       slots_count = steps * count;
       states = arena.take<float>(Cell::STATES * count * width);
@@ -59,11 +59,13 @@ class ForwardLoop {
       return {arena.take<Element>(plane * Engine::PLANES), row, SEGMENT, plane};
     }
 
-    static Index together(const Shape& shape, Rows part) {
-      const Index weights = Cell::GATES * shape.hidden * (shape.inputs + shape.hidden), count = part.count();
+    // Follows from the shape alone, since the order of a sum depends on it: any cut of the rows gives the same results.
+    static Index together(const Shape& shape) {
+      const Index weights = Cell::GATES * shape.hidden * (shape.inputs + shape.hidden);
       const Index bytes = weights * static_cast<Index>(sizeof(Element)) * Engine::PLANES;
-      const Index few = count > 0 && 2 * count <= AHEAD ? AHEAD / count : 0;
-      const Index steps = few > STEPS || bytes <= caches().l2 ? few : STEPS;
+      const Index few = 2 * AHEAD / (shape.batch + 1);  // of two parts
+      const bool reused = bytes <= caches().l2 || shape.batch > 2 * BLOCK;  // weights, by the rows of one step
+      const Index steps = few > STEPS || reused ? few : STEPS;
       return steps < 2 ? 0 : steps < shape.time ? steps : shape.time;
     }
   };
@@ -148,8 +150,8 @@ class ForwardLoop {
   }
 
   // Lists the valid rows of step `s` and copies h_{t-1} and the inputs of each to the left operand. Returns how many
-  // there are. A row in the padding holds its state. This is the rule of jaxrnn/_core/masks.py, written again for speed;
-  // tests/native/test_native.py::test_equals_scan_in_float64 holds the two equal.
+  // there are. A row in the padding holds its state. This is the rule of jaxrnn/_core/masks.py, written again for
+  // speed; tests/native/test_native.py::test_equals_scan_in_float64 holds the two equal.
   Index list_rows(Index s) const {
     const Shape& shape = job_.shape;
     const Index hidden = shape.hidden, start = shape.step(s) * shape.batch;

@@ -74,7 +74,8 @@ const Isa* isas() {
       {nullptr, false, nullptr, nullptr},
   };
 #else
-  static const Isa all[] = {{"baseline", true, baseline::kernels, baseline::affine}, {nullptr, false, nullptr, nullptr}};
+  static const Isa all[] = {{"baseline", true, baseline::kernels, baseline::affine},
+                            {nullptr, false, nullptr, nullptr}};
 #endif
   return all;
 }
@@ -118,9 +119,9 @@ const Caches& caches() {
 
 }  // namespace jaxrnn
 
-// The functions that Python calls: the numbers a unit and step that the backward pass needs (-1: unknown cell), why there
-// is no AMX (null: there is), the name of the instruction set in use, and, for tests, the choice of another one (0: this
-// machine lacks it).
+// The functions that Python calls: the numbers a unit and step that the backward pass needs (-1: unknown cell), why
+// there is no AMX (null: there is), the name of the instruction set in use, and, for tests, the choice of another one
+// (0: this machine lacks it).
 extern "C" {
 __attribute__((visibility("default"))) std::int64_t jaxrnn_residuals(const char* cell) {
   const auto* kernel = jaxrnn::find_kernel(cell, jaxrnn::Dtype::F32, jaxrnn::Precision::FLOAT32);

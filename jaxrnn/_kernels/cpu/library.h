@@ -66,6 +66,17 @@ inline bool packs_in_parallel(const Kernel& kernel, const Shape& shape) {
   return kernel.gates * shape.hidden * (shape.inputs + shape.hidden) >= MIN_PARALLEL_PACKING;
 }
 
+// Returns the largest workspace that one of the parts needs.
+template <class Needed>
+std::size_t largest(Index parts, Needed&& needed) {
+  std::size_t most = 0;
+  for (Index i = 0; i < parts; i++) {
+    const std::size_t one = needed(i);
+    most = most < one ? one : most;
+  }
+  return most;
+}
+
 // Runs a forward pass. Rows are independent, so that the result is the same to the last bit for any number of parts.
 template <class Pool>
 bool run(const Kernel& kernel, const Forward& job, Pool& pool) {
@@ -75,14 +86,15 @@ bool run(const Kernel& kernel, const Forward& job, Pool& pool) {
   const Index threads = in_parallel ? pool.num_threads() : 1;
   const Index parts = threads < 1 ? 1 : threads < max_parts ? threads : max_parts;
   const std::size_t shared = kernel.forward_shared(shape);
-  const std::size_t workspace = kernel.forward_workspace(shape, {0, (shape.batch + parts - 1) / parts});
+  const auto rows = [&](Index i) { return Share{i, parts}.cut(shape.batch); };
+  const std::size_t workspace = largest(parts, [&](Index i) { return kernel.forward_workspace(shape, rows(i)); });
   static thread_local Scratch scratch;
   char* base = scratch.take(shared + workspace * parts);
   if (!base) return false;
   parallel(pool, parts, in_parallel && packs_in_parallel(kernel, shape),
            [&](Index i) { kernel.forward_pack(job, base, {i, parts}); });
   parallel(pool, parts, in_parallel, [&](Index i) {
-    kernel.forward_run(job, base, base + shared + workspace * i, Share{i, parts}.cut(shape.batch));
+    kernel.forward_run(job, base, base + shared + workspace * i, rows(i));
   });
   scratch.release();
   return true;
@@ -124,11 +136,7 @@ bool run(const Kernel& kernel, const Backward& job, Pool& pool) {
     const Rows cut = Share{i, parts}.cut(grouped ? shape.groups : shape.batch);
     return grouped ? Rows{cut.first * group, cut.last * group} : cut;
   };
-  std::size_t workspace = 0;
-  for (Index i = 0; i < parts; i++) {
-    const std::size_t needed = kernel.backward_workspace(shape, rows(i));
-    workspace = workspace < needed ? needed : workspace;
-  }
+  const std::size_t workspace = largest(parts, [&](Index i) { return kernel.backward_workspace(shape, rows(i)); });
   const Index summed = grouped ? shape.groups : parts;
   const std::size_t shared = kernel.backward_shared(shape), sums = kernel.backward_sums(shape);
   static thread_local Scratch scratch;

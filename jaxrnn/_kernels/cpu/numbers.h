@@ -48,7 +48,7 @@ INLINE void store_halves(char* to, Bits bits, Index count) {
   }
 }
 
-// Functions of their own, so that the loops for float32 stay small.
+// Not inlined, so that the loops for float32 stay small.
 __attribute__((noinline)) static Vector load_narrow(Array from, Index count) {
   const Bits bits = load_halves(from.data, count);
   return from.dtype == Dtype::BF16 ? from_bfloat16(bits) : from_float16(bits);

@@ -1,8 +1,8 @@
 // The layout of the units of a cell in panels, and the operands of a matmul.
 //
 // Every matmul adds to the sums of a panel, rows of TILE floats (four vectors), the product of some rows and a panel of
-// packed weights. There is a way to multiply for vector units (`Fma`) and one for tiles of AMX (`Tiles`). It is a struct
-// with the type of an element of its operands, their layout, and `multiply`.
+// packed weights. There is a way to multiply for vector units (`Fma`) and one for tiles of AMX (`Tiles`). It is a
+// struct with the type of an element of its operands, their layout, and `multiply`.
 #pragma once
 #include "numbers.h"
 

@@ -161,15 +161,16 @@ struct Tiles {
     return {to, 4, size};
   }
 
-  // Adds to sums (rows, TILE) the product of the rows and WIDTH vectors of a panel. The rows, the sums and the depth are
-  // padded to whole tiles: rows with anything, the depth with zeros.
+  // Adds to sums (rows, TILE) the product of the rows and WIDTH vectors of a panel. The rows, the sums and the depth
+  // are padded to whole tiles: rows with anything, the depth with zeros.
   template <int WIDTH>
   static void multiply(Operand<const Element> a, Index rows, Panel<Element> panel, Depth depth, float* sums, bool) {
     for (Index i = 0; i < rows; i += 2 * ROWS, sums += 2 * ROWS * TILE) {
       const Operand<const Element> from = a.from_row(i);
       if (rows - i > ROWS) {
         multiply_block<2, 2>(from, panel, depth, sums);
-        multiply_block<2, WIDTH - 2>(from, {panel.at + 2 * VECTOR, panel.vectors, panel.plane}, depth, sums + 2 * LANES);
+        const Panel<Element> rest{panel.at + 2 * VECTOR, panel.vectors, panel.plane};
+        multiply_block<2, WIDTH - 2>(from, rest, depth, sums + 2 * LANES);
       } else {
         multiply_block<1, WIDTH>(from, panel, depth, sums);
       }
@@ -177,10 +178,13 @@ struct Tiles {
   }
 
  private:
-  // Returns the high or the low part of each lane, rounded to bfloat16, in the low half of the lane.
+  // Returns the high or the low part of each lane, rounded to bfloat16, in the low half of the lane. The low part of
+  // what is not finite is zero.
   INLINE Bits part_of(Vector v, int part) {
     const Bits high = to_bfloat16(v);
-    return part == 0 ? high : to_bfloat16(v - from_bfloat16(high));
+    if (part == 0) return high;
+    const Vector low = v - from_bfloat16(high);
+    return to_bfloat16(low - low == 0.0f ? low : Vector{});
   }
 
   INLINE void store_pairs(Element* to, Bits even, Bits odd) {
