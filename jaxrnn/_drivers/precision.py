@@ -16,7 +16,7 @@ ALGORITHMS = {
 """The algorithms of dots that the kernels have."""
 
 DEFAULTS = {"bfloat16": "bfloat16", "BF16_BF16_F32": "bfloat16", "BF16_BF16_F32_X3": "bfloat16_x3"}
-"""What is followed of `jax.default_matmul_precision`: the names of bfloat16. Under others, such as "default" and "high",
+"""What is followed of `jax.default_matmul_precision`: the names of bfloat16. Under others, as "default" and "high",
 JAX's own dots on a CPU are in float32."""
 
 MatmulPrecision = Precision | None
