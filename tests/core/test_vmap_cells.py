@@ -11,7 +11,7 @@ from jax import export
 from jax.sharding import AxisType, PartitionSpec
 
 import jaxrnn
-from jaxrnn import BPTT, GRU, LSTM, Associative, Dropout, Elman, Native, RecurrentDropout, Scan, Stack, Zoneout
+from jaxrnn import BPTT, GRU, LSTM, Associative, Dropout, Elman, Native, Scan, Stack, Zoneout
 from jaxrnn.extend import WrappedGatedCell
 
 from .. import quick
@@ -79,14 +79,11 @@ class Keyed:
 NONE, SAME, OWN = "no key", "one key for all rows", "a key for each row"
 SINGLE = [
     (OneRow(GRU(H)), BPTT(2), NONE),
-    (OneRow(GRU(H)), None, NONE),
     (OneRow(GRU(H)), NEWTON, NONE),
     (Keyed(), NEWTON, SAME),
     (Keyed(), None, OWN),
-    (Noisy(GRU(H)), BPTT(2), SAME),
     (Noisy(GRU(H)), BPTT(2), OWN),
     (Zoneout(LSTM(H), 0.5), BPTT(2), OWN),
-    (RecurrentDropout(LSTM(H), 0.5), BPTT(2), SAME),
     (Stack((Dropout(0.5), LSTM(H))), None, OWN),
 ]
 
