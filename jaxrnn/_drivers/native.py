@@ -59,8 +59,8 @@ class Native(metaclass=Checked):
         precision: the least precision that matmuls of float32 params may have, as JAX names it: "float32" (or
             "highest"), "bfloat16_3x" (or "high": each number is the sum of two of bfloat16, and three products are
             added), "bfloat16" (or "default": each number is rounded to one), a `jax.lax.Precision` or a
-            `jax.lax.DotAlgorithmPreset`. None follows `jax.default_matmul_precision`, and is float32 where that is not
-            set. A processor without tiles computes in float32 whatever is allowed.
+            `jax.lax.DotAlgorithmPreset`. None follows `jax.default_matmul_precision` where that names
+            bfloat16, and is float32 otherwise. A processor without tiles computes in float32 whatever is allowed.
 
     Raises:
         ValueError: for another cell, recurrence or dtype.

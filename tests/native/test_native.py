@@ -428,15 +428,22 @@ def test_a_subclass_does_not_inherit_the_kernel():
     assert LSTM(3).native() == "lstm"
 
 
-def test_a_wrong_shape_is_an_error_not_a_crash():
+@pytest.mark.parametrize(
+    ("precision", "message"),
+    [
+        ("float32", r"needs w_x of shape \(4, 4, 5, \)"),
+        ("half", "has no precision named 'half'"),
+    ],
+)
+def test_wrong_arguments_are_an_error_not_a_crash(precision, message):
     one = jnp.ones((2, 3, 4))
     none = jnp.zeros(0)
     call = jax.ffi.ffi_call("jaxrnn_forward", [jax.ShapeDtypeStruct((2, 3, 5), jnp.float32)] * 3)
-    with pytest.raises(jax.errors.JaxRuntimeError, match=r"needs w_x of shape \(4, 4, 5, \)"):
+    with pytest.raises(jax.errors.JaxRuntimeError, match=message):
         jax.block_until_ready(
             call(
                 one, one, one, jnp.ones((4, 5)), jnp.ones((0, 5)), jnp.ones((2, 3, 5)), none,
-                none.astype(bool), none.astype(bool), cell="lstm", precision="float32", reverse=False,
+                none.astype(bool), none.astype(bool), cell="lstm", precision=precision, reverse=False,
             )
         )  # fmt: skip
 

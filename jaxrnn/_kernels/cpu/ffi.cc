@@ -91,9 +91,14 @@ struct Inputs {
 template <class Job>
 const Kernel* prepare(Job& job, const Inputs& in, std::string_view cell, std::string_view precision, bool reverse,
                       Index groups, Checker& check) {
-  const Precision allowed = precision == "bfloat16"      ? Precision::BFLOAT16
-                            : precision == "bfloat16_x3" ? Precision::BFLOAT16_X3
-                                                         : Precision::FLOAT32;
+  Precision allowed = Precision::FLOAT32;
+  if (precision == "bfloat16") {
+    allowed = Precision::BFLOAT16;
+  } else if (precision == "bfloat16_x3") {
+    allowed = Precision::BFLOAT16_X3;
+  } else if (precision != "float32") {
+    check.fail("jaxrnn's native library has no precision named '" + std::string(precision) + "'.");
+  }
   const Kernel* kernel = find_kernel(cell, check.array("w_h", in.w_h).dtype, allowed);
   if (!kernel) check.fail("jaxrnn's native library has no kernel named '" + std::string(cell) + "'.");
   if (in.xs.dimensions().size() != 3) check.fail("jaxrnn's native kernel needs xs of three axes, (T, B, I).");

@@ -36,9 +36,7 @@ struct Isa {
 
 // Why this machine has no kernels that multiply in bfloat16; null if it has.
 const char* missing_tiles() {
-#if defined(JAXRNN_EMULATED_TILES)
-  return nullptr;
-#elif defined(__x86_64__) && defined(__linux__)
+#if defined(__x86_64__) && defined(__linux__)
   constexpr long ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18;
   constexpr unsigned BF16 = 1u << 22, TILE = 1u << 24;
   static const char* const missing = []() -> const char* {
@@ -53,12 +51,6 @@ const char* missing_tiles() {
 #endif
 }
 
-#if defined(JAXRNN_EMULATED_TILES)  // with the vector kernels that any machine has
-#define WITH_TILES baseline
-#else
-#define WITH_TILES avx512
-#endif
-
 // The instruction sets, the best first.
 const Isa* isas() {
 #if defined(__x86_64__)
@@ -66,8 +58,11 @@ const Isa* isas() {
   const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                           __builtin_cpu_supports("avx512vl");
   static const Isa all[] = {
-      {"amx", (has_avx512 || WITH_TILES::kernels == baseline::kernels) && !missing_tiles(), WITH_TILES::kernels,
-       WITH_TILES::affine, amx::one_pass, amx::three_passes},
+#if defined(JAXRNN_EMULATED_TILES)  // next to the vector kernels that any machine has
+      {"amx", true, baseline::kernels, baseline::affine, amx::one_pass, amx::three_passes},
+#else
+      {"amx", has_avx512 && !missing_tiles(), avx512::kernels, avx512::affine, amx::one_pass, amx::three_passes},
+#endif
       {"avx512", has_avx512, avx512::kernels, avx512::affine},
       {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), avx2::kernels, avx2::affine},
       {"baseline", true, baseline::kernels, baseline::affine},
