@@ -15,6 +15,7 @@ class Arena {
     return reinterpret_cast<T*>(at);
   }
 
+  bool real() const { return base_ != nullptr; }
   std::size_t used() const { return static_cast<std::size_t>(used_); }
 
  private:

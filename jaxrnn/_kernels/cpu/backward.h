@@ -29,19 +29,20 @@ class BackwardLoop {
   // `places` list these.
   struct Workspace {
     D deltas;
-    Index width, *current, *number, *rows, *places;
+    Index row, *current, *number, *rows, *places;
     float *carry, *reset_state, *sums;
     Array* previous;
 
-    Workspace(Arena& arena, const Shape& shape, Rows part) : deltas(arena, shape, part), width(padded(shape.hidden)) {
+    Workspace(Arena& arena, const Shape& shape, Rows part, Index threads)
+        : deltas(arena, shape, part, threads), row(state_row(shape.hidden)) {
       const Index count = part.count();
       current = arena.take<Index>(count);
       number = arena.take<Index>(count);
       rows = arena.take<Index>(count);
       places = arena.take<Index>(count);
-      carry = arena.take<float>(Cell::STATES * count * width);
-      reset_state = arena.take<float>(Cell::STATES * count * width);
-      sums = arena.take<float>(BLOCK * TILE);
+      carry = arena.take<float>(Cell::STATES * count * row);
+      reset_state = arena.take<float>(Cell::STATES * count * row);
+      sums = arena.take<float>(threads * BLOCK * TILE);
       previous = arena.take<Array>(count);
     }
   };
@@ -53,33 +54,41 @@ class BackwardLoop {
 
  public:
   static std::size_t shared(const Shape& shape) { return bytes_of<Packed>(shape); }
-  static std::size_t workspace(const Shape& shape, Rows rows) { return bytes_of<Workspace>(shape, rows); }
+  static std::size_t workspace(const Shape& shape, Rows rows, Index threads) {
+    return bytes_of<Workspace>(shape, rows, threads);
+  }
 
   static std::size_t sums(const Shape& shape) { return static_cast<std::size_t>(D::sums(shape)) * sizeof(float); }
 
-  static void pack(const Backward& job, char* shared, Share share) {
+  static void pack(const Backward& job, char* shared, Crew& crew) {
     Arena arena(shared);
     const Packed to(arena, job.shape);
-    const Index hidden = job.shape.hidden, inputs = job.shape.inputs;
-    Engine::template pack_transposed<Cell, Cell::FIRST_RECURRENT>(job.weights.w_h, hidden, hidden,
-                                                                  share.cut(tiles(hidden)), to.recurrent);
-    if (job.dxs) {
-      Engine::template pack_transposed<Cell, Cell::FIRST_INPUT>(job.weights.w_x, inputs, hidden,
-                                                                share.cut(tiles(inputs)), to.input);
+    crew.equip(Engine::begin, Engine::end);
+    const Index hidden = job.shape.hidden, inputs = job.shape.inputs, panels = P::count(hidden);
+    for (Index panel = 0; panel < panels; panel++) {  // a round for each, so that threads that come late get their share
+      crew([&](Share share) {
+        Engine::template pack_transposed<Cell, Cell::FIRST_RECURRENT>(job.weights.w_h, hidden, hidden, panel,
+                                                                      share.cut(tiles(hidden)), to.recurrent);
+        if (!job.dxs) return;
+        Engine::template pack_transposed<Cell, Cell::FIRST_INPUT>(job.weights.w_x, inputs, hidden, panel,
+                                                                  share.cut(tiles(inputs)), to.input);
+      });
     }
   }
 
-  static void run(const Backward& job, const char* shared, char* workspace, char* sums, Rows rows) {
+  static void run(const Backward& job, const char* shared, char* workspace, char* sums, Rows rows,
+                  Crew& crew) {
     Arena weights(const_cast<char*>(shared)), arena(workspace);
-    const BackwardLoop loop{job, Packed(weights, job.shape), Workspace(arena, job.shape, rows),
+    const BackwardLoop loop{job, Packed(weights, job.shape), Workspace(arena, job.shape, rows, crew.limit()),
                             reinterpret_cast<float*>(sums), rows};
+    crew.equip(Engine::begin, Engine::end);
     Engine::begin();
-    loop.run_steps();
+    loop.run_steps(crew);
     Engine::end();
   }
 
-  static void sum(const Backward& job, const char* sums, Index parts, Share share) {
-    D::sum(job, sums, parts, share);
+  static void sum(const Backward& job, const char* sums, Index parts, Crew& crew) {
+    crew([&](Share share) { D::sum(job, sums, parts, share); });
   }
 
  private:
@@ -92,42 +101,44 @@ class BackwardLoop {
   BackwardLoop(const Backward& job, Packed packed, Workspace work, float* sums, Rows rows)
       : job_(job), packed_(packed), work_(work), sums_(sums), rows_(rows) {}
 
-  void run_steps() const {
+  void run_steps(Crew& crew) const {
     const Shape& shape = job_.shape;
     const std::uint8_t* reset = nullptr;  // of the step after this one
     Next next{0, 0};
-    start();
+    work_.deltas.empty();
+    crew([&](Share share) { start(share); });
     for (Index s = shape.time - 1; s >= 0; s--) {
       const Index t = shape.step(s);
       if (work_.deltas.full()) {
         next.place = work_.deltas.preserve(work_.places, next.count);
-        flush();
+        flush(crew);
       }
       locate_rows(s);
-      backward_step(t, reset, next);
+      crew([&](Share share) { backward_step(t, reset, next, share); });
       reset = job_.masks.reset ? job_.masks.reset + t * shape.batch : nullptr;
       next = list_rows();
     }
-    flush();
-    backward_step(-1, reset, next);
+    flush(crew);
+    crew([&](Share share) { backward_step(-1, reset, next, share); });
   }
 
   // Returns the row of array i of a state.
   float* of_state(float* state, int i, Index row) const {
-    return state + (i * rows_.count() + row - rows_.first) * work_.width;
+    return state + (i * rows_.count() + row - rows_.first) * work_.row;
   }
 
-  // Starts from the gradients of the final state, with no deltas and a zero gradient of the reset state.
-  void start() const {
+  // Starts from the gradients of the final state, with no deltas and a zero gradient of the reset state: a share of it.
+  void start(Share share) const {
     const Shape& shape = job_.shape;
     const Index hidden = shape.hidden, groups = shape.groups > 1 ? rows_.count() * shape.groups / shape.batch : 1;
-    work_.deltas.clear();
-    std::memset(sums_, 0, sums(shape) * static_cast<std::size_t>(groups));
-    for (Index r = 0; r < rows_.count(); r++) work_.number[r] = -1;
-    for (int i = 0; i < Cell::STATES; i++) {
-      for (Index r = rows_.first; r < rows_.last; r++) {
+    const Rows of_sums = share.cut(D::sums(shape) * groups), rows = share.cut(rows_.count());
+    work_.deltas.clear(share);
+    std::memset(sums_ + of_sums.first, 0, static_cast<std::size_t>(of_sums.count()) * sizeof(float));
+    for (Index r = rows_.first + rows.first; r < rows_.first + rows.last; r++) {
+      work_.number[r - rows_.first] = -1;
+      for (int i = 0; i < Cell::STATES; i++) {
         const Index at = (i * shape.batch + r) * hidden;
-        for (Index unit = 0; unit < work_.width; unit += LANES) {
+        for (Index unit = 0; unit < padded(hidden); unit += LANES) {
           const Index lanes = hidden - unit;
           store(of_state(work_.carry, i, r) + unit, job_.dfinal ? load(job_.dfinal + (at + unit), lanes) : Vector{});
           store(of_state(work_.reset_state, i, r) + unit, Vector{});
@@ -144,6 +155,8 @@ class BackwardLoop {
     const Array last_h = s == 0 ? job_.state : job_.ys + shape.step(s - 1) * shape.batch * hidden;
     for (Index r = rows_.first; r < rows_.last; r++) {
       const Index i = r - rows_.first;
+      const bool reset = job_.masks.reset && job_.masks.reset[start + r];
+      work_.previous[i] = (reset ? job_.masks.reset_state : last_h) + r * hidden;
       if (job_.masks.valid && !job_.masks.valid[start + r]) {
         work_.current[i] = -1;
         for (Index k = 0; job_.dxs && k < inputs; k += LANES) {
@@ -151,8 +164,6 @@ class BackwardLoop {
         }
         continue;
       }
-      const bool reset = job_.masks.reset && job_.masks.reset[start + r];
-      work_.previous[i] = (reset ? job_.masks.reset_state : last_h) + r * hidden;
       work_.current[i] = work_.deltas.place(i, work_.previous[i], start + r);
     }
   }
@@ -171,71 +182,93 @@ class BackwardLoop {
     return {count, count > 0 ? work_.places[0] : 0};
   }
 
-  void flush() const { work_.deltas.flush(job_, packed_.input, sums_); }
+  void flush(Crew& crew) const { work_.deltas.flush(job_, packed_.input, sums_, crew); }
 
-  // Differentiates step t; t = -1 stands for the initial state. Only rows that were valid in the next step need a
-  // matmul.
-  void backward_step(Index t, const std::uint8_t* reset, Next next) const {
+  // Differentiates step t for a share of the units; t = -1 stands for the initial state. Only rows that were valid in
+  // the next step need a matmul.
+  void backward_step(Index t, const std::uint8_t* reset, Next next, Share share) const {
     const Index hidden = job_.shape.hidden, depth = P::count(hidden) * D::DEPTH;
+    const Rows mine = share.cut(tiles(hidden));
+    const Index last = mine.last * TILE < hidden ? mine.last * TILE : hidden;
+    float* own = work_.sums + share.index * BLOCK * TILE;
     for (Index r = rows_.first; r < rows_.last; r++) {
       if (work_.number[r - rows_.first] >= 0) continue;
-      for (Index unit = 0; unit < hidden; unit += LANES) backward_units(t, reset, r, unit, Vector{});
+      for (Index unit = mine.first * TILE; unit < last; unit += LANES) backward_units<1>(t, reset, &r, unit, {});
     }
-    for (Index tile = 0; tile < tiles(hidden); tile++) {
+    for (Index tile = mine.first; tile < mine.last; tile++) {
       const Panel<Element> right{packed_.recurrent + tile * packed_.plane, 4, packed_.tile};
       in_blocks_of_sums({0, next.count}, [&](Rows block) {
-        std::memset(work_.sums, 0, static_cast<std::size_t>(block.count() * TILE) * sizeof(float));
+        std::memset(own, 0, static_cast<std::size_t>(block.count() * TILE) * sizeof(float));
         Engine::template multiply<4>(work_.deltas.operand(next.place + block.first, Cell::FIRST_RECURRENT),
-                                     block.count(), right, {depth, D::DEPTH}, work_.sums, job_.shape.batch == 1);
-        for (Index i = block.first; i < block.last; i++) {
-          for (Index n = 0; n < TILE; n += LANES) {
-            const Index unit = tile * TILE + n;
-            const float* sums = work_.sums + (i - block.first) * TILE + n;
-            if (unit < hidden) backward_units(t, reset, work_.rows[i], unit, load(sums));
-          }
+                                     block.count(), right, {depth, D::DEPTH}, own, job_.shape.batch == 1);
+        for (Index n = 0; n < TILE; n += LANES) {
+          const Index unit = tile * TILE + n;
+          if (unit >= hidden) break;
+          const auto units = [&](Index i, auto count) {
+            constexpr int N = decltype(count)::value;
+            const float* sums = own + (i - block.first) * TILE + n;
+            const auto d = each<N>([&](int k) { return load(sums + k * TILE); });
+            backward_units<N>(t, reset, work_.rows + i, unit, d);
+          };
+          Index i = block.first;
+          for (; i + ABREAST <= block.last; i += ABREAST) units(i, Count<ABREAST>{});
+          for (; i < block.last; i++) units(i, Count<1>{});
         }
       });
     }
   }
 
-  // Differentiates step t of one vector of units; `d` is the gradient of h_t through the weights of the next step.
-  void backward_units(Index t, const std::uint8_t* reset, Index row, Index unit, Vector d) const {
+  // Differentiates step t of one vector of units of N rows; `d` is the gradient of h_t through the weights of the next
+  // step.
+  template <int N>
+  void backward_units(Index t, const std::uint8_t* reset, const Index* rows, Index unit, Vectors<N> d) const {
     const Shape& shape = job_.shape;
-    const Index hidden = shape.hidden, size = shape.batch * hidden, lanes = hidden - unit, at = row * hidden + unit;
-    const Index i = row - rows_.first;
-    float* carry_h = of_state(work_.carry, 0, row) + unit;
-    float* carry_cell = of_state(work_.carry, Cell::STATES - 1, row) + unit;
-    float *reset_h = of_state(work_.reset_state, 0, row) + unit;
-    float *reset_cell = of_state(work_.reset_state, Cell::STATES - 1, row) + unit;
-    d += load(carry_h);
-    Vector dc = Cell::STATES > 1 ? load(carry_cell) : Vector{};
-    if (reset && reset[row]) {
-      store(reset_h, load(reset_h) + d);
-      if (Cell::STATES > 1) store(reset_cell, load(reset_cell) + dc);
-      d = dc = Vector{};
-    }
-    if (t < 0) {
-      store(job_.dstate + at, d, lanes);
-      if (Cell::STATES > 1) store(job_.dstate + (size + at), dc, lanes);
-      if (job_.dreset_state) {
-        store(job_.dreset_state + at, load(reset_h), lanes);
-        if (Cell::STATES > 1) store(job_.dreset_state + (size + at), load(reset_cell), lanes);
+    const Index hidden = shape.hidden, start = t * shape.batch, lanes = hidden - unit;
+    Vectors<N> residuals[Cell::RESIDUALS + 1], deltas[4], dc, previous, h;
+    UNROLL for (int n = 0; n < N; n++) {
+      const Index row = rows[n];
+      d.v[n] += load(of_state(work_.carry, 0, row) + unit);
+      dc.v[n] = Cell::STATES > 1 ? load(of_state(work_.carry, Cell::STATES - 1, row) + unit) : Vector{};
+      if (reset && reset[row]) {
+        add_to(of_state(work_.reset_state, 0, row) + unit, d.v[n]);
+        if (Cell::STATES > 1) add_to(of_state(work_.reset_state, Cell::STATES - 1, row) + unit, dc.v[n]);
+        d.v[n] = dc.v[n] = Vector{};
       }
-      return;
+      if (t < 0) {
+        store_gradients(row, unit, d.v[n], dc.v[n]);
+        continue;
+      }
+      if (job_.dys) d.v[n] += load(job_.dys + ((start + row) * hidden + unit), lanes);
+      const Array from = job_.residuals + ((start + row) * padded(hidden) + unit) * Cell::RESIDUALS;
+      UNROLL for (int k = 0; k < Cell::RESIDUALS; k++) residuals[k].v[n] = load(from + k * LANES, LANES);
+      previous.v[n] = load(work_.previous[row - rows_.first] + unit, lanes);
+      h.v[n] = load(job_.ys + ((start + row) * hidden + unit), lanes);
     }
-    const Index step = t * shape.batch + row, to = work_.current[i];
-    if (job_.dys) d += load(job_.dys + (step * hidden + unit), lanes);
-    if (to >= 0) {
-      Vector residuals[Cell::RESIDUALS + 1], deltas[4];
-      const Array from = job_.residuals + (step * work_.width + unit) * Cell::RESIDUALS;
-      UNROLL for (int k = 0; k < Cell::RESIDUALS; k++) residuals[k] = load(from + k * LANES, LANES);
-      const Vector previous = load(work_.previous[i] + unit, lanes), h = load(job_.ys + (step * hidden + unit), lanes);
-      d = Cell::backward(d, dc, residuals, previous, h, deltas);
-      const Index panel = unit / (Cell::UNITS * LANES), first = unit / LANES - panel * Cell::UNITS;
-      UNROLL for (int v = 0; v < 4 / Cell::UNITS; v++) work_.deltas.set(panel, to, first + v, deltas[v]);
+    if (t < 0) return;
+    Vectors<N> before = dc;
+    const Vectors<N> through = Cell::backward(d, before, residuals, previous, h, deltas);
+    const Index panel = unit / (Cell::UNITS * LANES), first = unit / LANES - panel * Cell::UNITS;
+    UNROLL for (int n = 0; n < N; n++) {
+      const Index row = rows[n], to = work_.current[row - rows_.first];
+      const bool valid = to >= 0;
+      UNROLL for (int v = 0; valid && v < 4 / Cell::UNITS; v++) work_.deltas.set(panel, to, first + v, deltas[v].v[n]);
+      store(of_state(work_.carry, 0, row) + unit, valid ? through.v[n] : d.v[n]);
+      if (Cell::STATES > 1) store(of_state(work_.carry, 1, row) + unit, valid ? before.v[n] : dc.v[n]);
     }
-    store(carry_h, d);
-    if (Cell::STATES > 1) store(carry_cell, dc);
+  }
+
+  INLINE void add_to(float* sum, Vector v) { store(sum, load(sum) + v); }
+
+  // Stores the gradients of the initial state of a row, and of its reset state.
+  void store_gradients(Index row, Index unit, Vector dh, Vector dc) const {
+    const Index hidden = job_.shape.hidden, at = row * hidden + unit, size = job_.shape.batch * hidden;
+    const Index lanes = hidden - unit;
+    store(job_.dstate + at, dh, lanes);
+    if (Cell::STATES > 1) store(job_.dstate + (size + at), dc, lanes);
+    if (!job_.dreset_state) return;
+    store(job_.dreset_state + at, load(of_state(work_.reset_state, 0, row) + unit), lanes);
+    if (Cell::STATES < 2) return;
+    store(job_.dreset_state + (size + at), load(of_state(work_.reset_state, Cell::STATES - 1, row) + unit), lanes);
   }
 };
 

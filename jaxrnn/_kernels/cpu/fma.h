@@ -7,11 +7,6 @@
 
 namespace jaxrnn::JAXRNN_ISA {
 
-template <int N>
-struct Count {
-  static constexpr int value = N;
-};
-
 // Calls body(first row, Count<rows>) for blocks of at most MAX rows, as equal as possible.
 template <int MAX, class Body>
 INLINE void in_blocks(Index rows, Body&& body) {
@@ -87,11 +82,11 @@ struct Fma {
 
   INLINE void store_elements(float* to, Index, Vector v) { JAXRNN_ISA::store(to, v); }
 
-  // Packs weights (depth, G, H), of preactivations FIRST to FIRST + WIDTH, for the units of a panel, to (depth, WIDTH,
+  // Packs some rows of weights (depth, G, H), of preactivations FIRST to FIRST + WIDTH, for the units of a panel, to (depth, WIDTH,
   // LANES).
   template <class Cell, int FIRST>
-  static void pack(Array weights, Index depth, Index hidden, Index panel, float* to, Index) {
-    for (Index k = 0; k < depth; k++) {
+  static void pack(Array weights, Rows depth, Index hidden, Index panel, float* to, Index) {
+    for (Index k = depth.first; k < depth.last; k++) {
       for (int v = 0; v < Cell::WIDTH; v++) {
         const Index unit = Panels<Cell>::unit(panel, v);
         const Array from = weights + ((k * Cell::GATES + Cell::GATE[FIRST + v]) * hidden + unit);
@@ -100,26 +95,25 @@ struct Fma {
     }
   }
 
-  // Packs the transpose of weights (features, G, H), with which the deltas of those preactivations are multiplied, to
+  // Packs the transpose of one panel of weights (features, G, H), with which the deltas of those preactivations are
+  // multiplied, to
   // (tile of features, panel, WIDTH, LANES, TILE). Its order over k is that of the deltas.
   template <class Cell, int FIRST>
-  static void pack_transposed(Array weights, Index features, Index hidden, Rows tiles, float* to) {
+  static void pack_transposed(Array weights, Index features, Index hidden, Index panel, Rows tiles, float* to) {
     const Index panels = Panels<Cell>::count(hidden);
     for (Index tile = tiles.first; tile < tiles.last; tile++) {
-      for (Index panel = 0; panel < panels; panel++) {
-        for (int v = 0; v < Cell::WIDTH; v++) {
-          const Index unit = Panels<Cell>::unit(panel, v);
-          float* block = to + ((tile * panels + panel) * Cell::WIDTH + v) * LANES * TILE;
-          for (Index n = 0; n < TILE; n += LANES) {
-            Vector rows[LANES];
-            for (Index i = 0; i < LANES; i++) {
-              const Index feature = tile * TILE + n + i;
-              const Array from = weights + ((feature * Cell::GATES + Cell::GATE[FIRST + v]) * hidden + unit);
-              rows[i] = feature < features ? load(from, hidden - unit) : Vector{};
-            }
-            transpose(rows);
-            for (Index lane = 0; lane < LANES; lane++) JAXRNN_ISA::store(block + lane * TILE + n, rows[lane]);
+      for (int v = 0; v < Cell::WIDTH; v++) {
+        const Index unit = Panels<Cell>::unit(panel, v);
+        float* block = to + ((tile * panels + panel) * Cell::WIDTH + v) * LANES * TILE;
+        for (Index n = 0; n < TILE; n += LANES) {
+          Vector rows[LANES];
+          for (Index i = 0; i < LANES; i++) {
+            const Index feature = tile * TILE + n + i;
+            const Array from = weights + ((feature * Cell::GATES + Cell::GATE[FIRST + v]) * hidden + unit);
+            rows[i] = feature < features ? load(from, hidden - unit) : Vector{};
           }
+          transpose(rows);
+          for (Index lane = 0; lane < LANES; lane++) JAXRNN_ISA::store(block + lane * TILE + n, rows[lane]);
         }
       }
     }

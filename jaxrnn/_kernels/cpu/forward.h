@@ -2,6 +2,7 @@
 #pragma once
 #include "arena.h"
 #include "cells.h"
+#include "crew.h"
 #include "panels.h"
 
 namespace jaxrnn::JAXRNN_ISA {
@@ -10,9 +11,10 @@ template <class Cell, class Engine>
 class ForwardLoop {
   using P = Panels<Cell>;
   using Element = typename Engine::Element;
-  static constexpr Index SEGMENT = 64;  // of an operand whose elements are contiguous
+  static constexpr Index SEGMENT = 64;      // of an operand whose elements are contiguous
+  static constexpr Index DEPTH_PACKED = 32;  // rows of weights that are packed together
   static constexpr Index AHEAD = 24;    // rows whose inputs are projected together if a part has few
-  static constexpr Index STEPS = 4;     // whose inputs are projected together if the weights exceed the cache
+  static constexpr Index MANY_AHEAD = 256, MIN_STEPS = 5;  // the same, and steps, if the weights fill the cache
 
   // A panel has the weights of h and then those of x, and the biases of the preactivations. `plane` and `panel` are
   // elements from a part of the numbers, and from a panel, to the next.
@@ -31,27 +33,42 @@ class ForwardLoop {
     }
   };
 
-  // What a part keeps from step to step: the state of its rows in float32; the left operand [h_{t-1} | x_t] of the
-  // valid rows of this step, which `rows` lists; the sums of a panel. If `steps` is not zero, the inputs of so many
-  // steps are projected together, into `ahead`, and `slots` says where those of a row are.
-  struct Workspace {
-    Index width, steps, slots_count;
-    float *states, *sums, *ahead;
-    Operand<Element> h, x;  // x is the second part of the rows of h, or the inputs of several steps
-    Index *rows, *slots;
+  // What one thread of a part has for itself: the left operand [h_{t-1} | x_t] of the valid rows of this step; x is its
+  // second part, or the inputs of several steps. The sums of a panel.
+  struct Own {
+    Operand<Element> h, x;
+    float* sums;
+  };
 
-    Workspace(Arena& arena, const Shape& shape, Rows part) : width(padded(shape.hidden)), steps(together(shape)) {
+  // What a part keeps from step to step: h_{t-1} and h_t of its rows in float32, which take turns, and c of an LSTM.
+  // `rows` lists the valid rows of this step, and `previous` says where h_{t-1} of each is, at `source` the whole state:
+  // in the state of the reset or in that of the last step. If `steps` is not zero, the inputs of so many steps are
+  // projected together, into `ahead`, and `slots` says where those of a row are.
+  struct Workspace {
+    Index row, steps, slots_count;
+    float *h[2], *c, *ahead;
+    Index *rows, *slots;
+    Own* own;
+
+    Workspace(Arena& arena, const Shape& shape, Rows part, Index threads)
+        : row(state_row(shape.hidden)), steps(together(shape)) {
       const Index count = part.count(), panels = P::count(shape.hidden);
       slots_count = steps * count;
-      states = arena.take<float>(Cell::STATES * count * width);
-      sums = arena.take<float>(BLOCK * TILE);
+      for (float*& buffer : h) buffer = arena.take<float>(count * row);
+      c = arena.take<float>((Cell::STATES - 1) * count * row);
       ahead = arena.take<float>(panels * Engine::padded_rows(slots_count) * TILE);
-      h = operand(arena, count, Engine::padded_depth(shape.hidden) + shape.inputs);
-      x = h;
-      x.at += Engine::padded_depth(shape.hidden);
-      if (steps > 0) x = operand(arena, slots_count, shape.inputs);
       rows = arena.take<Index>(count);
       slots = arena.take<Index>(slots_count);
+      own = arena.take<Own>(threads);
+      for (Index i = 0; i < threads; i++) {
+        Own mine;
+        mine.h = operand(arena, count, Engine::padded_depth(shape.hidden) + shape.inputs);
+        mine.x = mine.h;
+        mine.x.at += Engine::padded_depth(shape.hidden);
+        if (steps > 0) mine.x = operand(arena, slots_count, shape.inputs);
+        mine.sums = arena.take<float>(BLOCK * TILE);
+        if (arena.real()) own[i] = mine;
+      }
     }
 
     static Operand<Element> operand(Arena& arena, Index rows, Index depth) {
@@ -63,28 +80,41 @@ class ForwardLoop {
     static Index together(const Shape& shape) {
       const Index weights = Cell::GATES * shape.hidden * (shape.inputs + shape.hidden);
       const Index bytes = weights * static_cast<Index>(sizeof(Element)) * Engine::PLANES;
-      const Index few = 2 * AHEAD / (shape.batch + 1);  // of two parts
-      const bool reused = bytes <= caches().l2 || shape.batch > 2 * BLOCK;  // weights, by the rows of one step
-      const Index steps = few > STEPS || reused ? few : STEPS;
+      const Index few = 2 * AHEAD / (shape.batch + 1);                              // of two parts
+      const Index many = 3 * bytes > caches().l2 ? MANY_AHEAD / shape.batch : 0;  // to read the weights less often
+      const Index steps = few > many ? few : many >= MIN_STEPS ? many : 0;
       return steps < 2 ? 0 : steps < shape.time ? steps : shape.time;
     }
   };
 
  public:
   static std::size_t shared(const Shape& shape) { return bytes_of<Packed>(shape); }
-  static std::size_t workspace(const Shape& shape, Rows rows) { return bytes_of<Workspace>(shape, rows); }
+  static std::size_t workspace(const Shape& shape, Rows rows, Index threads) {
+    return bytes_of<Workspace>(shape, rows, threads);
+  }
 
-  static void pack(const Forward& job, char* shared, Share share) {
+  // Packs some rows of all panels in a round: the numbers of a row lie together, and threads that come late get their
+  // share.
+  static void pack(const Forward& job, char* shared, Crew& crew) {
     Arena arena(shared);
     const Packed to(arena, job.shape);
+    crew.equip(Engine::begin, Engine::end);
     const Index hidden = job.shape.hidden;
-    const Rows panels = share.cut(P::count(hidden));
-    for (Index panel = panels.first; panel < panels.last; panel++) {
-      const Index at = panel * to.panel;
-      Engine::template pack<Cell, Cell::FIRST_RECURRENT>(job.weights.w_h, hidden, hidden, panel, to.recurrent + at,
-                                                         to.plane);
-      Engine::template pack<Cell, Cell::FIRST_INPUT>(job.weights.w_x, job.shape.inputs, hidden, panel, to.input + at,
-                                                     to.plane);
+    const auto pack_weights = [&](auto first, Array weights, Index depth, Element* at) {
+      for (Index k = 0; k < depth; k += DEPTH_PACKED) {
+        const Rows rows{k, k + DEPTH_PACKED < depth ? k + DEPTH_PACKED : depth};
+        crew([&](Share share) {
+          const Rows panels = share.cut(P::count(hidden));
+          for (Index panel = panels.first; panel < panels.last; panel++) {
+            Engine::template pack<Cell, decltype(first)::value>(weights, rows, hidden, panel, at + panel * to.panel,
+                                                                to.plane);
+          }
+        });
+      }
+    };
+    pack_weights(Count<Cell::FIRST_RECURRENT>{}, job.weights.w_h, hidden, to.recurrent);
+    pack_weights(Count<Cell::FIRST_INPUT>{}, job.weights.w_x, job.shape.inputs, to.input);
+    for (Index panel = 0; panel < P::count(hidden); panel++) {
       for (int v = 0; v < 4; v++) {
         const Index unit = P::unit(panel, v);
         const Array from = v < Cell::FIRST_INPUT ? job.weights.local + v * hidden
@@ -94,11 +124,12 @@ class ForwardLoop {
     }
   }
 
-  static void run(const Forward& job, const char* shared, char* workspace, Rows rows) {
+  static void run(const Forward& job, const char* shared, char* workspace, Rows rows, Crew& crew) {
     Arena weights(const_cast<char*>(shared)), arena(workspace);
-    const ForwardLoop loop{job, Packed(weights, job.shape), Workspace(arena, job.shape, rows), rows};
+    const ForwardLoop loop{job, Packed(weights, job.shape), Workspace(arena, job.shape, rows, crew.limit()), rows};
+    crew.equip(Engine::begin, Engine::end);
     Engine::begin();
-    loop.run_steps();
+    loop.run_steps(crew);
     Engine::end();
   }
 
@@ -107,40 +138,56 @@ class ForwardLoop {
   const Packed packed_;
   const Workspace work_;
   const Rows rows_;
+  const bool streams_;  // ys and the residuals past the caches
 
   ForwardLoop(const Forward& job, Packed packed, Workspace work, Rows rows)
-      : job_(job), packed_(packed), work_(work), rows_(rows) {}
+      : job_(job), packed_(packed), work_(work), rows_(rows), streams_(streams(job)) {}
 
-  void run_steps() const {
+  static bool streams(const Forward& job) {
+    const Shape& shape = job.shape;
+    const Index numbers = shape.time * shape.batch * padded(shape.hidden) * (job.residuals ? 1 + Cell::RESIDUALS : 1);
+    const bool aligned = may_stream(job.ys) && shape.hidden % LANES == 0 && (!job.residuals || may_stream(job.residuals));
+    return aligned && numbers * static_cast<Index>(sizeof(float)) > caches().l2;
+  }
+
+  void run_steps(Crew& crew) const {
     const Shape& shape = job_.shape;
-    const Index hidden = shape.hidden, panels = P::count(hidden);
-    for (Index r = rows_.first; r < rows_.last; r++) set_state(r, job_.state);
+    const Index hidden = shape.hidden;
+    for (Index r = rows_.first; r < rows_.last; r++) set_state(r);
     for (Index s = 0; s < shape.time; s++) {
-      if (work_.steps > 0 && s % work_.steps == 0) project_ahead(s);
+      const bool projects = work_.steps > 0 && s % work_.steps == 0;
+      const Index projected = projects ? list_slots(s) : 0;
       const Rows active{0, list_rows(s)};
-      for (Index p = 0; p < panels; p++) {
-        const Index panel = s % 2 ? panels - 1 - p : p;  // to and fro: the last panels are still in the cache
-        in_blocks_of_sums(active, [&](Rows block) { step_panel(s, panel, block); });
-      }
+      crew([&](Share share) {
+        const Own& own = work_.own[share.index];
+        const Rows panels = share.cut(P::count(hidden));
+        if (projects) project_ahead(s, projected, panels, own);
+        set_rows(s, active, panels, own);
+        for (Index p = panels.first; p < panels.last; p++) {
+          const Index panel = s % 2 ? panels.first + panels.last - 1 - p : p;  // to and fro: the last are in the cache
+          in_blocks_of_sums(active, [&](Rows block) { step_panel(s, panel, block, own); });
+        }
+        if (streams_) end_stream();
+      });
     }
-    for (int i = 0; i < Cell::STATES; i++) {
-      for (Index r = rows_.first; r < rows_.last; r++) {
-        copy(state(i, r), job_.final + (i * shape.batch + r) * hidden, hidden);
-      }
+    for (Index r = rows_.first; r < rows_.last; r++) {
+      copy(h(shape.time, r), job_.final + r * hidden, hidden);
+      if (Cell::STATES > 1) copy(c(r), job_.final + (shape.batch + r) * hidden, hidden);
     }
   }
 
-  float* state(int i, Index row) const {
-    return work_.states + (i * rows_.count() + row - rows_.first) * work_.width;
-  }
+  // Returns h of a row before step s, and its c.
+  float* h(Index s, Index row) const { return work_.h[s % 2] + (row - rows_.first) * work_.row; }
+  float* c(Index row) const { return work_.c + (row - rows_.first) * work_.row; }
 
-  // Sets the state of a row. The lanes past the last unit are zero: a NaN in them would survive a reset.
-  void set_state(Index row, Array from) const {
+  // Sets the state of a row to the initial one. The lanes past the last unit are zero: a NaN in them would spread.
+  void set_state(Index row) const {
     const Shape& shape = job_.shape;
     for (int i = 0; i < Cell::STATES; i++) {
-      const Array at = from + (i * shape.batch + row) * shape.hidden;
-      for (Index unit = 0; unit < work_.width; unit += LANES) {
-        store(state(i, row) + unit, load(at + unit, shape.hidden - unit));
+      float* to = i == 0 ? h(0, row) : c(row);
+      const Array from = job_.state + (i * shape.batch + row) * shape.hidden;
+      for (Index unit = 0; unit < padded(shape.hidden); unit += LANES) {
+        store(to + unit, load(from + unit, shape.hidden - unit));
       }
     }
   }
@@ -149,24 +196,47 @@ class ForwardLoop {
     for (Index i = 0; i < count; i += LANES) store(to + i, load(from + i), count - i);
   }
 
-  // Lists the valid rows of step `s` and copies h_{t-1} and the inputs of each to the left operand. Returns how many
-  // there are. A row in the padding holds its state. This is the rule of jaxrnn/_core/masks.py, written again for
-  // speed; tests/native/test_native.py::test_equals_scan_in_float64 holds the two equal.
+  bool valid(Index index) const { return !job_.masks.valid || job_.masks.valid[index]; }
+  bool reset(Index index) const { return job_.masks.reset && job_.masks.reset[index]; }
+
+  // Lists the valid rows of step `s`. Returns how many there are.
   Index list_rows(Index s) const {
-    const Shape& shape = job_.shape;
-    const Index hidden = shape.hidden, start = shape.step(s) * shape.batch;
+    const Index start = job_.shape.step(s) * job_.shape.batch;
     Index count = 0;
     for (Index r = rows_.first; r < rows_.last; r++) {
-      if (job_.masks.valid && !job_.masks.valid[start + r]) {
-        copy(state(0, r), job_.ys + (start + r) * hidden, hidden);
-        continue;
-      }
-      if (job_.masks.reset && job_.masks.reset[start + r]) set_state(r, job_.masks.reset_state);
-      set_operand(work_.h, count, {reinterpret_cast<char*>(state(0, r)), Dtype::F32}, hidden);
-      if (work_.steps == 0) set_inputs(count, start + r);  // after h, whose last vector may reach into them
-      work_.rows[count++] = r;
+      if (valid(start + r)) work_.rows[count++] = r;
     }
     return count;
+  }
+
+  // Copies h_{t-1} and the inputs of the listed rows to the left operand. A row in the padding holds its state, of which
+  // this copies the units of some panels. This is the rule of jaxrnn/_core/masks.py, written again for speed;
+  // tests/native/test_native.py::test_equals_scan_in_float64 holds the two equal.
+  void set_rows(Index s, Rows listed, Rows panels, const Own& own) const {
+    const Index hidden = job_.shape.hidden, start = job_.shape.step(s) * job_.shape.batch;
+    for (Index i = listed.first; i < listed.last; i++) {
+      const Index row = work_.rows[i];
+      set_operand(own.h, i, previous(s, row), hidden);
+      if (work_.steps == 0) set_inputs(own.x, i, start + row);  // after h, whose last vector may reach into them
+    }
+    if (listed.count() == rows_.count()) return;
+    const Index first = P::unit(panels.first, 0), end = P::unit(panels.last, 0);
+    for (Index row = rows_.first; row < rows_.last; row++) {
+      if (valid(start + row)) continue;
+      for (Index unit = first; unit < end && unit < hidden; unit += LANES) {
+        const Vector held = load(h(s, row) + unit);
+        store(h(s + 1, row) + unit, held);
+        store(job_.ys + ((start + row) * hidden + unit), held, hidden - unit);
+      }
+    }
+  }
+
+  // Returns h_{t-1} of a row: in the state of the reset, or after the last step.
+  Array previous(Index s, Index row) const {
+    if (reset(job_.shape.step(s) * job_.shape.batch + row)) {
+      return job_.masks.reset_state + row * job_.shape.hidden;
+    }
+    return {reinterpret_cast<char*>(h(s, row)), Dtype::F32};
   }
 
   // Sets row i of an operand. Its depth is padded with zeros.
@@ -177,25 +247,36 @@ class ForwardLoop {
     }
   }
 
-  void set_inputs(Index i, Index index) const {
-    set_operand(work_.x, i, job_.xs + index * job_.shape.inputs, job_.shape.inputs);
+  void set_inputs(Operand<Element> to, Index i, Index index) const {
+    set_operand(to, i, job_.xs + index * job_.shape.inputs, job_.shape.inputs);
   }
 
-  // Projects the inputs of step `s` and of the steps after it that are projected together.
-  void project_ahead(Index s) const {
-    const Index count = rows_.count(), left = job_.shape.time - s, steps = work_.steps < left ? work_.steps : left;
+  // Returns where the inputs of a row are that are projected together from step `s` on, as an index into (T, B).
+  Index ahead_of(Index s, Index place) const {
+    return job_.shape.step(s + place / rows_.count()) * job_.shape.batch + rows_.first + place % rows_.count();
+  }
+
+  // Lists the inputs of step `s` and of the steps after it that are projected together. Returns how many there are.
+  Index list_slots(Index s) const {
+    const Index left = job_.shape.time - s, steps = work_.steps < left ? work_.steps : left;
     Index listed = 0;
-    for (Index place = 0; place < steps * count; place++) {
-      const Index index = job_.shape.step(s + place / count) * job_.shape.batch + rows_.first + place % count;
-      if (job_.masks.valid && !job_.masks.valid[index]) continue;
-      set_inputs(listed, index);
-      work_.slots[place] = listed++;
+    for (Index place = 0; place < work_.slots_count; place++) {
+      const bool exists = place < steps * rows_.count() && valid(ahead_of(s, place));
+      work_.slots[place] = exists ? listed++ : -1;
     }
-    for (Index panel = 0; panel < P::count(job_.shape.hidden); panel++) {
+    return listed;
+  }
+
+  // Projects the listed inputs for some panels.
+  void project_ahead(Index s, Index listed, Rows panels, const Own& own) const {
+    for (Index place = 0; place < work_.slots_count; place++) {
+      if (work_.slots[place] >= 0) set_inputs(own.x, work_.slots[place], ahead_of(s, place));
+    }
+    for (Index panel = panels.first; panel < panels.last; panel++) {
       in_blocks_of_sums({0, listed}, [&](Rows block) {
         float* sums = ahead(block.first, panel);
         for (Index i = 0; i < block.count(); i++) copy_sums(packed_.bias + panel * TILE, sums + i * TILE);
-        project(panel, block, sums, false);
+        project(panel, block, own, sums, false);
       });
     }
   }
@@ -209,8 +290,8 @@ class ForwardLoop {
   }
 
   // Adds x W_x of some rows of the operand.
-  void project(Index panel, Rows rows, float* sums, bool alone) const {
-    multiply<Cell::FIRST_INPUT>(work_.x, packed_.input, panel, job_.shape.inputs, rows, sums, alone);
+  void project(Index panel, Rows rows, const Own& own, float* sums, bool alone) const {
+    multiply<Cell::FIRST_INPUT>(own.x, packed_.input, panel, job_.shape.inputs, rows, sums, alone);
   }
 
   template <int FIRST>
@@ -222,40 +303,54 @@ class ForwardLoop {
   }
 
   // Computes step `s` of some of the valid rows for the units of one panel.
-  void step_panel(Index s, Index panel, Rows rows) const {
+  void step_panel(Index s, Index panel, Rows rows, const Own& own) const {
     const bool alone = job_.shape.batch == 1;
     for (Index i = rows.first; i < rows.last; i++) {
       const Index place = work_.steps > 0 ? s % work_.steps * rows_.count() + work_.rows[i] - rows_.first : 0;
       copy_sums(work_.steps > 0 ? ahead(work_.slots[place], panel) : packed_.bias + panel * TILE,
-                work_.sums + (i - rows.first) * TILE);
+                own.sums + (i - rows.first) * TILE);
     }
     const bool projected = work_.steps > 0, joint = Cell::FIRST_INPUT == Cell::FIRST_RECURRENT && !projected;
     const Index depth = joint ? Engine::padded_depth(job_.shape.hidden) + job_.shape.inputs : job_.shape.hidden;
-    if (!projected && !joint) project(panel, rows, work_.sums, alone);
-    multiply<Cell::FIRST_RECURRENT>(work_.h, packed_.recurrent, panel, depth, rows, work_.sums, alone);
-    for (Index i = rows.first; i < rows.last; i++) {
-      for (int u = 0; u < Cell::UNITS; u++) {
-        const Index unit = P::unit(panel, u);
-        const float* sums = work_.sums + (i - rows.first) * TILE + u * LANES;
-        if (unit < job_.shape.hidden) apply_gate(job_.shape.step(s), work_.rows[i], unit, sums);
-      }
+    if (!projected && !joint) project(panel, rows, own, own.sums, alone);
+    multiply<Cell::FIRST_RECURRENT>(own.h, packed_.recurrent, panel, depth, rows, own.sums, alone);
+    for (int u = 0; u < Cell::UNITS; u++) {
+      const Index unit = P::unit(panel, u);
+      if (unit >= job_.shape.hidden) break;
+      const float* sums = own.sums - rows.first * TILE + u * LANES;
+      Index i = rows.first;
+      for (; i + ABREAST <= rows.last; i += ABREAST) apply_gate<ABREAST>(s, i, unit, sums + i * TILE);
+      for (; i < rows.last; i++) apply_gate<1>(s, i, unit, sums + i * TILE);
     }
   }
 
-  // Computes the state of one vector of units from the sums, its preactivations.
-  __attribute__((always_inline)) void apply_gate(Index t, Index row, Index unit, const float* sums) const {
-    const Index at = t * job_.shape.batch + row;
-    float *h = state(0, row) + unit, *c = state(Cell::STATES - 1, row) + unit;
-    Vector preactivations[4], residuals[Cell::RESIDUALS + 1], cell_state = load(c);
-    UNROLL for (int v = 0; v < 4 / Cell::UNITS; v++) preactivations[v] = load(sums + v * LANES);
-    const Vector next = Cell::forward(preactivations, load(h), cell_state, residuals);
-    if (Cell::STATES > 1) store(c, cell_state);
-    store(h, next);
-    store(job_.ys + (at * job_.shape.hidden + unit), next, job_.shape.hidden - unit);
-    if (job_.residuals) {
-      const Array to = job_.residuals + (at * work_.width + unit) * Cell::RESIDUALS;
-      UNROLL for (int k = 0; k < Cell::RESIDUALS; k++) store(to + k * LANES, residuals[k], LANES);
-    }
+  // Computes the state of one vector of units of N valid rows, from the i-th on, from the sums, its preactivations.
+  template <int N>
+  ALWAYS_INLINE void apply_gate(Index s, Index i, Index unit, const float* sums) const {
+    const Index hidden = job_.shape.hidden, lanes = hidden - unit, start = job_.shape.step(s) * job_.shape.batch;
+    const auto of_row = [&](auto&& body) { UNROLL for (int n = 0; n < N; n++) body(n, work_.rows[i + n]); };
+    Vectors<N> preactivations[4], residuals[Cell::RESIDUALS + 1], before, cell_state;
+    of_row([&](int n, Index row) {
+      UNROLL for (int v = 0; v < 4 / Cell::UNITS; v++) preactivations[v].v[n] = load(sums + n * TILE + v * LANES);
+      before.v[n] = load(h(s, row) + unit);
+      if (Cell::STATES > 1) cell_state.v[n] = load(c(row) + unit);
+      if (!reset(start + row)) return;
+      const Array from = job_.masks.reset_state + (row * hidden + unit);
+      before.v[n] = load(from, lanes);
+      if (Cell::STATES > 1) cell_state.v[n] = load(from + job_.shape.batch * hidden, lanes);
+    });
+    const Vectors<N> next = Cell::forward(preactivations, before, cell_state, residuals);
+    of_row([&](int n, Index row) {
+      if (Cell::STATES > 1) store(c(row) + unit, cell_state.v[n]);
+      store(h(s + 1, row) + unit, next.v[n]);
+      const Array y = job_.ys + ((start + row) * hidden + unit);
+      streams_ && lanes >= LANES ? stream(y, next.v[n]) : store(y, next.v[n], lanes);
+      if (!job_.residuals) return;
+      const Array to = job_.residuals + ((start + row) * padded(hidden) + unit) * Cell::RESIDUALS;
+      UNROLL for (int k = 0; k < Cell::RESIDUALS; k++) {
+        streams_ ? stream(to + k * LANES, residuals[k].v[n]) : store(to + k * LANES, residuals[k].v[n], LANES);
+      }
+    });
   }
 };
 

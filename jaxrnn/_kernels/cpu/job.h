@@ -84,24 +84,28 @@ struct Share {
   ALWAYS_INLINE Rows cut(Index count) const { return {count * index / of, count * (index + 1) / of}; }
 };
 
+class Crew;
+
 // The kernel of one cell for one way to multiply. Every function works on memory that it is passed and cannot fail.
-// `pack` fills `shared`, share by share. Then `run` is called for disjoint rows, each with a separate workspace.
+// `pack` fills `shared`. Then `run` is called for disjoint rows, each with a separate workspace and
+// crew; the workspace has room for as many threads as the crew may have.
 struct Kernel {
   const char* name;
   Index gates, states, locals, residuals;  // G, S, L, and the numbers a unit and step that the backward pass needs
   Index rows;                              // of the smallest part that is worth a thread
+  Index bytes;                             // of a packed weight
 
   std::size_t (*forward_shared)(const Shape&);
-  std::size_t (*forward_workspace)(const Shape&, Rows);
-  void (*forward_pack)(const Forward&, char* shared, Share);
-  void (*forward_run)(const Forward&, const char* shared, char* workspace, Rows);
+  std::size_t (*forward_workspace)(const Shape&, Rows, Index threads);
+  void (*forward_pack)(const Forward&, char* shared, Crew&);
+  void (*forward_run)(const Forward&, const char* shared, char* workspace, Rows, Crew&);
 
   std::size_t (*backward_shared)(const Shape&);
-  std::size_t (*backward_workspace)(const Shape&, Rows);
+  std::size_t (*backward_workspace)(const Shape&, Rows, Index threads);
   std::size_t (*backward_sums)(const Shape&);  // of the gradients of one set of weights
-  void (*backward_pack)(const Backward&, char* shared, Share);
-  void (*backward_run)(const Backward&, const char* shared, char* workspace, char* sums, Rows);
-  void (*backward_sum)(const Backward&, const char* sums, Index parts, Share);  // of all parts, into the outputs
+  void (*backward_pack)(const Backward&, char* shared, Crew&);
+  void (*backward_run)(const Backward&, const char* shared, char* workspace, char* sums, Rows, Crew&);
+  void (*backward_sum)(const Backward&, const char* sums, Index parts, Crew&);  // of all parts, into the outputs
 };
 
 constexpr int CELLS = 4;

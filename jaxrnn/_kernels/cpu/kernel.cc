@@ -14,7 +14,8 @@ template <class Cell, class Engine>
 constexpr Kernel kernel(const char* name) {
   using F = ForwardLoop<Cell, Engine>;
   using B = BackwardLoop<Cell, Engine>;
-  return {name,     Cell::GATES,  Cell::STATES, Cell::FIRST_INPUT, Cell::RESIDUALS, Engine::MIN_ROWS,
+  constexpr Index BYTES = Engine::PLANES * sizeof(typename Engine::Element);
+  return {name,     Cell::GATES,  Cell::STATES, Cell::FIRST_INPUT, Cell::RESIDUALS, Engine::MIN_ROWS, BYTES,
           F::shared, F::workspace, F::pack,      F::run,            B::shared,       B::workspace,
           B::sums,   B::pack,      B::run,       B::sum};
 }

@@ -77,24 +77,35 @@ std::size_t largest(Index parts, Needed&& needed) {
   return most;
 }
 
+// Whether the weights of a pass stay in a core's second-level cache next to what else a step needs. If they do, the
+// batch is cut into parts, each for one thread. If they do not, threads share each step and divide the weights.
+inline bool weights_fit(const Kernel& kernel, const Shape& shape) {
+  return kernel.bytes * kernel.gates * shape.hidden * (shape.inputs + shape.hidden) <= caches().l2;
+}
+constexpr Index SHARED_ROWS = 128;  // of a part whose steps are shared
+
+inline Index at_least_one(Index count) { return count < 1 ? 1 : count; }
+
 // Runs a forward pass. Rows are independent, so that the result is the same to the last bit for any number of parts.
 template <class Pool>
 bool run(const Kernel& kernel, const Forward& job, Pool& pool) {
   const Shape& shape = job.shape;
   const bool in_parallel = runs_in_parallel(kernel, shape);
-  const Index max_parts = shape.batch / kernel.rows > 1 ? shape.batch / kernel.rows : 1;
-  const Index threads = in_parallel ? pool.num_threads() : 1;
-  const Index parts = threads < 1 ? 1 : threads < max_parts ? threads : max_parts;
+  const Index max_parts = at_least_one(shape.batch / (weights_fit(kernel, shape) ? kernel.rows : SHARED_ROWS));
+  const Index threads = in_parallel ? at_least_one(pool.num_threads()) : 1;
+  const Index parts = threads < max_parts ? threads : max_parts, members = (threads + parts - 1) / parts;
   const std::size_t shared = kernel.forward_shared(shape);
   const auto rows = [&](Index i) { return Share{i, parts}.cut(shape.batch); };
-  const std::size_t workspace = largest(parts, [&](Index i) { return kernel.forward_workspace(shape, rows(i)); });
+  const auto needed = [&](Index i) { return kernel.forward_workspace(shape, rows(i), members); };
+  const std::size_t workspace = largest(parts, needed);
   static thread_local Scratch scratch;
   char* base = scratch.take(shared + workspace * parts);
   if (!base) return false;
-  parallel(pool, parts, in_parallel && packs_in_parallel(kernel, shape),
-           [&](Index i) { kernel.forward_pack(job, base, {i, parts}); });
-  parallel(pool, parts, in_parallel, [&](Index i) {
-    kernel.forward_run(job, base, base + shared + workspace * i, rows(i));
+  const auto pack = [&](Index, Crew& crew) { kernel.forward_pack(job, base, crew); };
+  if (parts > 1) in_crews(pool, 1, threads, packs_in_parallel(kernel, shape), pack);
+  in_crews(pool, parts, members, in_parallel, [&](Index i, Crew& crew) {
+    if (parts == 1) pack(i, crew);  // each thread packs the weights that it will read
+    kernel.forward_run(job, base, base + shared + workspace * i, rows(i), crew);
   });
   scratch.release();
   return true;
@@ -122,6 +133,7 @@ inline Index parts_of(const Kernel& kernel, const Shape& shape) {
   const auto min = [](Index a, Index b) { return a < b ? a : b; };
   if (!runs_in_parallel(kernel, shape) || shape.batch < 4) return 1;
   if (shape.groups > 1) return min(shape.groups, MAX_PARTS);
+  if (!weights_fit(kernel, shape)) return min(at_least_one(shape.batch / SHARED_ROWS), MAX_PARTS);
   const Index parts = min(min(shape.batch / MIN_ROWS, shape.batch * shape.time / MIN_STEPS), MAX_PARTS);
   return parts < 2 ? 2 : parts;
 }
@@ -132,24 +144,30 @@ bool run(const Kernel& kernel, const Backward& job, Pool& pool) {
   const Index parts = parts_of(kernel, shape), group = shape.batch / shape.groups;
   const bool grouped = shape.groups > 1, in_parallel = runs_in_parallel(kernel, shape);
   const bool pack_parallel = in_parallel && packs_in_parallel(kernel, shape);
+  const Index threads = in_parallel ? at_least_one(pool.num_threads()) : 1, members = (threads + parts - 1) / parts;
   const auto rows = [&](Index i) {
     const Rows cut = Share{i, parts}.cut(grouped ? shape.groups : shape.batch);
     return grouped ? Rows{cut.first * group, cut.last * group} : cut;
   };
-  const std::size_t workspace = largest(parts, [&](Index i) { return kernel.backward_workspace(shape, rows(i)); });
+  const auto needed = [&](Index i) { return kernel.backward_workspace(shape, rows(i), members); };
+  const std::size_t workspace = largest(parts, needed);
   const Index summed = grouped ? shape.groups : parts;
   const std::size_t shared = kernel.backward_shared(shape), sums = kernel.backward_sums(shape);
   static thread_local Scratch scratch;
   char* base = scratch.take(shared + sums * summed + workspace * parts);
   if (!base) return false;
-  char *sum = base + shared, *each = sum + sums * summed;
-  parallel(pool, parts, pack_parallel, [&](Index i) { kernel.backward_pack(job, base, {i, parts}); });
-  parallel(pool, parts, in_parallel, [&](Index i) {
+  char *first_sum = base + shared, *each = first_sum + sums * summed;
+  const auto pack = [&](Index, Crew& crew) { kernel.backward_pack(job, base, crew); };
+  const auto sum = [&](Index, Crew& crew) { kernel.backward_sum(job, first_sum, grouped ? 1 : parts, crew); };
+  if (parts > 1) in_crews(pool, 1, threads, pack_parallel, pack);
+  in_crews(pool, parts, members, in_parallel, [&](Index i, Crew& crew) {
     const Rows mine = rows(i);
-    kernel.backward_run(job, base, each + workspace * i, sum + sums * (grouped ? mine.first / group : i), mine);
+    char* to = first_sum + sums * (grouped ? mine.first / group : i);
+    if (parts == 1) pack(i, crew);  // each thread packs the weights that it will read
+    kernel.backward_run(job, base, each + workspace * i, to, mine, crew);
+    if (parts == 1) sum(i, crew);
   });
-  const Index each_group = grouped ? 1 : parts;
-  parallel(pool, parts, pack_parallel, [&](Index i) { kernel.backward_sum(job, sum, each_group, {i, parts}); });
+  if (parts > 1) in_crews(pool, 1, threads, pack_parallel, sum);
   scratch.release();
   return true;
 }

@@ -40,7 +40,11 @@ INLINE Bits load_halves(const char* from, Index count) {
   return __builtin_convertvector(halves, Bits);
 }
 INLINE void store_halves(char* to, Bits bits, Index count) {
+#if defined(__AVX512F__)
+  const Halves halves = reinterpret_cast<Halves>(_mm512_cvtepi32_epi16(reinterpret_cast<__m512i>(bits)));
+#else
   const Halves halves = __builtin_convertvector(bits, Halves);
+#endif
   if (count >= LANES) {
     *reinterpret_cast<UnalignedHalves*>(to) = halves;
   } else if (count > 0) {
@@ -48,23 +52,42 @@ INLINE void store_halves(char* to, Bits bits, Index count) {
   }
 }
 
-// Not inlined, so that the loops for float32 stay small.
-__attribute__((noinline)) static Vector load_narrow(Array from, Index count) {
+// The rare cases are not inlined, so that loops stay small: float16, and rows that end within a vector.
+__attribute__((noinline)) static Vector load_rare(Array from, Index count) {
   const Bits bits = load_halves(from.data, count);
   return from.dtype == Dtype::BF16 ? from_bfloat16(bits) : from_float16(bits);
 }
-__attribute__((noinline)) static void store_narrow(Array to, Vector v, Index count) {
+__attribute__((noinline)) static void store_rare(Array to, Vector v, Index count) {
   store_halves(to.data, to.dtype == Dtype::BF16 ? to_bfloat16(v) : to_float16(v), count);
 }
 
 // Loads `count` numbers of an array; the other lanes are zero. Stores them.
 INLINE Vector load(Array from, Index count) {
-  if (__builtin_expect(from.dtype != Dtype::F32, 0)) return load_narrow(from, count);
-  return load(reinterpret_cast<const float*>(from.data), count);
+  if (from.dtype == Dtype::F32) return load(reinterpret_cast<const float*>(from.data), count);
+  if (from.dtype == Dtype::BF16 && count >= LANES) return from_bfloat16(load_halves(from.data, LANES));
+  return load_rare(from, count);
 }
 INLINE void store(Array to, Vector v, Index count) {
-  if (__builtin_expect(to.dtype != Dtype::F32, 0)) return store_narrow(to, v, count);
-  store(reinterpret_cast<float*>(to.data), v, count);
+  if (to.dtype == Dtype::F32) return store(reinterpret_cast<float*>(to.data), v, count);
+  if (to.dtype == Dtype::BF16 && count >= LANES) return store_halves(to.data, to_bfloat16(v), LANES);
+  store_rare(to, v, count);
 }
+
+// Stores past the caches: for arrays that are larger than these, whose lines would first be read. Only whole lines of a
+// cache gain by it, so `may_stream` says whether a vector of such an array is one. `end_stream` comes before any other
+// thread may read them.
+#if defined(__AVX512F__)
+ALWAYS_INLINE bool may_stream(Array to) {
+  return to.dtype == Dtype::F32 && reinterpret_cast<std::uintptr_t>(to.data) % sizeof(Vector) == 0;
+}
+INLINE void stream(Array to, Vector v) {
+  _mm512_stream_ps(reinterpret_cast<float*>(to.data), reinterpret_cast<__m512>(v));
+}
+INLINE void end_stream() { _mm_sfence(); }
+#else
+ALWAYS_INLINE bool may_stream(Array) { return false; }
+INLINE void stream(Array to, Vector v) { store(to, v, LANES); }
+INLINE void end_stream() {}
+#endif
 
 }  // namespace jaxrnn::JAXRNN_ISA

@@ -45,6 +45,10 @@ struct Depth {
   Index total, segment;
 };
 
+// Floats from a row of a state to the next: a whole number of vectors, and of a size that spreads rows over the sets of
+// a cache, since the same units of many rows are used together.
+constexpr Index state_row(Index hidden) { return padded(hidden, 32) + 16; }
+
 // Calls body(rows) for at most BLOCK rows at a time.
 template <class Body>
 INLINE void in_blocks_of_sums(Rows rows, Body&& body) {

@@ -97,16 +97,17 @@ struct Tiles {
     }
   }
 
-  // Packs weights (depth, G, H), of preactivations FIRST to FIRST + WIDTH, for the units of a panel: (k / 32, WIDTH,
-  // tile), each part in its plane.
+  // Packs some rows of weights (depth, G, H), from a multiple of 32 on, of preactivations FIRST to FIRST + WIDTH, for the
+  // units of a panel: (k / 32, WIDTH, tile), each part in its plane.
   template <class Cell, int FIRST>
-  static void pack(Array weights, Index depth, Index hidden, Index panel, Element* to, Index plane) {
-    for (Index i = 0; i < padded(depth, DEPTH) / DEPTH * Cell::WIDTH * ROWS; i++) {
+  static void pack(Array weights, Rows depth, Index hidden, Index panel, Element* to, Index plane) {
+    const Index rows = Cell::WIDTH * ROWS;
+    for (Index i = depth.first / DEPTH * rows; i < padded(depth.last, DEPTH) / DEPTH * rows; i++) {
       const Index v = i / ROWS % Cell::WIDTH, k = i / ROWS / Cell::WIDTH * DEPTH + i % ROWS * 2;
       const Index unit = Panels<Cell>::unit(panel, static_cast<int>(v));
       const auto row = [&](Index k) {
         const Array from = weights + ((k * Cell::GATES + Cell::GATE[FIRST + v]) * hidden + unit);
-        return k < depth ? load(from, hidden - unit) : Vector{};
+        return k < depth.last ? load(from, hidden - unit) : Vector{};
       };
       const Vector even = row(k), odd = row(k + 1);
       for (int part = 0; part < PLANES; part++) {
@@ -118,11 +119,11 @@ struct Tiles {
   // Packs the transpose of weights (features, G, H), with which the deltas of all preactivations are multiplied, to
   // (tile of features, part, panel, k / 32, 4, tile); it is zero for preactivations other than FIRST to FIRST + WIDTH.
   template <class Cell, int FIRST>
-  static void pack_transposed(Array weights, Index features, Index hidden, Rows tiles, Element* to) {
+  static void pack_transposed(Array weights, Index features, Index hidden, Index panel, Rows tiles, Element* to) {
     const Index panels = Panels<Cell>::count(hidden), plane = panels * TILE * TILE;
     for (Index tile = tiles.first; tile < tiles.last; tile++) {
-      for (Index i = 0; i < panels * 2 * 4; i++) {
-        const Index panel = i / 8, block = i / 4 % 2, first = tile * TILE + i % 4 * LANES;
+      for (Index i = 0; i < 8; i++) {
+        const Index block = i / 4, first = tile * TILE + i % 4 * LANES;
         for (int part = 0; part < PLANES; part++) {
           Vector rows[LANES];  // of a feature: 16 pairs of its weights
           for (Index n = 0; n < LANES; n++) {
@@ -137,7 +138,7 @@ struct Tiles {
             std::memcpy(&rows[n], halves, sizeof(halves));
           }
           transpose(rows);
-          Element* at = to + (tile * PLANES + part) * plane + i * VECTOR;
+          Element* at = to + (tile * PLANES + part) * plane + (panel * 8 + i) * VECTOR;
           for (Index pair = 0; pair < ROWS; pair++) std::memcpy(at + pair * DEPTH, &rows[pair], sizeof(Vector));
         }
       }
@@ -196,7 +197,7 @@ struct Tiles {
   template <int R, int V>
   static void multiply_block(Operand<const Element> a, Panel<Element> panel, Depth depth, float* sums) {
     constexpr Index STRIDE = TILE * static_cast<Index>(sizeof(float));
-    each<R * V>([&](auto n) {
+    for_each<R * V>([&](auto n) {
       constexpr int N = decltype(n)::value;
       load_tile<N>(sums + N / V * ROWS * TILE + N % V * LANES, STRIDE);
     });
@@ -205,7 +206,7 @@ struct Tiles {
       add<R, V>(a, panel.at + panel.plane, panel.vectors, depth);
       add<R, V>({a.at + a.plane, a.row, a.segment, a.plane}, panel.at, panel.vectors, depth);
     }
-    each<R * V>([&](auto n) {
+    for_each<R * V>([&](auto n) {
       constexpr int N = decltype(n)::value;
       store_tile<N>(sums + N / V * ROWS * TILE + N % V * LANES, STRIDE);
     });
@@ -221,7 +222,7 @@ struct Tiles {
       for (Index k = 0; k < count; k += DEPTH, right += vectors * VECTOR) {
         load_tile<4>(left + k, stride);
         if constexpr (R == 2) load_tile<5>(left + ROWS * a.row + k, stride);
-        each<V>([&](auto n) {
+        for_each<V>([&](auto n) {
           constexpr int v = decltype(n)::value, RIGHT = 6 + v % 2;
           load_tile<RIGHT>(right + v * VECTOR, DEPTH * static_cast<Index>(sizeof(Element)));
           multiply_tiles<v, 4, RIGHT>();
@@ -231,16 +232,11 @@ struct Tiles {
     }
   }
 
-  template <int N>
-  struct Number {
-    static constexpr int value = N;
-  };
-
   template <int N, class Body>
-  INLINE void each(Body&& body) {
+  INLINE void for_each(Body&& body) {
     if constexpr (N > 0) {
-      each<N - 1>(body);
-      body(Number<N - 1>{});
+      for_each<N - 1>(body);
+      body(Count<N - 1>{});
     }
   }
 };

@@ -37,6 +37,13 @@ constexpr int REGISTERS = 32;
 #else
 constexpr int REGISTERS = 16;
 #endif
+constexpr int ABREAST = REGISTERS / 8;  // vectors of units that are computed side by side
+
+// A number that is known to the compiler, as an argument.
+template <int N>
+struct Count {
+  static constexpr int value = N;
+};
 
 typedef float Vector __attribute__((vector_size(JAXRNN_BYTES)));
 typedef std::int32_t Integers __attribute__((vector_size(JAXRNN_BYTES)));
