@@ -19,7 +19,7 @@ from setuptools.errors import CompileError
 NATIVE = pathlib.Path("jaxrnn/_kernels/cpu")
 FLAGS = "-std=c++17 -O3 -w -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno -fno-trapping-math"
 AVX512 = "-mavx512f -mavx512dq -mavx512vl -mavx2 -mfma -mprefer-vector-width=512"
-TILES = "-DJAXRNN_TILES " + AVX512  # the matmuls of AMX are written as assembly
+TILES = "-DJAXRNN_TILES -mavx512bf16 " + AVX512  # the matmuls of AMX are written as assembly
 ISAS = (TILES, AVX512, "-mavx2 -mfma", "") if platform.machine() in ("x86_64", "AMD64") else ("",)
 
 

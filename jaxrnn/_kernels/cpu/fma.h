@@ -77,6 +77,7 @@ struct Fma {
   static constexpr Index packed(Index depth, int width) { return depth * width * LANES; }
   static constexpr Index padded_rows(Index rows) { return rows; }
   static constexpr Index padded_depth(Index depth) { return depth; }
+  static constexpr bool takes(Dtype dtype) { return dtype == Dtype::F32; }  // as elements
   static void begin() {}
   static void end() {}
 

@@ -242,7 +242,12 @@ class ForwardLoop {
   // Sets row i of an operand. Its depth is padded with zeros.
   static void set_operand(Operand<Element> to, Index i, Array from, Index depth) {
     Element* at = to.from_row(i).at;
-    for (Index k = 0; k < Engine::padded_depth(depth); k += LANES) {
+    Index k = 0;
+    if (Engine::takes(from.dtype)) {
+      k = depth / LANES * LANES;
+      std::memcpy(at, from.data, static_cast<std::size_t>(k) * sizeof(Element));
+    }
+    for (; k < Engine::padded_depth(depth); k += LANES) {
       Engine::store_elements(at + k, to.plane, load(from + k, depth - k));
     }
   }

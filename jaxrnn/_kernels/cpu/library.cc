@@ -42,6 +42,7 @@ const char* missing_tiles() {
   static const char* const missing = []() -> const char* {
     unsigned a = 0, b = 0, c = 0, d = 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & BF16) || !(d & TILE)) return "this processor has no AMX";
+    if (!__builtin_cpu_supports("avx512bf16")) return "this processor has no AVX512-BF16";
     if (syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0) return nullptr;
     return "the system does not permit this process to use AMX (arch_prctl)";
   }();

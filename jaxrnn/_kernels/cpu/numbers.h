@@ -6,9 +6,14 @@ namespace jaxrnn::JAXRNN_ISA {
 
 // Rounds to the nearest bfloat16, ties to even, in the low half of each lane. NaN stays NaN.
 INLINE Bits to_bfloat16(Vector v) {
+#if defined(__AVX512BF16__)  // takes subnormal numbers for zero
+  const __m256bh halves = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(v));
+  return reinterpret_cast<Bits>(_mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(halves)));
+#else
   const Bits bits = as_bits(v);
   const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   return v == v ? rounded : (bits >> 16 | 0x40);
+#endif
 }
 INLINE Vector from_bfloat16(Bits bits) { return as_floats(bits << 16); }
 

@@ -87,6 +87,7 @@ struct Tiles {
   static constexpr Index packed(Index depth, int width) { return padded(depth, DEPTH) * width * LANES; }
   static constexpr Index padded_rows(Index rows) { return padded(rows, ROWS); }
   static constexpr Index padded_depth(Index depth) { return padded(depth, DEPTH); }
+  static constexpr bool takes(Dtype dtype) { return PLANES == 1 && dtype == Dtype::BF16; }  // as elements
   static void begin() { configure_tiles(); }
   static void end() { release_tiles(); }
 
