@@ -480,11 +480,17 @@ FLAGS = {
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the harness is built for x86-64")
-@pytest.mark.parametrize(("sanitizer", "emulate"), [("thread", False), ("address,undefined", True)])
-def test_the_kernels_under_a_sanitizer(sanitizer, emulate, tmp_path):
-    """The kernels and how their work is cut, without XLA, called from several threads: no report, the same bits."""
+@pytest.mark.parametrize(
+    ("sanitizer", "emulate", "cache"), [("thread", False, 2**14), ("address,undefined", True, 2**21)]
+)
+def test_the_kernels_under_a_sanitizer(sanitizer, emulate, cache, tmp_path):
+    """The kernels and how their work is cut, without XLA, called from several threads: no report, the same bits.
+
+    Where the weights exceed the second-level cache, threads share each step, and outputs are stored past the caches.
+    """
     native, here = pathlib.Path(jaxrnn.__file__).parent / "_kernels" / "cpu", library.isa().replace("amx", "avx512")
     build = f"g++ -std=c++17 -Og -g1 -Wno-psabi -DJAXRNN_POISON -fsanitize={sanitizer} -I{native} -pthread".split()
+    build.append(f"-DJAXRNN_L2={cache}")
     linked = ["amx", "baseline"] if emulate else [here]
     compile_one = lambda isa: [*build, *FLAGS[isa].split(), "-c", native / "kernel.cc", "-o", tmp_path / f"{isa}.o"]
     running = [subprocess.Popen(compile_one(isa)) for isa in linked]

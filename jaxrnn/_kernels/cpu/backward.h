@@ -65,7 +65,7 @@ class BackwardLoop {
     const Packed to(arena, job.shape);
     crew.equip(Engine::begin, Engine::end);
     const Index hidden = job.shape.hidden, inputs = job.shape.inputs, panels = P::count(hidden);
-    for (Index panel = 0; panel < panels; panel++) {  // a round for each, so that threads that come late get their share
+    for (Index panel = 0; panel < panels; panel++) {  // a round for each: threads that come late get their share
       crew([&](Share share) {
         Engine::template pack_transposed<Cell, Cell::FIRST_RECURRENT>(job.weights.w_h, hidden, hidden, panel,
                                                                       share.cut(tiles(hidden)), to.recurrent);
@@ -201,19 +201,17 @@ class BackwardLoop {
         std::memset(own, 0, static_cast<std::size_t>(block.count() * TILE) * sizeof(float));
         Engine::template multiply<4>(work_.deltas.operand(next.place + block.first, Cell::FIRST_RECURRENT),
                                      block.count(), right, {depth, D::DEPTH}, own, job_.shape.batch == 1);
-        for (Index n = 0; n < TILE; n += LANES) {
-          const Index unit = tile * TILE + n;
-          if (unit >= hidden) break;
-          const auto units = [&](Index i, auto count) {
-            constexpr int N = decltype(count)::value;
+        const auto units = [&](Index i, auto count) {
+          constexpr int N = decltype(count)::value;
+          for (Index n = 0; n < TILE && tile * TILE + n < hidden; n += LANES) {
             const float* sums = own + (i - block.first) * TILE + n;
             const auto d = each<N>([&](int k) { return load(sums + k * TILE); });
-            backward_units<N>(t, reset, work_.rows + i, unit, d);
-          };
-          Index i = block.first;
-          for (; i + ABREAST <= block.last; i += ABREAST) units(i, Count<ABREAST>{});
-          for (; i < block.last; i++) units(i, Count<1>{});
-        }
+            backward_units<N>(t, reset, work_.rows + i, tile * TILE + n, d);
+          }
+        };
+        Index i = block.first;
+        for (; i + ABREAST <= block.last; i += ABREAST) units(i, Count<ABREAST>{});
+        for (; i < block.last; i++) units(i, Count<1>{});
       });
     }
   }

@@ -106,7 +106,7 @@ class Deltas {
     }
   }
 
-  // Adds the sums of all parts of each group, in their order, and writes a share of them in the layout of the gradients.
+  // Adds the sums of all parts of each group, in their order, and writes a share in the layout of the gradients.
   static void sum(const Backward& job, const char* sums, Index parts, Share share) {
     const Shape& shape = job.shape;
     const Index size = Deltas::sums(shape), hidden = shape.hidden;

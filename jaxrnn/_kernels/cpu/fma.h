@@ -83,8 +83,8 @@ struct Fma {
 
   INLINE void store_elements(float* to, Index, Vector v) { JAXRNN_ISA::store(to, v); }
 
-  // Packs some rows of weights (depth, G, H), of preactivations FIRST to FIRST + WIDTH, for the units of a panel, to (depth, WIDTH,
-  // LANES).
+  // Packs some rows of weights (depth, G, H), of preactivations FIRST to FIRST + WIDTH, for the units of a panel, to
+  // (depth, WIDTH, LANES).
   template <class Cell, int FIRST>
   static void pack(Array weights, Rows depth, Index hidden, Index panel, float* to, Index) {
     for (Index k = depth.first; k < depth.last; k++) {
@@ -96,9 +96,8 @@ struct Fma {
     }
   }
 
-  // Packs the transpose of one panel of weights (features, G, H), with which the deltas of those preactivations are
-  // multiplied, to
-  // (tile of features, panel, WIDTH, LANES, TILE). Its order over k is that of the deltas.
+  // Packs the transpose of a panel of weights (features, G, H), with which the deltas of those preactivations are
+  // multiplied, to (tile of features, panel, WIDTH, LANES, TILE). Its order over k is that of the deltas.
   template <class Cell, int FIRST>
   static void pack_transposed(Array weights, Index features, Index hidden, Index panel, Rows tiles, float* to) {
     const Index panels = Panels<Cell>::count(hidden);

@@ -1,9 +1,6 @@
 // The forward pass: the time loop from the first step to the last.
 #pragma once
-#include "arena.h"
-#include "cells.h"
-#include "crew.h"
-#include "panels.h"
+#include "forward_memory.h"
 
 namespace jaxrnn::JAXRNN_ISA {
 
@@ -11,122 +8,25 @@ template <class Cell, class Engine>
 class ForwardLoop {
   using P = Panels<Cell>;
   using Element = typename Engine::Element;
-  static constexpr Index SEGMENT = 64;      // of an operand whose elements are contiguous
-  static constexpr Index DEPTH_PACKED = 32;  // rows of weights that are packed together
-  static constexpr Index AHEAD = 24;    // rows whose inputs are projected together if a part has few
-  static constexpr Index MANY_AHEAD = 256, MIN_STEPS = 5;  // the same, and steps, if the weights fill the cache
-
-  // A panel has the weights of h and then those of x, and the biases of the preactivations. `plane` and `panel` are
-  // elements from a part of the numbers, and from a panel, to the next.
-  struct Packed {
-    Element *recurrent, *input;
-    Index plane, panel;
-    float* bias;
-
-    Packed(Arena& arena, const Shape& shape) {
-      const Index panels = P::count(shape.hidden), of_h = Engine::packed(shape.hidden, Cell::WIDTH);
-      plane = of_h + Engine::packed(shape.inputs, Cell::WIDTH);
-      panel = plane * Engine::PLANES;
-      recurrent = arena.take<Element>(panels * panel);
-      input = recurrent + of_h;
-      bias = arena.take<float>(panels * TILE);
-    }
-  };
-
-  // What one thread of a part has for itself: the left operand [h_{t-1} | x_t] of the valid rows of this step; x is its
-  // second part, or the inputs of several steps. The sums of a panel.
-  struct Own {
-    Operand<Element> h, x;
-    float* sums;
-  };
-
-  // What a part keeps from step to step: h_{t-1} and h_t of its rows in float32, which take turns, and c of an LSTM.
-  // `rows` lists the valid rows of this step, and `previous` says where h_{t-1} of each is, at `source` the whole state:
-  // in the state of the reset or in that of the last step. If `steps` is not zero, the inputs of so many steps are
-  // projected together, into `ahead`, and `slots` says where those of a row are.
-  struct Workspace {
-    Index row, steps, slots_count;
-    float *h[2], *c, *ahead;
-    Index *rows, *slots;
-    Own* own;
-
-    Workspace(Arena& arena, const Shape& shape, Rows part, Index threads)
-        : row(state_row(shape.hidden)), steps(together(shape)) {
-      const Index count = part.count(), panels = P::count(shape.hidden);
-      slots_count = steps * count;
-      for (float*& buffer : h) buffer = arena.take<float>(count * row);
-      c = arena.take<float>((Cell::STATES - 1) * count * row);
-      ahead = arena.take<float>(panels * Engine::padded_rows(slots_count) * TILE);
-      rows = arena.take<Index>(count);
-      slots = arena.take<Index>(slots_count);
-      own = arena.take<Own>(threads);
-      for (Index i = 0; i < threads; i++) {
-        Own mine;
-        mine.h = operand(arena, count, Engine::padded_depth(shape.hidden) + shape.inputs);
-        mine.x = mine.h;
-        mine.x.at += Engine::padded_depth(shape.hidden);
-        if (steps > 0) mine.x = operand(arena, slots_count, shape.inputs);
-        mine.sums = arena.take<float>(BLOCK * TILE);
-        if (arena.real()) own[i] = mine;
-      }
-    }
-
-    static Operand<Element> operand(Arena& arena, Index rows, Index depth) {
-      const Index row = padded(Engine::padded_depth(depth), 32) + 32, plane = Engine::padded_rows(rows) * row;
-      return {arena.take<Element>(plane * Engine::PLANES), row, SEGMENT, plane};
-    }
-
-    // Follows from the shape alone, since the order of a sum depends on it: any cut of the rows gives the same results.
-    static Index together(const Shape& shape) {
-      const Index weights = Cell::GATES * shape.hidden * (shape.inputs + shape.hidden);
-      const Index bytes = weights * static_cast<Index>(sizeof(Element)) * Engine::PLANES;
-      const Index few = 2 * AHEAD / (shape.batch + 1);                              // of two parts
-      const Index many = 3 * bytes > caches().l2 ? MANY_AHEAD / shape.batch : 0;  // to read the weights less often
-      const Index steps = few > many ? few : many >= MIN_STEPS ? many : 0;
-      return steps < 2 ? 0 : steps < shape.time ? steps : shape.time;
-    }
-  };
+  using Weights = ForwardWeights<Cell, Engine>;
+  using Workspace = ForwardWorkspace<Cell, Engine>;
+  using Own = typename Workspace::Own;
 
  public:
-  static std::size_t shared(const Shape& shape) { return bytes_of<Packed>(shape); }
+  static std::size_t shared(const Shape& shape) { return bytes_of<Weights>(shape); }
   static std::size_t workspace(const Shape& shape, Rows rows, Index threads) {
     return bytes_of<Workspace>(shape, rows, threads);
   }
 
-  // Packs some rows of all panels in a round: the numbers of a row lie together, and threads that come late get their
-  // share.
   static void pack(const Forward& job, char* shared, Crew& crew) {
     Arena arena(shared);
-    const Packed to(arena, job.shape);
     crew.equip(Engine::begin, Engine::end);
-    const Index hidden = job.shape.hidden;
-    const auto pack_weights = [&](auto first, Array weights, Index depth, Element* at) {
-      for (Index k = 0; k < depth; k += DEPTH_PACKED) {
-        const Rows rows{k, k + DEPTH_PACKED < depth ? k + DEPTH_PACKED : depth};
-        crew([&](Share share) {
-          const Rows panels = share.cut(P::count(hidden));
-          for (Index panel = panels.first; panel < panels.last; panel++) {
-            Engine::template pack<Cell, decltype(first)::value>(weights, rows, hidden, panel, at + panel * to.panel,
-                                                                to.plane);
-          }
-        });
-      }
-    };
-    pack_weights(Count<Cell::FIRST_RECURRENT>{}, job.weights.w_h, hidden, to.recurrent);
-    pack_weights(Count<Cell::FIRST_INPUT>{}, job.weights.w_x, job.shape.inputs, to.input);
-    for (Index panel = 0; panel < P::count(hidden); panel++) {
-      for (int v = 0; v < 4; v++) {
-        const Index unit = P::unit(panel, v);
-        const Array from = v < Cell::FIRST_INPUT ? job.weights.local + v * hidden
-                                                 : job.weights.b + Cell::GATE[v] * hidden;
-        store(to.bias + panel * TILE + v * LANES, load(from + unit, hidden - unit));
-      }
-    }
+    Weights(arena, job.shape).pack(job, crew);
   }
 
   static void run(const Forward& job, const char* shared, char* workspace, Rows rows, Crew& crew) {
     Arena weights(const_cast<char*>(shared)), arena(workspace);
-    const ForwardLoop loop{job, Packed(weights, job.shape), Workspace(arena, job.shape, rows, crew.limit()), rows};
+    const ForwardLoop loop{job, Weights(weights, job.shape), Workspace(arena, job.shape, rows, crew.limit()), rows};
     crew.equip(Engine::begin, Engine::end);
     Engine::begin();
     loop.run_steps(crew);
@@ -135,19 +35,20 @@ class ForwardLoop {
 
  private:
   const Forward& job_;
-  const Packed packed_;
+  const Weights packed_;
   const Workspace work_;
   const Rows rows_;
   const bool streams_;  // ys and the residuals past the caches
 
-  ForwardLoop(const Forward& job, Packed packed, Workspace work, Rows rows)
+  ForwardLoop(const Forward& job, Weights packed, Workspace work, Rows rows)
       : job_(job), packed_(packed), work_(work), rows_(rows), streams_(streams(job)) {}
 
   static bool streams(const Forward& job) {
     const Shape& shape = job.shape;
     const Index numbers = shape.time * shape.batch * padded(shape.hidden) * (job.residuals ? 1 + Cell::RESIDUALS : 1);
-    const bool aligned = may_stream(job.ys) && shape.hidden % LANES == 0 && (!job.residuals || may_stream(job.residuals));
-    return aligned && numbers * static_cast<Index>(sizeof(float)) > caches().l2;
+    const bool whole = shape.hidden % LANES == 0 && may_stream(job.ys);  // lines, each vector of units
+    const bool exceeds = numbers * static_cast<Index>(sizeof(float)) > caches().l2;
+    return exceeds && whole && (!job.residuals || may_stream(job.residuals));
   }
 
   void run_steps(Crew& crew) const {
@@ -209,8 +110,8 @@ class ForwardLoop {
     return count;
   }
 
-  // Copies h_{t-1} and the inputs of the listed rows to the left operand. A row in the padding holds its state, of which
-  // this copies the units of some panels. This is the rule of jaxrnn/_core/masks.py, written again for speed;
+  // Copies h_{t-1} and the inputs of the listed rows to the left operand. A row in the padding holds its state: this
+  // copies the units of some panels of it. This is the rule of jaxrnn/_core/masks.py, written again for speed;
   // tests/native/test_native.py::test_equals_scan_in_float64 holds the two equal.
   void set_rows(Index s, Rows listed, Rows panels, const Own& own) const {
     const Index hidden = job_.shape.hidden, start = job_.shape.step(s) * job_.shape.batch;
@@ -303,8 +204,9 @@ class ForwardLoop {
   void multiply(Operand<Element> a, const Element* weights, Index panel, Index depth, Rows rows, float* sums,
                 bool alone) const {
     const Operand<const Element> from{a.from_row(rows.first).at, a.row, a.segment, a.plane};
-    const Panel<Element> right{weights + panel * packed_.panel, Cell::WIDTH, packed_.plane};
-    Engine::template multiply<Cell::WIDTH>(from, rows.count(), right, {depth, SEGMENT}, sums + FIRST * LANES, alone);
+    const Panel<Element> right{weights + panel * packed_.panel_size, Cell::WIDTH, packed_.plane};
+    Engine::template multiply<Cell::WIDTH>(from, rows.count(), right, {depth, Workspace::SEGMENT},
+                                           sums + FIRST * LANES, alone);
   }
 
   // Computes step `s` of some of the valid rows for the units of one panel.

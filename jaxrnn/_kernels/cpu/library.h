@@ -59,19 +59,30 @@ const Kernel* find_kernel(std::string_view cell, Dtype weights, Precision precis
 using AffineLoop = void (*)(const Affine&, Rows);
 AffineLoop find_affine();
 
-// Returns the floating-point operations of a forward pass.
-inline double flops(const Kernel& kernel, const Shape& shape) {
-  return 2.0 * kernel.gates * shape.time * shape.batch * shape.hidden * (shape.inputs + shape.hidden);
+// Returns the floating-point operations of a forward pass, of one step: a single row costs as much as some, since the
+// weights are read for it alone.
+inline double flops_of_step(const Kernel& kernel, const Shape& shape) {
+  constexpr Index MIN_ROWS = 4;
+  const Index rows = shape.batch < MIN_ROWS ? MIN_ROWS : shape.batch;
+  return 2.0 * kernel.gates * rows * shape.hidden * (shape.inputs + shape.hidden);
 }
 
 constexpr double MIN_PARALLEL_FLOPS = 2e7;       // of a job that uses the pool: about 0.3 ms
+constexpr double MIN_SHARED_FLOPS = 1e6;         // of a step that threads share: some 10 us
 constexpr Index MIN_PARALLEL_PACKING = 1 << 19;  // floats of weights
 
 inline bool runs_in_parallel(const Kernel& kernel, const Shape& shape) {
-  return flops(kernel, shape) >= MIN_PARALLEL_FLOPS;
+  return flops_of_step(kernel, shape) * static_cast<double>(shape.time) >= MIN_PARALLEL_FLOPS;
 }
 inline bool packs_in_parallel(const Kernel& kernel, const Shape& shape) {
   return kernel.gates * shape.hidden * (shape.inputs + shape.hidden) >= MIN_PARALLEL_PACKING;
+}
+
+inline Index at_least_one(Index count) { return count < 1 ? 1 : count; }
+
+// Returns the threads that share each step of a part.
+inline Index members_of(const Kernel& kernel, const Shape& shape, Index threads, Index parts) {
+  return flops_of_step(kernel, shape) < MIN_SHARED_FLOPS ? 1 : (threads + parts - 1) / parts;
 }
 
 // Returns the largest workspace that one of the parts needs.
@@ -90,9 +101,7 @@ std::size_t largest(Index parts, Needed&& needed) {
 inline bool weights_fit(const Kernel& kernel, const Shape& shape) {
   return kernel.bytes * kernel.gates * shape.hidden * (shape.inputs + shape.hidden) <= caches().l2;
 }
-constexpr Index SHARED_ROWS = 128;  // of a part whose steps are shared
-
-inline Index at_least_one(Index count) { return count < 1 ? 1 : count; }
+constexpr Index SHARED_ROWS = 128;  // at least, of a part whose steps are shared
 
 // Runs a forward pass. Rows are independent, so that the result is the same to the last bit for any number of parts.
 template <class Pool>
@@ -101,7 +110,8 @@ bool run(const Kernel& kernel, const Forward& job, Pool& pool) {
   const bool in_parallel = runs_in_parallel(kernel, shape);
   const Index max_parts = at_least_one(shape.batch / (weights_fit(kernel, shape) ? kernel.rows : SHARED_ROWS));
   const Index threads = in_parallel ? at_least_one(pool.num_threads()) : 1;
-  const Index parts = threads < max_parts ? threads : max_parts, members = (threads + parts - 1) / parts;
+  const Index parts = threads < max_parts ? threads : max_parts;
+  const Index members = members_of(kernel, shape, threads, parts);
   const std::size_t shared = kernel.forward_shared(shape);
   const auto rows = [&](Index i) { return Share{i, parts}.cut(shape.batch); };
   const auto needed = [&](Index i) { return kernel.forward_workspace(shape, rows(i), members); };
@@ -152,7 +162,8 @@ bool run(const Kernel& kernel, const Backward& job, Pool& pool) {
   const Index parts = parts_of(kernel, shape), group = shape.batch / shape.groups;
   const bool grouped = shape.groups > 1, in_parallel = runs_in_parallel(kernel, shape);
   const bool pack_parallel = in_parallel && packs_in_parallel(kernel, shape);
-  const Index threads = in_parallel ? at_least_one(pool.num_threads()) : 1, members = (threads + parts - 1) / parts;
+  const Index threads = in_parallel ? at_least_one(pool.num_threads()) : 1;
+  const Index members = members_of(kernel, shape, threads, parts);
   const auto rows = [&](Index i) {
     const Rows cut = Share{i, parts}.cut(grouped ? shape.groups : shape.batch);
     return grouped ? Rows{cut.first * group, cut.last * group} : cut;

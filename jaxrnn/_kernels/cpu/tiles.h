@@ -98,8 +98,8 @@ struct Tiles {
     }
   }
 
-  // Packs some rows of weights (depth, G, H), from a multiple of 32 on, of preactivations FIRST to FIRST + WIDTH, for the
-  // units of a panel: (k / 32, WIDTH, tile), each part in its plane.
+  // Packs some rows of weights (depth, G, H), from a multiple of 32 on, of preactivations FIRST to FIRST + WIDTH, for
+  // the units of a panel: (k / 32, WIDTH, tile), each part in its plane.
   template <class Cell, int FIRST>
   static void pack(Array weights, Rows depth, Index hidden, Index panel, Element* to, Index plane) {
     const Index rows = Cell::WIDTH * ROWS;
@@ -117,8 +117,9 @@ struct Tiles {
     }
   }
 
-  // Packs the transpose of weights (features, G, H), with which the deltas of all preactivations are multiplied, to
-  // (tile of features, part, panel, k / 32, 4, tile); it is zero for preactivations other than FIRST to FIRST + WIDTH.
+  // Packs the transpose of a panel of weights (features, G, H), with which the deltas of all preactivations are
+  // multiplied, to (tile of features, part, panel, k / 32, 4, tile); it is zero for preactivations other than FIRST to
+  // FIRST + WIDTH.
   template <class Cell, int FIRST>
   static void pack_transposed(Array weights, Index features, Index hidden, Index panel, Rows tiles, Element* to) {
     const Index panels = Panels<Cell>::count(hidden), plane = panels * TILE * TILE;

@@ -37,7 +37,7 @@ constexpr int REGISTERS = 32;
 #else
 constexpr int REGISTERS = 16;
 #endif
-constexpr int ABREAST = REGISTERS / 8;  // vectors of units that are computed side by side
+constexpr int ABREAST = REGISTERS == 32 ? 4 : 1;  // vectors of units that are computed side by side
 
 // A number that is known to the compiler, as an argument.
 template <int N>
