@@ -39,9 +39,8 @@ class Native(metaclass=Checked):
     params in float32, bfloat16 or float16, the state in any of these, on a CPU.
     The matmuls of a step, for inputs and state together, and its gate are one pass. A gradient keeps the activations of
     the gates (in all 6 arrays of (T, B, H) for an LSTM, 5 for a GRU, 1 for an Elman network), in the dtype of the
-    params. Work is split over the batch, or over the units
-    where the weights exceed a core's cache, on the threads of XLA; results are the same to the last bit for any number of
-    threads.
+    params. Work is split over the batch, or over the units where the weights exceed a core's cache, on the threads of
+    XLA; results are the same to the last bit for any number of threads.
 
     Whatever the dtypes, sums, gates and the state from step to step are in float32; what leaves the kernel is rounded
     to its dtype. A matmul of bfloat16 weights runs on the tiles of AMX, for which h is rounded too, where the processor
