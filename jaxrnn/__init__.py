@@ -1,19 +1,27 @@
 """Recurrent networks in JAX: an equation is written once, and how it runs over time is chosen separately."""
 
 from ._cells import GRU as GRU
+from ._cells import JANET as JANET
 from ._cells import LRU as LRU
 from ._cells import LSTM as LSTM
 from ._cells import RGLRU as RGLRU
+from ._cells import SLSTM as SLSTM
 from ._cells import SRU as SRU
+from ._cells import UGRNN as UGRNN
+from ._cells import AntisymmetricRNN as AntisymmetricRNN
 from ._cells import Elman as Elman
 from ._cells import IndRNN as IndRNN
 from ._cells import LayerNormLSTM as LayerNormLSTM
+from ._cells import LightGRU as LightGRU
 from ._cells import LSTMState as LSTMState
 from ._cells import MinGRU as MinGRU
 from ._cells import MinLSTM as MinLSTM
+from ._cells import OscillatorState as OscillatorState
 from ._cells import PeepholeLSTM as PeepholeLSTM
 from ._cells import ProjectedLSTM as ProjectedLSTM
 from ._cells import ResetBeforeGRU as ResetBeforeGRU
+from ._cells import SLSTMState as SLSTMState
+from ._cells import UnICORNN as UnICORNN
 from ._core.affine_cell import AffineCell as AffineCell
 from ._core.cell import Cell as Cell
 from ._core.cell import GatedCell as GatedCell

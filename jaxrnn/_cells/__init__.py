@@ -1,10 +1,13 @@
 """The cells, one file each."""
 
+from .antisymmetric_rnn import AntisymmetricRNN as AntisymmetricRNN
 from .elman import Elman as Elman
 from .gru import GRU as GRU
 from .gru import ResetBeforeGRU as ResetBeforeGRU
 from .ind_rnn import IndRNN as IndRNN
+from .janet import JANET as JANET
 from .layer_norm_lstm import LayerNormLSTM as LayerNormLSTM
+from .light_gru import LightGRU as LightGRU
 from .lru import LRU as LRU
 from .lstm import LSTM as LSTM
 from .lstm import LSTMState as LSTMState
@@ -13,4 +16,9 @@ from .minimal import MinLSTM as MinLSTM
 from .peephole_lstm import PeepholeLSTM as PeepholeLSTM
 from .projected_lstm import ProjectedLSTM as ProjectedLSTM
 from .rg_lru import RGLRU as RGLRU
+from .slstm import SLSTM as SLSTM
+from .slstm import SLSTMState as SLSTMState
 from .sru import SRU as SRU
+from .ugrnn import UGRNN as UGRNN
+from .unicornn import OscillatorState as OscillatorState
+from .unicornn import UnICORNN as UnICORNN

@@ -102,6 +102,13 @@ def number(given: object, what: str) -> float:
     return float(simple)
 
 
+def positive(given: object, what: str) -> float:
+    """Return a number above 0 as a float; raise ValueError for anything else."""
+    if (value := number(given, what)) <= 0:
+        raise ValueError(f"{what} must be above 0; got {show(given)}")
+    return value
+
+
 def instance(kind: type | types.UnionType, examples: str) -> Converter:
     """Return a converter that accepts instances of the class or protocol `kind` and raises ValueError otherwise."""
 

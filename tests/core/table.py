@@ -11,11 +11,15 @@ import jaxrnn
 from jaxrnn import (
     BPTT,
     GRU,
+    JANET,
     LRU,
     LSTM,
     RGLRU,
+    SLSTM,
     SRU,
+    UGRNN,
     AffineCell,
+    AntisymmetricRNN,
     Associative,
     Bidirectional,
     Diagonal,
@@ -26,6 +30,7 @@ from jaxrnn import (
     IndRNN,
     LayerNormLSTM,
     LearnedState,
+    LightGRU,
     Loop,
     MinGRU,
     MinLSTM,
@@ -38,6 +43,7 @@ from jaxrnn import (
     Scan,
     Stack,
     States,
+    UnICORNN,
     Zoneout,
 )
 
@@ -84,6 +90,16 @@ CELLS = {
     "rg_lru": RGLRU(D),
     "sru": SRU(D),
     "ind_rnn": IndRNN(H),
+    "slstm": SLSTM(H, recurrence=Heads(2)),
+}
+# Classical cells, gated cells like others: each is tested against its equation and under one driver.
+CLASSICAL = {
+    "slstm_exp": SLSTM(H, forget_activation="exp"),
+    "janet": JANET(H),
+    "ugrnn": UGRNN(H),
+    "light_gru": LightGRU(H),
+    "antisymmetric": AntisymmetricRNN(H),
+    "unicornn": UnICORNN(H),
 }
 COMPOSITES = {
     "stack": Stack((LSTM(H), GRU(5))),

@@ -9,8 +9,10 @@ import pytest
 
 import jaxrnn
 from jaxrnn import (
+    BPTT,
     GRU,
     LSTM,
+    SLSTM,
     Bidirectional,
     Cell,
     Diagonal,
@@ -19,11 +21,13 @@ from jaxrnn import (
     GlorotOrthogonal,
     Heads,
     LSTMState,
+    OscillatorState,
+    SLSTMState,
     Stack,
     TorchUniform,
 )
 
-from .table import CELLS, COMPOSITES, GATED, D, H, Mine, draw, initial
+from .table import CELLS, CLASSICAL, COMPOSITES, GATED, D, H, Mine, draw, far, initial, masks, run
 
 
 def sigmoid(x):
@@ -154,6 +158,40 @@ def ind_rnn(p, h, x):
     return h, h
 
 
+def slstm(log_forget):
+    def step(p, s, x):
+        blocks = p.w_h if p.w_h.ndim == 4 else p.w_h[None]
+        parts = np.split(s.h, len(blocks), -1)
+        v = np.concatenate([matmul(part, w) for part, w in zip(parts, blocks, strict=True)], -1)
+        i, f, z, o = matmul(x, p.w_x) + v + p.b[:, None]
+        m = np.maximum(log_forget(f) + s.m, i)
+        i, f = np.exp(i - m), np.exp(log_forget(f) + s.m - m)
+        c, n = f * s.c + i * tanh(z), f * s.n + i
+        return SLSTMState(sigmoid(o) * c / n, c, n, m), sigmoid(o) * c / n
+
+    return step
+
+
+def two_gates(combine):
+    def step(p, h, x):
+        h = combine(h, *(matmul(x, p.w_x) + matmul(h, p.w_h) + p.b[:, None]))
+        return h, h
+
+    return step
+
+
+def antisymmetric(p, h, x):
+    w = p.w_h[:, 0] - p.w_h[:, 0].T - 0.01 * np.eye(H)
+    h = h + 0.1 * tanh(x @ p.w_x[:, 0] + p.b[0] + h @ w)
+    return h, h
+
+
+def unicornn(p, s, x):
+    step = 0.1 * sigmoid(p.local)
+    z = s.z - step * (tanh(x @ p.w_x[:, 0] + p.b[0] + p.w_h[0] * s.y) + s.y)
+    return OscillatorState(s.y + step * z, z), s.y + step * z
+
+
 EQUATIONS = {
     "elman": elman(np.tanh),
     "elman_relu": elman(lambda x: np.maximum(x, 0)),
@@ -171,16 +209,44 @@ EQUATIONS = {
     "rg_lru": rg_lru,
     "sru": sru,
     "ind_rnn": ind_rnn,
+    "slstm": slstm(lambda f: np.log(sigmoid(f))),
+}
+CLASSICAL_EQUATIONS = {
+    "slstm_exp": slstm(lambda f: f),
+    "janet": two_gates(lambda h, f, g: sigmoid(f) * h + (1 - sigmoid(f - 1)) * tanh(g)),
+    "ugrnn": two_gates(lambda h, c, g: sigmoid(g) * h + (1 - sigmoid(g)) * tanh(c)),
+    "light_gru": two_gates(lambda h, z, n: sigmoid(z) * h + (1 - sigmoid(z)) * np.maximum(n, 0)),
+    "antisymmetric": antisymmetric,
+    "unicornn": unicornn,
 }
 
 
-@pytest.mark.parametrize("name", EQUATIONS)
+@pytest.mark.parametrize("name", [*EQUATIONS, *CLASSICAL_EQUATIONS])
 def test_step_is_its_equation(x64, name):
-    cell = CELLS[name]
+    cell = (CELLS | CLASSICAL)[name]
     params, state, xs = draw(cell)
     got = cell.step(params, state, xs[0])
-    want = EQUATIONS[name](*jax.tree.map(np.asarray, (params, state, xs[0])))
+    want = (EQUATIONS | CLASSICAL_EQUATIONS)[name](*jax.tree.map(np.asarray, (params, state, xs[0])))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), got, want)
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_classical_cells_under_bptt(name):
+    """The backward pass that every gated cell shares, with masks, against that of JAX."""
+    cell = CLASSICAL[name]
+    params, state, xs = draw(cell)
+    got, want = (run(cell, params, state, xs, masks(), driver) for driver in (BPTT(2), jaxrnn.Scan()))
+    assert far(got, want) < 2e-5
+
+
+def test_slstm_does_not_overflow():
+    """Preactivations of 1,000 have no effect but a choice between the old memory and the new input."""
+    cell = SLSTM(H, forget_activation="exp")
+    params, _, xs = draw(cell, time=6)
+    steep = params._replace(w_x=1000 * params.w_x)
+    (_, (state, ys)), gradients = run(cell, steep, cell.initial_state(params, xs.shape[1:-1]), xs, {}, BPTT())
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state, ys, gradients)))
+    assert float(jnp.abs(ys).max()) <= 1
 
 
 ACTIVATED = ("lstm", "peephole", "layer_norm", "gru", "gru_heads", "projected", "reset_before")
@@ -281,4 +347,5 @@ def test_abstract_cells_name_the_missing_methods():
         GatedCell()
     assert Mine(3).gates == 2
     assert set(EQUATIONS) | {"mine"} == set(CELLS)
+    assert set(CLASSICAL_EQUATIONS) == set(CLASSICAL)
     assert set(GATED) < set(CELLS)

@@ -18,7 +18,9 @@ from jaxrnn import (
     LRU,
     LSTM,
     RGLRU,
+    SLSTM,
     SRU,
+    AntisymmetricRNN,
     Associative,
     Bidirectional,
     Dense,
@@ -43,6 +45,7 @@ from jaxrnn import (
     Stack,
     States,
     TorchUniform,
+    UnICORNN,
     VariationalDropout,
     WeightDrop,
     Zoneout,
@@ -50,7 +53,7 @@ from jaxrnn import (
 from jaxrnn._core.activation import _ALIASES, _FUNCTIONS
 from jaxrnn.model import BagEmbedding, Embedding, SequenceModel, every, init_readout
 
-from .table import CELLS, DRIVERS, EVERY, B, H, Mine, draw, initial, unroll
+from .table import CELLS, CLASSICAL, DRIVERS, EVERY, B, H, Mine, draw, initial, unroll
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +164,14 @@ BAD = {
     "negative in_dim": (lambda: Stack((GRU(3), GRU(3))).init(key, -1), "in_dim is the number.*got -1"),
     "float in_dim": (lambda: LRU(3).init(key, 2.0), "in_dim is the number.*got 2.0"),
     "key and in_dim": (lambda: Bidirectional(LSTM(3)).init(3, key), r"init\(jax.random.key\(0\), in_dim=3\); got 3"),
+    "slstm with another forget gate": (lambda: SLSTM(4, forget_activation="tanh"), 'must be "sigmoid" or "exp"'),
+    "slstm heads": (lambda: SLSTM(4, recurrence=Heads(3)), "3"),
+    "step size 0": (lambda: UnICORNN(4, step_size=0), "UnICORNN.step_size must be above 0"),
+    "negative diffusion": (lambda: AntisymmetricRNN(4, diffusion=-1), "diffusion must be at least 0; got -1"),
+    "antisymmetric and diagonal": (
+        lambda: AntisymmetricRNN(4, recurrence=Diagonal()),
+        r"takes recurrence=Dense\(\).*got Diagonal",
+    ),
     "no features": (lambda: SRU(4).init(key, 0), r"in_dim=0. Project the inputs to 4 features\.$"),
     "no features, gated": (lambda: RGLRU(4).init(key, 0), r"in_dim=0. Project the inputs to 4 features\.$"),
     "other features": (lambda: RGLRU(4).init(key, 3), r"Use RGLRU\(3\), or project the inputs to 4"),
@@ -235,7 +246,7 @@ def test_the_error_names_the_fix(what):
 
 def test_only_sizes_without_a_default_are_positional():
     public = [getattr(jaxrnn, name) for name in dir(jaxrnn)]
-    kinds = {type(cell) for cell in CELLS.values()} - {Mine}
+    kinds = {type(cell) for cell in (CELLS | CLASSICAL).values()} - {Mine}
     assert kinds == {c for c in public if isinstance(c, type) and "hidden" in getattr(c, "__dataclass_fields__", ())}
     for kind in kinds:
         positional = [p for p in inspect.signature(kind).parameters.values() if p.kind is not p.KEYWORD_ONLY]
