@@ -5,10 +5,13 @@ from ._cells import JANET as JANET
 from ._cells import LRU as LRU
 from ._cells import LSTM as LSTM
 from ._cells import RGLRU as RGLRU
+from ._cells import S4D as S4D
+from ._cells import S5 as S5
 from ._cells import SLSTM as SLSTM
 from ._cells import SRU as SRU
 from ._cells import UGRNN as UGRNN
 from ._cells import AntisymmetricRNN as AntisymmetricRNN
+from ._cells import Bilinear as Bilinear
 from ._cells import Elman as Elman
 from ._cells import IndRNN as IndRNN
 from ._cells import LayerNormLSTM as LayerNormLSTM
@@ -22,6 +25,7 @@ from ._cells import ProjectedLSTM as ProjectedLSTM
 from ._cells import ResetBeforeGRU as ResetBeforeGRU
 from ._cells import SLSTMState as SLSTMState
 from ._cells import UnICORNN as UnICORNN
+from ._cells import ZeroOrderHold as ZeroOrderHold
 from ._core.affine_cell import AffineCell as AffineCell
 from ._core.cell import Cell as Cell
 from ._core.cell import GatedCell as GatedCell

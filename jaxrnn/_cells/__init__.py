@@ -16,9 +16,13 @@ from .minimal import MinLSTM as MinLSTM
 from .peephole_lstm import PeepholeLSTM as PeepholeLSTM
 from .projected_lstm import ProjectedLSTM as ProjectedLSTM
 from .rg_lru import RGLRU as RGLRU
+from .s4d import S4D as S4D
+from .s5 import S5 as S5
 from .slstm import SLSTM as SLSTM
 from .slstm import SLSTMState as SLSTMState
 from .sru import SRU as SRU
+from .state_space import Bilinear as Bilinear
+from .state_space import ZeroOrderHold as ZeroOrderHold
 from .ugrnn import UGRNN as UGRNN
 from .unicornn import OscillatorState as OscillatorState
 from .unicornn import UnICORNN as UnICORNN

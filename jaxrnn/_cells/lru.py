@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from .._core.exportable import exportable
 from .._core.fields import check_init, convert, number, size_or_none
 from .._core.recurrence import check_features
 from .._core.trees import float_dtype
+from .state_space import at_least_float32, complex_zeros
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -98,14 +99,13 @@ class LRU(AffineCell):
 
     def initial_state(self, params: LRUParams, batch: tuple[int, ...] = ()) -> jax.Array:
         """Return s_0 = 0, (*batch, N)."""
-        dtype = jnp.zeros(()).dtype if params is None else _wide(params)
-        zeros = jnp.zeros((*batch, self.states or self.hidden), dtype)
-        return jax.lax.complex(zeros, zeros)
+        count = self.states or self.hidden
+        return complex_zeros((*batch, count), None if params is None else params.decay.dtype)
 
     def affine(self, params: LRUParams, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return lambda and gamma * (x B), each (..., N)."""
         check_features(x, params.b)
-        wide = _wide(params)
+        wide = at_least_float32(params.decay.dtype)
         radius = jnp.exp(-jnp.exp(params.decay.astype(wide)))
         phase, gain = jnp.exp(params.phase.astype(wide)), jnp.exp(params.gain.astype(wide))
         a = jax.lax.complex(radius * jnp.cos(phase), radius * jnp.sin(phase))
@@ -117,9 +117,3 @@ class LRU(AffineCell):
         dtype = float_dtype(params)
         real, imaginary = s.real.astype(dtype) @ params.c[0], s.imag.astype(dtype) @ params.c[1]
         return real - imaginary + x.astype(dtype) @ params.d
-
-
-def _wide(params: LRUParams) -> np.dtype[Any]:
-    """Return the dtype of real and imaginary parts: that of the params, but at least float32."""
-    dtype = params.decay.dtype
-    return dtype if dtype.itemsize >= 4 else np.dtype("float32")

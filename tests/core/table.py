@@ -15,6 +15,8 @@ from jaxrnn import (
     LRU,
     LSTM,
     RGLRU,
+    S4D,
+    S5,
     SLSTM,
     SRU,
     UGRNN,
@@ -22,6 +24,7 @@ from jaxrnn import (
     AntisymmetricRNN,
     Associative,
     Bidirectional,
+    Bilinear,
     Diagonal,
     DiagonalJacobian,
     Elman,
@@ -92,14 +95,17 @@ CELLS = {
     "ind_rnn": IndRNN(H),
     "slstm": SLSTM(H, recurrence=Heads(2)),
 }
-# Classical cells, gated cells like others: each is tested against its equation and under one driver.
-CLASSICAL = {
+# Cells of the kinds above, each tested against its equation and under the driver of its kind alone.
+MORE_CELLS = {
     "slstm_exp": SLSTM(H, forget_activation="exp"),
     "janet": JANET(H),
     "ugrnn": UGRNN(H),
     "light_gru": LightGRU(H),
     "antisymmetric": AntisymmetricRNN(H),
     "unicornn": UnICORNN(H),
+    "s4d": S4D(D, states=3),
+    "s4d_bilinear": S4D(D, states=3, discretization=Bilinear()),
+    "s5": S5(D, states=4, blocks=2),
 }
 COMPOSITES = {
     "stack": Stack((LSTM(H), GRU(5))),

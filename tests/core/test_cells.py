@@ -12,7 +12,9 @@ from jaxrnn import (
     BPTT,
     GRU,
     LSTM,
+    S5,
     SLSTM,
+    Associative,
     Bidirectional,
     Cell,
     Diagonal,
@@ -26,8 +28,9 @@ from jaxrnn import (
     Stack,
     TorchUniform,
 )
+from jaxrnn._cells.state_space import hippo_legs
 
-from .table import CELLS, CLASSICAL, COMPOSITES, GATED, D, H, Mine, draw, far, initial, masks, run
+from .table import CELLS, COMPOSITES, GATED, MORE_CELLS, D, H, Mine, draw, far, initial, masks, run
 
 
 def sigmoid(x):
@@ -192,6 +195,31 @@ def unicornn(p, s, x):
     return OscillatorState(s.y + step * z, z), s.y + step * z
 
 
+def zero_order_hold(decay, frequency, step):
+    a = np.exp(step * (-decay + 1j * frequency))
+    return a, (a - 1) / (-decay + 1j * frequency)
+
+
+def bilinear(decay, frequency, step):
+    half = step * (-decay + 1j * frequency) / 2
+    return (1 + half) / (1 - half), step / (1 - half)
+
+
+def s4d(discretize):
+    def step(p, s, x):
+        a, gain = discretize(np.exp(p.log_decay), p.frequency, np.exp(p.log_step)[:, None])
+        new = a * s.reshape(len(s), *a.shape) + gain * x[:, :, None]
+        return new.reshape(s.shape), 2 * (new * (p.c[0] + 1j * p.c[1])).sum(-1).real + p.d * x
+
+    return step
+
+
+def s5(p, s, x):
+    a, gain = zero_order_hold(np.exp(p.log_decay), p.frequency, np.exp(p.log_step))
+    s = a * s + gain * (x @ (p.b[:, 0] + 1j * p.b[:, 1]))
+    return s, 2 * (s @ (p.c[0] + 1j * p.c[1])).real + p.d * x
+
+
 EQUATIONS = {
     "elman": elman(np.tanh),
     "elman_relu": elman(lambda x: np.maximum(x, 0)),
@@ -211,32 +239,47 @@ EQUATIONS = {
     "ind_rnn": ind_rnn,
     "slstm": slstm(lambda f: np.log(sigmoid(f))),
 }
-CLASSICAL_EQUATIONS = {
+MORE_EQUATIONS = {
     "slstm_exp": slstm(lambda f: f),
     "janet": two_gates(lambda h, f, g: sigmoid(f) * h + (1 - sigmoid(f - 1)) * tanh(g)),
     "ugrnn": two_gates(lambda h, c, g: sigmoid(g) * h + (1 - sigmoid(g)) * tanh(c)),
     "light_gru": two_gates(lambda h, z, n: sigmoid(z) * h + (1 - sigmoid(z)) * np.maximum(n, 0)),
     "antisymmetric": antisymmetric,
     "unicornn": unicornn,
+    "s4d": s4d(zero_order_hold),
+    "s4d_bilinear": s4d(bilinear),
+    "s5": s5,
 }
 
 
-@pytest.mark.parametrize("name", [*EQUATIONS, *CLASSICAL_EQUATIONS])
+@pytest.mark.parametrize("name", [*EQUATIONS, *MORE_EQUATIONS])
 def test_step_is_its_equation(x64, name):
-    cell = (CELLS | CLASSICAL)[name]
+    cell = (CELLS | MORE_CELLS)[name]
     params, state, xs = draw(cell)
     got = cell.step(params, state, xs[0])
-    want = (EQUATIONS | CLASSICAL_EQUATIONS)[name](*jax.tree.map(np.asarray, (params, state, xs[0])))
+    want = (EQUATIONS | MORE_EQUATIONS)[name](*jax.tree.map(np.asarray, (params, state, xs[0])))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), got, want)
 
 
-@pytest.mark.parametrize("name", CLASSICAL)
-def test_classical_cells_under_bptt(name):
-    """The backward pass that every gated cell shares, with masks, against that of JAX."""
-    cell = CLASSICAL[name]
+@pytest.mark.parametrize("name", MORE_CELLS)
+def test_more_cells_under_the_driver_of_their_kind(name):
+    """The backward pass that its kind shares, with masks, against that of JAX."""
+    cell = MORE_CELLS[name]
+    driver = BPTT(2) if isinstance(cell, GatedCell) else Associative(2)
     params, state, xs = draw(cell)
-    got, want = (run(cell, params, state, xs, masks(), driver) for driver in (BPTT(2), jaxrnn.Scan()))
+    got, want = (run(cell, params, state, xs, masks(), each) for each in (driver, jaxrnn.Scan()))
     assert far(got, want) < 2e-5
+
+
+def test_the_states_of_hippo_legs():
+    """The eigenvectors are those of the normal part of the matrix of the paper."""
+    root = np.sqrt(2 * np.arange(8) + 1)
+    hippo = -np.tril(np.outer(root, root), -1) - np.diag(np.arange(8) + 1.0)
+    normal = hippo + np.outer(root, root) / 2
+    frequencies, vectors = hippo_legs(4)
+    np.testing.assert_allclose(normal @ vectors, vectors * (-0.5 + 1j * frequencies), atol=1e-12)
+    b = S5(64).init(jax.random.key(0), 64).b
+    assert 0.8 < float(jnp.sqrt((b**2).sum(1).mean()) * 64**0.5) < 1.2  # a unitary basis keeps the scale
 
 
 def test_slstm_does_not_overflow():
@@ -347,5 +390,5 @@ def test_abstract_cells_name_the_missing_methods():
         GatedCell()
     assert Mine(3).gates == 2
     assert set(EQUATIONS) | {"mine"} == set(CELLS)
-    assert set(CLASSICAL_EQUATIONS) == set(CLASSICAL)
+    assert set(MORE_EQUATIONS) == set(MORE_CELLS)
     assert set(GATED) < set(CELLS)
