@@ -26,25 +26,43 @@ INLINE void in_blocks(Index rows, Body&& body) {
   }
 }
 
+// A right operand: where the vectors of each k are. Packed ones lie together.
+struct PackedRows {
+  const float* at;
+  Index vectors;
+
+  Index step() const { return vectors * LANES; }  // floats from a k to the next
+  const float* vector(int v) const { return at + v * LANES; }
+};
+
+// The vectors of one panel of unpacked weights (depth, G, H).
+struct WeightRows {
+  const float* at;
+  Index row, offset[4];
+
+  Index step() const { return row; }
+  const float* vector(int v) const { return at + offset[v]; }
+};
+
 // Adds to the sums of M rows and V vectors the products of `depth`. Each sum has SPLIT accumulators, which take the
 // products in turn: one row alone has too few sums to hide the latency of an addition.
-template <int M, int V, int SPLIT>
-__attribute__((noinline)) static void multiply_block(Operand<const float> a, const float* panel, Index panel_step,
-                                                     Depth depth, float* sums) {
+template <int M, int V, int SPLIT, class Right>
+__attribute__((noinline)) static void multiply_block(Operand<const float> a, Right right, Depth depth, float* sums) {
   Vector acc[SPLIT][M][V] = {};
   const float* row[M];
+  const Index step = right.step();
   UNROLL for (int m = 0; m < M; m++) {
     row[m] = a.at + m * a.row;
     UNROLL for (int v = 0; v < V; v++) acc[0][m][v] = load(sums + m * TILE + v * LANES);
   }
   const auto add = [&](Index k, int split) {
     Vector weights[V];
-    UNROLL for (int v = 0; v < V; v++) weights[v] = load(panel + v * LANES);
+    UNROLL for (int v = 0; v < V; v++) weights[v] = load(right.vector(v));
     UNROLL for (int m = 0; m < M; m++) {
       const Vector x = splat(row[m][k]);
       UNROLL for (int v = 0; v < V; v++) acc[split][m][v] += x * weights[v];
     }
-    panel += panel_step;
+    right.at += step;
   };
   for (Index left = depth.total; left > 0; left -= depth.segment) {
     const Index count = left < depth.segment ? left : depth.segment;
@@ -126,24 +144,47 @@ struct Fma {
   // Adds to sums (rows, TILE) the product of the rows and WIDTH vectors of a panel. `alone`: the batch is one row.
   template <int WIDTH>
   static void multiply(Operand<const float> a, Index rows, Panel<float> panel, Depth depth, float* sums, bool alone) {
-    const Index step = panel.vectors * LANES, fits = caches().l1 / 2 / (step * static_cast<Index>(sizeof(float)));
-    const Index segments = fits / depth.segment > 1 ? fits / depth.segment : 1;
+    multiply_rows<WIDTH>(a, rows, PackedRows{panel.at, panel.vectors}, depth, sums, alone);
+  }
+
+  // Returns whether `multiply_weights` takes these weights.
+  template <class Cell>
+  static bool takes_weights(Array weights, Index hidden) {
+    return weights.dtype == Dtype::F32 && hidden % (Cell::UNITS * LANES) == 0;
+  }
+
+  // The same for weights (depth, G, H) as they are, of preactivations FIRST to FIRST + WIDTH, for the units of a panel.
+  template <class Cell, int FIRST>
+  static void multiply_weights(Operand<const float> a, Index rows, Array weights, Index hidden, Index panel,
+                               Depth depth, float* sums, bool alone) {
+    WeightRows right{reinterpret_cast<const float*>(weights.data), Cell::GATES * hidden, {}};
+    for (int v = 0; v < Cell::WIDTH; v++) {
+      right.offset[v] = Cell::GATE[FIRST + v] * hidden + Panels<Cell>::unit(panel, v);
+    }
+    multiply_rows<Cell::WIDTH>(a, rows, right, depth, sums, alone);
+  }
+
+ private:
+  template <int WIDTH, class Right>
+  static void multiply_rows(Operand<const float> a, Index rows, Right right, Depth depth, float* sums, bool alone) {
+    constexpr Index BYTES = WIDTH * LANES * static_cast<Index>(sizeof(float));
+    const Index fits = caches().l1 / 2 / BYTES, segments = fits / depth.segment > 1 ? fits / depth.segment : 1;
+    const float* const first = right.at;
     for (Index k = 0; k < depth.total; k += segments * depth.segment) {
       const Index left = depth.total - k, all = segments * depth.segment;
       const Depth chunk{left < all ? left : all, depth.segment};
       const Operand<const float> from{a.at + k / depth.segment * a.segment, a.row, a.segment, 0};
-      multiply_chunk<WIDTH>(from, rows, panel.at + k * step, step, chunk, sums, alone);
+      right.at = first + k * right.step();
+      multiply_chunk<WIDTH>(from, rows, right, chunk, sums, alone);
     }
   }
 
- private:
-  template <int WIDTH>
-  static void multiply_chunk(Operand<const float> a, Index rows, const float* panel, Index step, Depth depth,
-                             float* sums, bool alone) {
-    if (alone) return multiply_block<1, WIDTH, 2>(a, panel, step, depth, sums);
+  template <int WIDTH, class Right>
+  static void multiply_chunk(Operand<const float> a, Index rows, Right right, Depth depth, float* sums, bool alone) {
+    if (alone) return multiply_block<1, WIDTH, 2>(a, right, depth, sums);
     constexpr int MAX = REGISTERS == 32 ? (WIDTH == 4 ? 6 : 8) : (WIDTH == 4 ? 3 : 4);
     in_blocks<MAX>(rows, [&](Index i, auto m) {
-      multiply_block<decltype(m)::value, WIDTH, 1>(a.from_row(i), panel, step, depth, sums + i * TILE);
+      multiply_block<decltype(m)::value, WIDTH, 1>(a.from_row(i), right, depth, sums + i * TILE);
     });
   }
 };

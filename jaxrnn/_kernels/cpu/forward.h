@@ -38,10 +38,12 @@ class ForwardLoop {
   const Weights packed_;
   const Workspace work_;
   const Rows rows_;
-  const bool streams_;  // ys and the residuals past the caches
+  const bool streams_;    // ys and the residuals past the caches
+  const bool used_once_;  // the input weights, which are not packed then
 
   ForwardLoop(const Forward& job, Weights packed, Workspace work, Rows rows)
-      : job_(job), packed_(packed), work_(work), rows_(rows), streams_(streams(job)) {}
+      : job_(job), packed_(packed), work_(work), rows_(rows), streams_(streams(job)),
+        used_once_(Weights::used_once(job)) {}
 
   static bool streams(const Forward& job) {
     const Shape& shape = job.shape;
@@ -197,7 +199,12 @@ class ForwardLoop {
 
   // Adds x W_x of some rows of the operand.
   void project(Index panel, Rows rows, const Own& own, float* sums, bool alone) const {
-    multiply<Cell::FIRST_INPUT>(own.x, packed_.input, panel, job_.shape.inputs, rows, sums, alone);
+    const Index depth = job_.shape.inputs;
+    if (!used_once_) return multiply<Cell::FIRST_INPUT>(own.x, packed_.input, panel, depth, rows, sums, alone);
+    const Operand<const Element> from{own.x.from_row(rows.first).at, own.x.row, own.x.segment, own.x.plane};
+    Engine::template multiply_weights<Cell, Cell::FIRST_INPUT>(
+        from, rows.count(), job_.weights.w_x, job_.shape.hidden, panel, {depth, Workspace::SEGMENT},
+        sums + Cell::FIRST_INPUT * LANES, alone);
   }
 
   template <int FIRST>

@@ -7,6 +7,9 @@
 
 namespace jaxrnn::JAXRNN_ISA {
 
+template <class Cell, class Engine>
+struct ForwardWorkspace;
+
 // A panel has the weights of h and then those of x, and the biases of the preactivations. `plane` and
 // `panel_size` are elements from a part of the numbers, and from a panel, to the next.
 template <class Cell, class Engine>
@@ -28,6 +31,14 @@ struct ForwardWeights {
     bias = arena.take<float>(panels * TILE);
   }
 
+  // Whether the input weights are read once, for all the few inputs together: they need not be packed.
+  static bool used_once(const Forward& job) {
+    using Workspace = ForwardWorkspace<Cell, Engine>;
+    const Shape& shape = job.shape;
+    return Workspace::together(shape) == shape.time && shape.time * shape.batch <= 2 * Workspace::AHEAD &&
+           Engine::template takes_weights<Cell>(job.weights.w_x, shape.hidden);
+  }
+
   // Packs some rows of all panels in a round: the numbers of a row lie together, and threads that come late get their
   // share.
   void pack(const Forward& job, Crew& crew) const {
@@ -45,7 +56,7 @@ struct ForwardWeights {
       }
     };
     pack_weights(Count<Cell::FIRST_RECURRENT>{}, job.weights.w_h, hidden, recurrent);
-    pack_weights(Count<Cell::FIRST_INPUT>{}, job.weights.w_x, job.shape.inputs, input);
+    if (!used_once(job)) pack_weights(Count<Cell::FIRST_INPUT>{}, job.weights.w_x, job.shape.inputs, input);
     for (Index panel = 0; panel < P::count(hidden); panel++) {
       for (int v = 0; v < 4; v++) {
         const Index unit = P::unit(panel, v);

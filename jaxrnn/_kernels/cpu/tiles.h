@@ -164,6 +164,14 @@ struct Tiles {
     return {to, 4, size};
   }
 
+  // Weights are always packed.
+  template <class Cell>
+  static constexpr bool takes_weights(Array, Index) {
+    return false;
+  }
+  template <class Cell, int FIRST>
+  static void multiply_weights(Operand<const Element>, Index, Array, Index, Index, Depth, float*, bool) {}
+
   // Adds to sums (rows, TILE) the product of the rows and WIDTH vectors of a panel. The rows, the sums and the depth
   // are padded to whole tiles: rows with anything, the depth with zeros.
   template <int WIDTH>
