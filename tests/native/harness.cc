@@ -104,7 +104,8 @@ struct Case {
 // Numbers in memory of exactly the size that they need, so that the sanitizer detects an access beyond the end.
 class Data {
  public:
-  Data(Index count, Dtype dtype) : dtype_(dtype), bytes_(count * (dtype == Dtype::F32 ? 4 : 2)) {}
+  // Starts from NaN, in every dtype.
+  Data(Index count, Dtype dtype) : dtype_(dtype), bytes_(count * (dtype == Dtype::F32 ? 4 : 2), '\xff') {}
 
   // Draws multiples of 2^-8 from -1/2 to 1/2, which every dtype has, times a power of two.
   static Data drawn(Index count, unsigned seed, Dtype dtype, float scale = 1) {

@@ -448,6 +448,15 @@ def test_wrong_arguments_are_an_error_not_a_crash(precision, message):
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("cell", [LSTM(20), GRU(20), Elman(20)], ids=str)
+def test_an_infinite_input_reaches_the_gradients_that_it_reaches_under_scan(cell):
+    """The lanes past the last unit multiply infinity by zero; nothing of them may reach a gradient."""
+    params, xs = cell.init(jax.random.key(0), 3), jnp.ones((4, 2, 3)).at[1, 0, 0].set(jnp.inf)
+    loss = lambda xs, driver: jaxrnn.unroll(cell, params, xs, driver=driver)[1].sum()
+    got, want = (jax.grad(loss)(xs, driver) for driver in (Native(), jaxrnn.Scan()))
+    np.testing.assert_array_equal(jnp.isfinite(got), jnp.isfinite(want))
+
+
 def test_select_takes_it_where_it_can():
     take = lambda cell, shape=(100, 32, 4), dtype=jnp.float32, platform="cpu": select(cell, shape, dtype, platform)
     for make in CELLS.values():
@@ -487,10 +496,11 @@ def test_the_kernels_under_a_sanitizer(sanitizer, emulate, cache, tmp_path):
     """The kernels and how their work is cut, without XLA, called from several threads: no report, the same bits.
 
     Where the weights exceed the second-level cache, threads share each step, and outputs are stored past the caches.
+    Small jobs are cut too.
     """
     native, here = pathlib.Path(jaxrnn.__file__).parent / "_kernels" / "cpu", library.isa().replace("amx", "avx512")
     build = f"g++ -std=c++17 -Og -g1 -Wno-psabi -DJAXRNN_POISON -fsanitize={sanitizer} -I{native} -pthread".split()
-    build.append(f"-DJAXRNN_L2={cache}")
+    build += [f"-DJAXRNN_L2={cache}", "-DJAXRNN_MIN_FLOPS=1"]
     linked = ["amx", "baseline"] if emulate else [here]
     compile_one = lambda isa: [*build, *FLAGS[isa].split(), "-c", native / "kernel.cc", "-o", tmp_path / f"{isa}.o"]
     running = [subprocess.Popen(compile_one(isa)) for isa in linked]

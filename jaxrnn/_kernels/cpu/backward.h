@@ -238,7 +238,7 @@ class BackwardLoop {
       }
       if (job_.dys) d.v[n] += load(job_.dys + ((start + row) * hidden + unit), lanes);
       const Array from = job_.residuals + ((start + row) * padded(hidden) + unit) * Cell::RESIDUALS;
-      UNROLL for (int k = 0; k < Cell::RESIDUALS; k++) residuals[k].v[n] = load(from + k * LANES, LANES);
+      UNROLL for (int k = 0; k < Cell::RESIDUALS; k++) residuals[k].v[n] = load(from + k * LANES, lanes);
       previous.v[n] = load(work_.previous[row - rows_.first] + unit, lanes);
       h.v[n] = load(job_.ys + ((start + row) * hidden + unit), lanes);
     }

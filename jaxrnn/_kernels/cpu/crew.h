@@ -8,6 +8,9 @@
 
 namespace jaxrnn {
 
+// Returns the time of a clock that never goes back.
+std::int64_t nanoseconds();
+
 // Waits until `done()`: for some microseconds at once, and then by letting other threads run.
 template <class Done>
 void wait_until(Done&& done) {
@@ -17,7 +20,8 @@ void wait_until(Done&& done) {
 }
 
 // The leader calls rounds. Other threads serve: from the next round on each takes a share, until the crew is closed.
-// The leader never waits for a thread that has not come yet.
+// The leader never waits for a thread that has not come yet. Where it has waited for long, other processes have taken
+// a core: it runs some rounds alone then, and four times as many whenever that happens again.
 class Crew {
  public:
   explicit Crew(Index limit) : limit_(limit), done_(limit) {}
@@ -31,14 +35,23 @@ class Crew {
   template <class Work>
   void operator()(const Work& work) {
     const Index came = 1 + arrived_.load(std::memory_order_relaxed), of = came < limit_ ? came : limit_;
-    if (of == 1) return work(Share{0, 1});
+    if (of == 1 || alone_ > 0) {
+      if (alone_ > 0) alone_--;
+      return work(Share{0, 1});
+    }
+    const std::int64_t begin = nanoseconds();
     work_ = &work;
     call_ = [](const void* work, Share share) { (*static_cast<const Work*>(work))(share); };
     const std::uint64_t round = ++number_ * MEMBERS + static_cast<std::uint64_t>(of);
     round_.store(round, std::memory_order_release);
     work(Share{0, of});
+    const std::int64_t end = nanoseconds();
     for (Index i = 1; i < of; i++) {
       wait_until([&] { return done_[i].of.load(std::memory_order_acquire) == round; });
+    }
+    if (nanoseconds() - end > 4 * (end - begin) + LONG_WAIT) {
+      alone_ = next_alone_;
+      next_alone_ *= 4;
     }
   }
 
@@ -67,6 +80,7 @@ class Crew {
   }
 
  private:
+  static constexpr std::int64_t LONG_WAIT = 50000;  // nanoseconds, and more than the work of the leader explains
   static constexpr std::uint64_t MEMBERS = 1 << 16, CLOSED = ~std::uint64_t{0};
 
   struct alignas(64) Round {
@@ -79,6 +93,7 @@ class Crew {
   const void* work_ = nullptr;
   void (*call_)(const void*, Share) = nullptr;
   std::uint64_t number_ = 0;
+  Index alone_ = 0, next_alone_ = 32;  // rounds that the leader runs alone: now, and after the next long wait
   alignas(64) std::atomic<Index> arrived_{0};
   alignas(64) std::atomic<std::uint64_t> round_{0};  // its number and its threads
   std::vector<Round> done_;                         // the last that each thread has done

@@ -43,8 +43,8 @@ class Deltas {
     filled_ = arena.take<Index>(count_ / group_);
   }
 
-  // Empties the buffer, and sets a share of it to zero. Lanes past the last unit are never written: they are zero, as
-  // the weights that they meet.
+  // Empties the buffer, and sets a share of it to zero. Lanes past the last unit stay zero, as the weights that they
+  // meet: no residual is loaded for them.
   void empty() const {
     for (Index g = 0; g < count_ / group_; g++) filled_[g] = 0;
   }

@@ -86,7 +86,8 @@ struct Fma {
   using Element = float;
   static constexpr Index VECTOR = LANES;  // elements from a vector of a panel to the next
   static constexpr int PLANES = 1;
-  static constexpr Index MIN_ROWS = 2;  // of a part
+  static constexpr Index MIN_ROWS = 2;              // of a part
+  static constexpr double MIN_SHARED_FLOPS = 1e6;  // of a step that threads share: some 10 us
 
   // A delta's row has all four vectors; those that have no weights are left out.
   static constexpr Index delta_offset(int first) { return first * LANES; }

@@ -146,7 +146,7 @@ class ForwardLoop {
   static void set_operand(Operand<Element> to, Index i, Array from, Index depth) {
     Element* at = to.from_row(i).at;
     Index k = 0;
-    if (Engine::takes(from.dtype)) {
+    if (Engine::takes(from.dtype) && depth >= LANES) {
       k = depth / LANES * LANES;
       std::memcpy(at, from.data, static_cast<std::size_t>(k) * sizeof(Element));
     }
@@ -258,7 +258,7 @@ class ForwardLoop {
       if (Cell::STATES > 1) store(c(row) + unit, cell_state.v[n]);
       store(h(s + 1, row) + unit, next.v[n]);
       const Array y = job_.ys + ((start + row) * hidden + unit);
-      streams_ && lanes >= LANES ? stream(y, next.v[n]) : store(y, next.v[n], lanes);
+      streams_ ? stream(y, next.v[n]) : store(y, next.v[n], lanes);
       if (!job_.residuals) return;
       const Array to = job_.residuals + ((start + row) * padded(hidden) + unit) * Cell::RESIDUALS;
       UNROLL for (int k = 0; k < Cell::RESIDUALS; k++) {

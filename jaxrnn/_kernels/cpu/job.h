@@ -94,6 +94,8 @@ struct Kernel {
   Index gates, states, locals, residuals;  // G, S, L, and the numbers a unit and step that the backward pass needs
   Index rows;                              // of the smallest part that is worth a thread
   Index bytes;                             // of a packed weight
+  Index forward_units, backward_units;     // that one thread computes at least, where threads share a step
+  double shared_flops;                     // of a step that is worth sharing
 
   std::size_t (*forward_shared)(const Shape&);
   std::size_t (*forward_workspace)(const Shape&, Rows, Index threads);

@@ -16,6 +16,7 @@ constexpr Kernel kernel(const char* name) {
   using B = BackwardLoop<Cell, Engine>;
   constexpr Index BYTES = Engine::PLANES * sizeof(typename Engine::Element);
   return {name,     Cell::GATES,  Cell::STATES, Cell::FIRST_INPUT, Cell::RESIDUALS, Engine::MIN_ROWS, BYTES,
+          Cell::UNITS * LANES, TILE, Engine::MIN_SHARED_FLOPS,
           F::shared, F::workspace, F::pack,      F::run,            B::shared,       B::workspace,
           B::sums,   B::pack,      B::run,       B::sum};
 }

@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <chrono>
+
 #if defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -100,6 +102,11 @@ const Kernel* find_kernel(std::string_view cell, Dtype weights, Precision precis
 }
 
 AffineLoop find_affine() { return isa()->affine; }
+
+std::int64_t nanoseconds() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
+}
 
 const Caches& caches() {
   static const Caches here = [] {

@@ -59,20 +59,25 @@ const Kernel* find_kernel(std::string_view cell, Dtype weights, Precision precis
 using AffineLoop = void (*)(const Affine&, Rows);
 AffineLoop find_affine();
 
-// Returns the floating-point operations of a forward pass, of one step: a single row costs as much as some, since the
-// weights are read for it alone.
-inline double flops_of_step(const Kernel& kernel, const Shape& shape) {
+// Returns the floating-point operations of one step of a forward pass for some rows. Few rows cost as much as some,
+// since the weights are read for them alone, or whole tiles are computed.
+inline double flops_of_step(const Kernel& kernel, const Shape& shape, Index rows) {
   constexpr Index MIN_ROWS = 4;
-  const Index rows = shape.batch < MIN_ROWS ? MIN_ROWS : shape.batch;
-  return 2.0 * kernel.gates * rows * shape.hidden * (shape.inputs + shape.hidden);
+  const Index least = kernel.rows > MIN_ROWS ? kernel.rows : MIN_ROWS;
+  return 2.0 * kernel.gates * (rows < least ? least : rows) * shape.hidden * (shape.inputs + shape.hidden);
 }
 
-constexpr double MIN_PARALLEL_FLOPS = 2e7;       // of a job that uses the pool: about 0.3 ms
-constexpr double MIN_SHARED_FLOPS = 1e6;         // of a step that threads share: some 10 us
+#if defined(JAXRNN_MIN_FLOPS)  // for tests: one that small jobs exceed
+constexpr double MIN_PARALLEL_FLOPS = JAXRNN_MIN_FLOPS;
+inline double min_shared_flops(const Kernel&) { return JAXRNN_MIN_FLOPS; }
+#else
+constexpr double MIN_PARALLEL_FLOPS = 2e7;  // of a job that uses the pool: about 0.3 ms
+inline double min_shared_flops(const Kernel& kernel) { return kernel.shared_flops; }
+#endif
 constexpr Index MIN_PARALLEL_PACKING = 1 << 19;  // floats of weights
 
 inline bool runs_in_parallel(const Kernel& kernel, const Shape& shape) {
-  return flops_of_step(kernel, shape) * static_cast<double>(shape.time) >= MIN_PARALLEL_FLOPS;
+  return flops_of_step(kernel, shape, shape.batch) * static_cast<double>(shape.time) >= MIN_PARALLEL_FLOPS;
 }
 inline bool packs_in_parallel(const Kernel& kernel, const Shape& shape) {
   return kernel.gates * shape.hidden * (shape.inputs + shape.hidden) >= MIN_PARALLEL_PACKING;
@@ -80,9 +85,11 @@ inline bool packs_in_parallel(const Kernel& kernel, const Shape& shape) {
 
 inline Index at_least_one(Index count) { return count < 1 ? 1 : count; }
 
-// Returns the threads that share each step of a part.
-inline Index members_of(const Kernel& kernel, const Shape& shape, Index threads, Index parts) {
-  return flops_of_step(kernel, shape) < MIN_SHARED_FLOPS ? 1 : (threads + parts - 1) / parts;
+// Returns the threads that share each step of a part, each with `units` hidden units at least.
+inline Index members_of(const Kernel& kernel, const Shape& shape, Index threads, Index parts, Index units) {
+  if (flops_of_step(kernel, shape, shape.batch / parts) < min_shared_flops(kernel)) return 1;
+  const Index members = (threads + parts - 1) / parts, most = at_least_one((shape.hidden + units - 1) / units);
+  return members < most ? members : most;
 }
 
 // Returns the largest workspace that one of the parts needs.
@@ -111,7 +118,7 @@ bool run(const Kernel& kernel, const Forward& job, Pool& pool) {
   const Index max_parts = at_least_one(shape.batch / (weights_fit(kernel, shape) ? kernel.rows : SHARED_ROWS));
   const Index threads = in_parallel ? at_least_one(pool.num_threads()) : 1;
   const Index parts = threads < max_parts ? threads : max_parts;
-  const Index members = members_of(kernel, shape, threads, parts);
+  const Index members = members_of(kernel, shape, threads, parts, kernel.forward_units);
   const std::size_t shared = kernel.forward_shared(shape);
   const auto rows = [&](Index i) { return Share{i, parts}.cut(shape.batch); };
   const auto needed = [&](Index i) { return kernel.forward_workspace(shape, rows(i), members); };
@@ -163,7 +170,7 @@ bool run(const Kernel& kernel, const Backward& job, Pool& pool) {
   const bool grouped = shape.groups > 1, in_parallel = runs_in_parallel(kernel, shape);
   const bool pack_parallel = in_parallel && packs_in_parallel(kernel, shape);
   const Index threads = in_parallel ? at_least_one(pool.num_threads()) : 1;
-  const Index members = members_of(kernel, shape, threads, parts);
+  const Index members = members_of(kernel, shape, threads, parts, kernel.backward_units);
   const auto rows = [&](Index i) {
     const Rows cut = Share{i, parts}.cut(grouped ? shape.groups : shape.batch);
     return grouped ? Rows{cut.first * group, cut.last * group} : cut;

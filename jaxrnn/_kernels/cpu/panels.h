@@ -24,7 +24,8 @@ struct Panels {
 };
 
 // Rows of the left operand. Row i begins at `at + i * row`. Its elements lie in segments: the first of each is
-// `segment` elements after the first of the one before. A number in several parts has one plane for each.
+// `segment` elements after the first of the one before. A number in several parts has one plane for each. Tiles read
+// whole blocks of rows, of which those past the last are not used.
 template <class Element>
 struct Operand {
   Element* at;

@@ -8,8 +8,9 @@
 namespace jaxrnn {
 
 // Calls work(i, crew) once for every i below `shares`, and returns when all are done. Each thread takes the next share
-// when it is ready, and serves the crew of one if none is left, which has at most `members` threads. Threads that the
-// pool starts late, or never, are not waited for. `work` must not throw. The pool is used only if `in_parallel`.
+// when it is ready, and serves the crews of the others if none is left; a crew has at most `members` threads. Threads
+// that the pool starts late, or never, are not waited for. `work` must not throw. The pool is used only if
+// `in_parallel`.
 template <class Pool, class Work>
 void in_crews(Pool& pool, Index shares, Index members, bool in_parallel, const Work& work) {
   const Index threads = in_parallel ? static_cast<Index>(pool.num_threads()) : 1, useful = shares * members;
@@ -22,7 +23,7 @@ void in_crews(Pool& pool, Index shares, Index members, bool in_parallel, const W
     return;
   }
   struct Board {  // outlives this call if a thread starts late
-    std::atomic<Index> next{0}, done{0};
+    std::atomic<Index> next{0}, done{0}, servers{0};
     std::deque<Crew> crews;
   };
   const auto board = std::make_shared<Board>();
@@ -34,13 +35,17 @@ void in_crews(Pool& pool, Index shares, Index members, bool in_parallel, const W
       board->done.fetch_add(1, std::memory_order_release);
     }
   };
-  for (Index i = 1; i <= others; i++) {
-    pool.Schedule([take_shares, board, shares, members, i] {
-      take_shares();
-      if (members > 1) board->crews[i % shares].serve();
-    });
+  const auto take_part = [take_shares, board, shares, members] {
+    take_shares();
+    if (members == 1) return;
+    const Index first = board->servers++;
+    for (Index i = 0; i < shares; i++) board->crews[(first + i) % shares].serve();
+  };
+  for (Index i = 0; i < others; i++) {
+    auto task = take_part;
+    pool.Schedule(std::move(task));
   }
-  take_shares();
+  take_part();
   wait_until([&] { return board->done.load(std::memory_order_acquire) >= shares; });
 }
 

@@ -79,7 +79,8 @@ struct Tiles {
   using Element = std::uint16_t;
   static constexpr int PLANES = PARTS;
   static constexpr Index ROWS = 16, DEPTH = 32, MIN_ROWS = ROWS;
-  static constexpr Index VECTOR = ROWS * DEPTH;  // elements of a right tile
+  static constexpr Index VECTOR = ROWS * DEPTH;    // elements of a right tile
+  static constexpr double MIN_SHARED_FLOPS = 1e7;  // of a step that threads share: some 10 us
 
   static constexpr Index delta_offset(int) { return 0; }
   static constexpr Index delta_depth(int) { return TILE; }
