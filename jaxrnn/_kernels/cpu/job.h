@@ -87,8 +87,8 @@ struct Share {
 class Crew;
 
 // The kernel of one cell for one way to multiply. Every function works on memory that it is passed and cannot fail.
-// `pack` fills `shared`. Then `run` is called for disjoint rows, each with a separate workspace and
-// crew; the workspace has room for as many threads as the crew may have.
+// `pack` fills `shared`. Then `run` is called for disjoint rows, each with a separate workspace and crew; the workspace
+// has room for as many threads as the crew may have.
 struct Kernel {
   const char* name;
   Index gates, states, locals, residuals;  // G, S, L, and the numbers a unit and step that the backward pass needs
