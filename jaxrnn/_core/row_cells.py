@@ -9,6 +9,7 @@ import jax
 
 from .affine_cell import AffineCell
 from .cell import Cell, GatedCell
+from .matrix_cell import MatrixCell
 from .randomness import inner_noise
 from .types import Inputs, Key, Output, Params, Projected, State
 from .wrapped_cell import WrappedGatedCell
@@ -20,7 +21,7 @@ def over_rows(cell: Cell) -> Cell:
     The parts of a cell that take any leading axes take this one too. Those that take the batch axes alone, `transition`
     and the `step` of a plain cell, are mapped over it. The equation of a kernel is elementwise, and stays as it is.
     """
-    if isinstance(cell, AffineCell) or (isinstance(cell, GatedCell) and cell.native() is not None):
+    if isinstance(cell, AffineCell | MatrixCell) or (isinstance(cell, GatedCell) and cell.native() is not None):
         return cell
     if isinstance(cell, GatedCell):
         return _GatedRows(cell, recurrence=cell.recurrence, initializer=cell.initializer)

@@ -1,0 +1,296 @@
+"""Cells whose state is a matrix a head, which keys write and queries read.
+
+T time, B batch (any number of leading axes), D input features, N heads, K key features, V value features.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+import itertools
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+
+from .broadcasting import broadcasting
+from .checks import check_step
+from .exportable import exportable
+from .fields import Checked, check_init, convert, instance, size
+from .hooks import forbid
+from .initializers import GlorotOrthogonal, Initializer
+from .recurrence import an_initializer, gates_of, input_weights
+from .trees import cast, cast_like, float_dtype
+from .types import Inputs, Key, Output, Params
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+INSTEAD = (
+    "override `update` for another state, `output` for another output; or write a plain cell (init, initial_state, "
+    "step) that has this one as a field."
+)
+
+
+@exportable
+class MatrixParams(NamedTuple):
+    """The params of a matrix cell.
+
+    Attributes:
+        w_x: weights of the P features that `update` takes; () with `Packed()`.
+        local: other params, as the cell defines them; () for none.
+    """
+
+    w_x: Float[Array, "D P"] | tuple[()]
+    local: Params = ()
+
+
+@exportable
+class MatrixState(NamedTuple):
+    """The state of a matrix cell: S = memory exp(log_scale).
+
+    Attributes:
+        memory: one matrix a head.
+        log_scale: a common exponent of the numbers of a head; () for a cell whose writes have no `log_strength`.
+    """
+
+    memory: Float[Array, "*batch N K V"]
+    log_scale: Float[Array, "*batch N"] | tuple[()] = ()
+
+
+class MemoryUpdate(NamedTuple):
+    """What one step, or every step of (T, *batch), does to a matrix memory.
+
+    Attributes:
+        query: what the memory is read with.
+        key: the direction that is written, and erased.
+        value: what is written.
+        log_decay: log a, at most 0: one number a head, or one a key feature.
+        erase: β, the share of what the memory returns for the key that is taken away; None for none.
+        log_strength: log w, the strength of the write; None for w = 1. It takes one decay a head.
+    """
+
+    query: Float[Array, "*batch N K"]
+    key: Float[Array, "*batch N K"]
+    value: Float[Array, "*batch N V"]
+    log_decay: Float[Array, "*batch N 1"] | Float[Array, "*batch N K"]
+    erase: Float[Array, "*batch N"] | None = None
+    log_strength: Float[Array, "*batch N"] | None = None
+
+
+@runtime_checkable
+class Projection(Protocol):
+    """How a matrix cell comes from an input to the P features that its `update` takes."""
+
+    def init(self, key: Key, initializer: Initializer, in_dim: int, sizes: tuple[int, ...]) -> Any:
+        """Draw the weights for parts of these sizes."""
+        ...
+
+    def __call__(self, w_x: Any, x: jax.Array) -> jax.Array:
+        """Return the features (..., P) of x (..., D)."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Projected:
+    """The features are x W_x, one matmul."""
+
+    def init(self, key: Key, initializer: Initializer, in_dim: int, sizes: tuple[int, ...]) -> jax.Array:
+        """Draw W_x (D, P), each part separately."""
+        keys = jax.random.split(key, len(sizes))
+        parts = [input_weights(initializer, k, (in_dim, 1, n))[:, 0] for k, n in zip(keys, sizes, strict=True)]
+        return jnp.concatenate(parts, axis=-1)
+
+    def __call__(self, w_x: jax.Array, x: jax.Array) -> jax.Array:
+        """Return x W_x."""
+        return gates_of(x, w_x[:, None])[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """The features are x itself: layers below, such as a short convolution, compute them, in the order of `sizes`."""
+
+    def init(self, key: Key, initializer: Initializer, in_dim: int, sizes: tuple[int, ...]) -> tuple[()]:
+        """Return no weights; raise ValueError unless D = P."""
+        if in_dim != sum(sizes):
+            raise ValueError(
+                f"Packed() takes the parts {sizes} as one array of {sum(sizes)} features; got in_dim={in_dim}. Compute "
+                "them in a layer below, or use Projected()."
+            )
+        return ()
+
+    def __call__(self, w_x: tuple[()], x: jax.Array) -> jax.Array:
+        """Return x."""
+        return x
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MatrixCell(metaclass=Checked):
+    """S_t = (I - β_t k_t k_tᵀ) diag(a_t) S_{t-1} + w_t k_t v_tᵀ, read as o_t = S_tᵀ q_t, for each of N heads.
+
+    A subclass is a frozen dataclass that defines `heads` (N), `key_dim` (K), `value_dim` (V), the `sizes` of the parts
+    that it needs of x W_x, and `update`, which makes of them queries, keys, values and decays for any leading axes, time
+    among them. It inherits `init`, `step` and the drivers `Scan`, `Loop` and `Chunkwise`:
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class FastWeights(MatrixCell):
+    ...     heads: int
+    ...     key_dim: int
+    ...     value_dim: int
+    ...     @property
+    ...     def sizes(self): return 2 * (self.heads * self.key_dim,) + (self.heads * self.value_dim,)
+    ...     def update(self, local, q, k, v):
+    ...         q, k, v = map(self.split_heads, (q, k, v))
+    ...         return MemoryUpdate(q, k, v, jnp.zeros_like(q[..., :1]))
+    >>> cell = FastWeights(2, 3, 4)
+    >>> params = cell.init(jax.random.key(0), in_dim=5)
+    >>> state, y = cell.step(params, cell.initial_state(params, (7,)), jnp.ones((7, 5)))
+    >>> state.memory.shape, y.shape
+    ((7, 2, 3, 4), (7, 8))
+
+    Args:
+        projection: how an input becomes the parts: `Projected()`, or `Packed()` for parts from a layer below.
+        initializer: how the weights W_x are drawn.
+
+    More methods have a default and may be overridden: `init_local` (other params), `output` (another y_t) and
+    `initial_state`: that of a cell whose updates have a `log_strength` is `self.zeros(params, batch, scaled=True)`.
+
+    Reference: Schlag, Irie and Schmidhuber, "Linear transformers are secretly fast weight programmers", ICML 2021
+    (https://arxiv.org/abs/2102.11174); Yang, Kautz and Hatamizadeh, "Gated delta networks", ICLR 2025, table 1
+    (https://arxiv.org/abs/2412.06464).
+    """
+
+    if TYPE_CHECKING:  # a subclass defines these three, as fields or as properties
+
+        @property
+        def heads(self) -> int:
+            """N."""
+
+        @property
+        def key_dim(self) -> int:
+            """K."""
+
+        @property
+        def value_dim(self) -> int:
+            """V."""
+
+    projection: Projection = Projected()
+    initializer: Initializer = GlorotOrthogonal()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse what drivers would ignore."""
+        super().__init_subclass__(**kwargs)
+        for name in ("step", "advance"):
+            forbid(cls, MatrixCell, name, INSTEAD)
+
+    def __check_init__(self) -> None:
+        """Check the sizes and the parts."""
+        convert(self, heads=size, key_dim=size, value_dim=size, initializer=an_initializer)
+        convert(self, projection=instance(Projection, "Projected() or Packed()"))
+
+    @property
+    @abc.abstractmethod
+    def sizes(self) -> tuple[int, ...]:
+        """Return the numbers of features of the parts that `update` takes."""
+
+    @abc.abstractmethod
+    def update(self, local: Params, *parts: jax.Array) -> MemoryUpdate:
+        """Return what a step does to the memory, from parts (..., size) of the features. Any leading axes."""
+
+    # Methods with a default.
+
+    def init_local(self, key: Key) -> Params:
+        """Draw the other params, stored as `params.local`. Empty here."""
+        return ()
+
+    def initial_state(self, params: MatrixParams, batch: tuple[int, ...] = ()) -> MatrixState:
+        """Return S_0 = 0."""
+        return self.zeros(params, batch)
+
+    def output(self, local: Params, read: jax.Array, log_scale: Any, *parts: jax.Array) -> Output:
+        """Return y_t (..., N V) from o_t (..., N, V) and the parts; o_t is the read exp(log_scale). Any leading axes."""
+        return merge_heads(read)
+
+    # Methods that are the same for every matrix cell.
+
+    def init(self, key: Key, in_dim: int) -> MatrixParams:
+        """Draw the params for inputs of `in_dim` features."""
+        return _draw(self, key, check_init(self, key, in_dim))
+
+    def zeros(self, params: MatrixParams, batch: tuple[int, ...], scaled: bool = False) -> MatrixState:
+        """Return a state of zeros in the dtype of the params, with a `log_scale` of zeros if `scaled`."""
+        zeros = functools.partial(jnp.zeros, dtype=float_dtype(params))
+        rows = (*batch, self.heads)
+        return MatrixState(zeros((*rows, self.key_dim, self.value_dim)), zeros(rows) if scaled else ())
+
+    def split_heads(self, part: jax.Array) -> jax.Array:
+        """Return (..., N, F) for (..., N F)."""
+        return part.reshape(*part.shape[:-1], self.heads, part.shape[-1] // self.heads)
+
+    def parts(self, params: MatrixParams, x: jax.Array) -> list[jax.Array]:
+        """Return the parts (..., size) of the features of x (..., D)."""
+        features = self.projection(params.w_x, x)
+        if features.shape[-1] != sum(self.sizes) or not jnp.issubdtype(features.dtype, jnp.floating):
+            raise ValueError(
+                f"{self} takes the parts {self.sizes} as floating features (..., {sum(self.sizes)}); got "
+                f"{features.dtype} {features.shape}"
+            )
+        if (dtype := float_dtype(params)) is not None:
+            features = features.astype(dtype)
+        return jnp.split(features, [*itertools.accumulate(self.sizes)][:-1], axis=-1)
+
+    def advance(self, state: MatrixState, update: MemoryUpdate) -> tuple[MatrixState, jax.Array]:
+        """Return the state after one step and what the queries read of it (..., N, V), in the dtype of the state."""
+        update = cast(update, float_dtype(state))
+        update, log_scale = rescaled(update, state.log_scale)
+        memory = jnp.exp(update.log_decay)[..., None] * state.memory
+        written = update.value
+        if update.erase is not None:
+            written = written - update.erase[..., None] * jnp.einsum("...k,...kv->...v", update.key, memory)
+        memory = memory + update.key[..., :, None] * written[..., None, :]
+        return MatrixState(memory, log_scale), jnp.einsum("...k,...kv->...v", update.query, memory)
+
+    @broadcasting
+    def step(self, params: MatrixParams, state: MatrixState, x: Inputs) -> tuple[MatrixState, Output]:
+        """Return (S_t, y_t) from S_{t-1} and x_t (*batch, D)."""
+        check_step(self, params, state, x)
+        parts = self.parts(params, x)
+        new, read = self.advance(state, self.update(params.local, *parts))
+        y = self.output(params.local, read, new.log_scale, *parts)
+        return cast_like(new, state), y.astype(parts[0].dtype)
+
+
+def merge_heads(read: jax.Array) -> jax.Array:
+    """Return (..., N V) for (..., N, V)."""
+    return read.reshape(*read.shape[:-2], math.prod(read.shape[-2:]))
+
+
+def rescaled(update: MemoryUpdate, log_scale: Any) -> tuple[MemoryUpdate, Any]:
+    """Return the update of memory = S exp(-log_scale) in place of S, and the log_scale after the step.
+
+    That is the larger of what decays and what is written, so neither overflows: max(log a + log_scale, log w).
+    """
+    if update.log_strength is None:
+        return update, log_scale
+    if isinstance(log_scale, tuple):
+        raise ValueError(
+            "updates with a log_strength need a state with a log_scale: return self.zeros(params, batch, scaled=True) "
+            "from initial_state"
+        )
+    decayed = update.log_decay[..., 0] + log_scale
+    new = jnp.maximum(decayed, update.log_strength)
+    return write_scaled(update, decayed - new, update.log_strength - new), new
+
+
+def write_scaled(update: MemoryUpdate, log_decay: jax.Array, log_strength: jax.Array) -> MemoryUpdate:
+    """Return the update with another decay a head, and values multiplied by the strength."""
+    value = jnp.exp(log_strength)[..., None] * update.value
+    return update._replace(log_decay=log_decay[..., None], value=value, log_strength=None)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _draw(cell: MatrixCell, key: jax.Array, in_dim: int) -> MatrixParams:
+    k_x, k_local = jax.random.split(key)
+    return MatrixParams(cell.projection.init(k_x, cell.initializer, in_dim, cell.sizes), cell.init_local(k_local))
