@@ -1,9 +1,12 @@
 """Recurrent networks in JAX: an equation is written once, and how it runs over time is chosen separately."""
 
+from ._cells import GLA as GLA
 from ._cells import GRU as GRU
 from ._cells import JANET as JANET
+from ._cells import KDA as KDA
 from ._cells import LRU as LRU
 from ._cells import LSTM as LSTM
+from ._cells import MLSTM as MLSTM
 from ._cells import RGLRU as RGLRU
 from ._cells import S4D as S4D
 from ._cells import S5 as S5
@@ -12,17 +15,21 @@ from ._cells import SRU as SRU
 from ._cells import UGRNN as UGRNN
 from ._cells import AntisymmetricRNN as AntisymmetricRNN
 from ._cells import Bilinear as Bilinear
+from ._cells import DeltaNet as DeltaNet
 from ._cells import Elman as Elman
+from ._cells import GatedDeltaNet as GatedDeltaNet
 from ._cells import IndRNN as IndRNN
 from ._cells import LayerNormLSTM as LayerNormLSTM
 from ._cells import LightGRU as LightGRU
 from ._cells import LSTMState as LSTMState
+from ._cells import Mamba2 as Mamba2
 from ._cells import MinGRU as MinGRU
 from ._cells import MinLSTM as MinLSTM
 from ._cells import OscillatorState as OscillatorState
 from ._cells import PeepholeLSTM as PeepholeLSTM
 from ._cells import ProjectedLSTM as ProjectedLSTM
 from ._cells import ResetBeforeGRU as ResetBeforeGRU
+from ._cells import RetNet as RetNet
 from ._cells import SLSTMState as SLSTMState
 from ._cells import UnICORNN as UnICORNN
 from ._cells import ZeroOrderHold as ZeroOrderHold
@@ -39,11 +46,18 @@ from ._core.initializers import Initializer as Initializer
 from ._core.initializers import KerasInit as KerasInit
 from ._core.initializers import NnxInit as NnxInit
 from ._core.initializers import TorchUniform as TorchUniform
+from ._core.matrix_cell import MatrixCell as MatrixCell
+from ._core.matrix_cell import MatrixParams as MatrixParams
+from ._core.matrix_cell import MatrixState as MatrixState
+from ._core.matrix_cell import MemoryUpdate as MemoryUpdate
+from ._core.matrix_cell import Packed as Packed
+from ._core.matrix_cell import Projected as Projected
 from ._core.recurrence import Dense as Dense
 from ._core.recurrence import Diagonal as Diagonal
 from ._core.recurrence import Heads as Heads
 from ._drivers import BPTT as BPTT
 from ._drivers import Associative as Associative
+from ._drivers import Chunkwise as Chunkwise
 from ._drivers import DiagonalJacobian as DiagonalJacobian
 from ._drivers import Driver as Driver
 from ._drivers import FullJacobian as FullJacobian

@@ -1,7 +1,11 @@
 """The cells, one file each."""
 
 from .antisymmetric_rnn import AntisymmetricRNN as AntisymmetricRNN
+from .delta_net import DeltaNet as DeltaNet
 from .elman import Elman as Elman
+from .gated_delta_net import KDA as KDA
+from .gated_delta_net import GatedDeltaNet as GatedDeltaNet
+from .gla import GLA as GLA
 from .gru import GRU as GRU
 from .gru import ResetBeforeGRU as ResetBeforeGRU
 from .ind_rnn import IndRNN as IndRNN
@@ -11,10 +15,13 @@ from .light_gru import LightGRU as LightGRU
 from .lru import LRU as LRU
 from .lstm import LSTM as LSTM
 from .lstm import LSTMState as LSTMState
+from .mamba2 import Mamba2 as Mamba2
 from .minimal import MinGRU as MinGRU
 from .minimal import MinLSTM as MinLSTM
+from .mlstm import MLSTM as MLSTM
 from .peephole_lstm import PeepholeLSTM as PeepholeLSTM
 from .projected_lstm import ProjectedLSTM as ProjectedLSTM
+from .retnet import RetNet as RetNet
 from .rg_lru import RGLRU as RGLRU
 from .s4d import S4D as S4D
 from .s5 import S5 as S5

@@ -68,7 +68,7 @@ class SLSTM(GatedCell):
 
     def __check_init__(self) -> None:
         """Check the forget bias and look up the activations."""
-        convert(self, forget_bias=number, activation=activation, forget_activation=_forget_activation)
+        convert(self, forget_bias=number, activation=activation, forget_activation=a_forget_activation)
 
     def initial_state(self, params: GatedParams, batch: tuple[int, ...] = ()) -> SLSTMState:
         """Return zeros, each (*batch, H), in the dtype of the params."""
@@ -94,7 +94,7 @@ class SLSTM(GatedCell):
         return forget_offset(self.forget_bias)
 
 
-def _forget_activation(given: object, what: str) -> ActivationLike:
+def a_forget_activation(given: object, what: str) -> ActivationLike:
     """Return `Activation("sigmoid")` or `Activation("exp")`; raise ValueError for any other."""
     found = activation(given, what)
     if found not in (SIGMOID, EXP):

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from .broadcasting import broadcasting
 from .checks import check_step
 from .exportable import exportable
-from .fields import Checked, check_init, convert, instance, size
+from .fields import Checked, check_init, convert, instance, size, size_or_none
 from .hooks import forbid
 from .initializers import GlorotOrthogonal, Initializer
 from .recurrence import an_initializer, gates_of, input_weights
@@ -126,21 +126,16 @@ class Packed:
         return x
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class MatrixCell(metaclass=Checked):
     """S_t = (I - β_t k_t k_tᵀ) diag(a_t) S_{t-1} + w_t k_t v_tᵀ, read as o_t = S_tᵀ q_t, for each of N heads.
 
-    A subclass is a frozen dataclass that defines `heads` (N), `key_dim` (K), `value_dim` (V), the `sizes` of the parts
-    that it needs of x W_x, and `update`, which makes of them queries, keys, values and decays for any leading axes, time
-    among them. It inherits `init`, `step` and the drivers `Scan`, `Loop` and `Chunkwise`:
+    A subclass is a frozen dataclass that defines `sizes`, the features that it needs of an input, and `update`, which
+    makes of them queries, keys, values and decays for any leading axes, time among them. It inherits `init`, `step` and
+    the drivers `Scan`, `Loop` and `Chunkwise`:
 
-    >>> @dataclasses.dataclass(frozen=True)
-    ... class FastWeights(MatrixCell):
-    ...     heads: int
-    ...     key_dim: int
-    ...     value_dim: int
-    ...     @property
-    ...     def sizes(self): return 2 * (self.heads * self.key_dim,) + (self.heads * self.value_dim,)
+    >>> class FastWeights(MatrixCell):
+    ...     def sizes(self): return self.keys, self.keys, self.values
     ...     def update(self, local, q, k, v):
     ...         q, k, v = map(self.split_heads, (q, k, v))
     ...         return MemoryUpdate(q, k, v, jnp.zeros_like(q[..., :1]))
@@ -151,31 +146,24 @@ class MatrixCell(metaclass=Checked):
     ((7, 2, 3, 4), (7, 8))
 
     Args:
+        heads: N.
+        key_dim: K, the key features of a head.
+        value_dim: V, the value features of a head; None for K.
         projection: how an input becomes the parts: `Projected()`, or `Packed()` for parts from a layer below.
         initializer: how the weights W_x are drawn.
 
     More methods have a default and may be overridden: `init_local` (other params), `output` (another y_t) and
-    `initial_state`: that of a cell whose updates have a `log_strength` is `self.zeros(params, batch, scaled=True)`.
+    `initial_state`: that of a cell whose updates have a `log_strength` has a `log_scale`, `self.zeros(..., scaled=True)`.
 
     Reference: Schlag, Irie and Schmidhuber, "Linear transformers are secretly fast weight programmers", ICML 2021
     (https://arxiv.org/abs/2102.11174); Yang, Kautz and Hatamizadeh, "Gated delta networks", ICLR 2025, table 1
     (https://arxiv.org/abs/2412.06464).
     """
 
-    if TYPE_CHECKING:  # a subclass defines these three, as fields or as properties
-
-        @property
-        def heads(self) -> int:
-            """N."""
-
-        @property
-        def key_dim(self) -> int:
-            """K."""
-
-        @property
-        def value_dim(self) -> int:
-            """V."""
-
+    heads: int
+    key_dim: int
+    value_dim: int | None = None
+    _: dataclasses.KW_ONLY
     projection: Projection = Projected()
     initializer: Initializer = GlorotOrthogonal()
 
@@ -187,10 +175,11 @@ class MatrixCell(metaclass=Checked):
 
     def __check_init__(self) -> None:
         """Check the sizes and the parts."""
-        convert(self, heads=size, key_dim=size, value_dim=size, initializer=an_initializer)
+        convert(self, heads=size, key_dim=size, value_dim=size_or_none, initializer=an_initializer)
         convert(self, projection=instance(Projection, "Projected() or Packed()"))
+        if self.value_dim is None:
+            object.__setattr__(self, "value_dim", self.key_dim)
 
-    @property
     @abc.abstractmethod
     def sizes(self) -> tuple[int, ...]:
         """Return the numbers of features of the parts that `update` takes."""
@@ -215,15 +204,35 @@ class MatrixCell(metaclass=Checked):
 
     # Methods that are the same for every matrix cell.
 
+    @property
+    def keys(self) -> int:
+        """N K, the key features of all heads."""
+        return self.heads * self.key_dim
+
+    @property
+    def values(self) -> int:
+        """N V, the value features of all heads."""
+        return self.heads * (self.value_dim or self.key_dim)
+
     def init(self, key: Key, in_dim: int) -> MatrixParams:
         """Draw the params for inputs of `in_dim` features."""
         return _draw(self, key, check_init(self, key, in_dim))
 
-    def zeros(self, params: MatrixParams, batch: tuple[int, ...], scaled: bool = False) -> MatrixState:
-        """Return a state of zeros in the dtype of the params, with a `log_scale` of zeros if `scaled`."""
+    def zeros(
+        self, params: MatrixParams, batch: tuple[int, ...], *, columns: int = 0, scaled: bool = False
+    ) -> MatrixState:
+        """Return a state of zeros in the dtype of the params.
+
+        Args:
+            params: the params; None for the default float dtype.
+            batch: the batch axes.
+            columns: the number of value features, if not V.
+            scaled: whether the state has a `log_scale`.
+        """
         zeros = functools.partial(jnp.zeros, dtype=float_dtype(params))
         rows = (*batch, self.heads)
-        return MatrixState(zeros((*rows, self.key_dim, self.value_dim)), zeros(rows) if scaled else ())
+        memory = zeros((*rows, self.key_dim, columns or self.values // self.heads))
+        return MatrixState(memory, zeros(rows) if scaled else ())
 
     def split_heads(self, part: jax.Array) -> jax.Array:
         """Return (..., N, F) for (..., N F)."""
@@ -232,14 +241,14 @@ class MatrixCell(metaclass=Checked):
     def parts(self, params: MatrixParams, x: jax.Array) -> list[jax.Array]:
         """Return the parts (..., size) of the features of x (..., D)."""
         features = self.projection(params.w_x, x)
-        if features.shape[-1] != sum(self.sizes) or not jnp.issubdtype(features.dtype, jnp.floating):
+        if features.shape[-1] != sum(self.sizes()) or not jnp.issubdtype(features.dtype, jnp.floating):
             raise ValueError(
-                f"{self} takes the parts {self.sizes} as floating features (..., {sum(self.sizes)}); got "
+                f"{self} takes the parts {self.sizes()} as floating features (..., {sum(self.sizes())}); got "
                 f"{features.dtype} {features.shape}"
             )
         if (dtype := float_dtype(params)) is not None:
             features = features.astype(dtype)
-        return jnp.split(features, [*itertools.accumulate(self.sizes)][:-1], axis=-1)
+        return jnp.split(features, [*itertools.accumulate(self.sizes())][:-1], axis=-1)
 
     def advance(self, state: MatrixState, update: MemoryUpdate) -> tuple[MatrixState, jax.Array]:
         """Return the state after one step and what the queries read of it (..., N, V), in the dtype of the state."""
@@ -293,4 +302,4 @@ def write_scaled(update: MemoryUpdate, log_decay: jax.Array, log_strength: jax.A
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _draw(cell: MatrixCell, key: jax.Array, in_dim: int) -> MatrixParams:
     k_x, k_local = jax.random.split(key)
-    return MatrixParams(cell.projection.init(k_x, cell.initializer, in_dim, cell.sizes), cell.init_local(k_local))
+    return MatrixParams(cell.projection.init(k_x, cell.initializer, in_dim, cell.sizes()), cell.init_local(k_local))

@@ -4,6 +4,7 @@ from .._kernels.cpu import library
 from . import fused as fused
 from .associative import Associative as Associative
 from .bptt import BPTT as BPTT
+from .chunkwise import Chunkwise as Chunkwise
 from .driver import Driver as Driver
 from .fused import Fused as Fused
 from .linearized import DiagonalJacobian as DiagonalJacobian
@@ -23,6 +24,6 @@ def available_drivers() -> dict[str, str | None]:
     >>> available_drivers()["Scan"] is None
     True
     """
-    anywhere = ("Loop", "Scan", "BPTT", "Associative", "Newton")
+    anywhere = ("Loop", "Scan", "BPTT", "Associative", "Chunkwise", "Newton")
     native = {"Native": library.unavailable_reason(), "Native on AMX": library.missing_tiles()}
     return dict.fromkeys(anywhere) | native | {"Fused": fused.unavailable_reason()}

@@ -14,7 +14,7 @@ from jax import lax
 from .._core.affine_cell import shifted
 from .._core.broadcasting import broadcasting
 from .._core.cell import Cell
-from .._core.fields import Checked, convert, instance, size
+from .._core.fields import Checked, convert, size
 from .._core.masks import StepMasks, zero_padding
 from .._core.matrix_cell import MatrixCell, MatrixState, MemoryUpdate, write_scaled
 from .._core.trees import cast, cast_like, float_dtype, where
@@ -122,7 +122,9 @@ def _without_padding(update: MemoryUpdate, valid: jax.Array | None) -> MemoryUpd
         return update
     strength = update.log_strength
     rest = zero_padding(update._replace(log_strength=None), valid)
-    return rest._replace(log_strength=None if strength is None else where(valid, strength, jnp.full_like(strength, -jnp.inf)))
+    return rest._replace(
+        log_strength=None if strength is None else where(valid, strength, jnp.full_like(strength, -jnp.inf))
+    )
 
 
 def _rescale(update: MemoryUpdate, log_scale: Any, masks: StepMasks) -> tuple[MemoryUpdate, Any, Any]:

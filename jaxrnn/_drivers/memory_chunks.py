@@ -109,9 +109,7 @@ def run_chunks(chunks: Chunks, memory: jax.Array) -> tuple[jax.Array, jax.Array]
     written = _transpose(chunks.key) @ chunks.value if chunks.erase_key is None else None
     key = None if chunks.erase_key is None else chunks.key
     value = None if chunks.erase_key is None else chunks.value
-    memory, (before, solved) = lax.scan(
-        one, memory, (chunks.erase_key, value, key, chunks.keep, chunks.enter, written)
-    )
+    memory, (before, solved) = lax.scan(one, memory, (chunks.erase_key, value, key, chunks.keep, chunks.enter, written))
     value = chunks.value if solved is None else solved
     read = chunks.within @ value + chunks.query @ before
     return memory, read if chunks.read is None else read + chunks.read
