@@ -38,8 +38,8 @@ class DeltaNet(MatrixCell):
     >>> y.shape
     (8,)
 
-    Reference: Schlag, Irie and Schmidhuber, "Linear transformers are secretly fast weight programmers", ICML 2021, eq. 24
-    (https://arxiv.org/abs/2102.11174); Yang et al., NeurIPS 2024, section 2.2 (https://arxiv.org/abs/2406.06484);
+    Reference: Schlag, Irie and Schmidhuber, "Linear transformers are secretly fast weight programmers", ICML 2021,
+    eq. 24 (https://arxiv.org/abs/2102.11174); Yang et al., NeurIPS 2024, section 2.2 (https://arxiv.org/abs/2406.06484);
     max_beta: Grazzi et al., "Unlocking state-tracking in linear RNNs through negative eigenvalues", ICLR 2025
     (https://arxiv.org/abs/2411.12537).
     """
