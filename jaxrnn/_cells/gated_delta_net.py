@@ -124,5 +124,5 @@ class KDA(GatedDeltaNet):
     def update(self, local: DecayParams, *parts: jax.Array) -> MemoryUpdate:
         """Return the update."""
         q, k, v, beta = self.delta_rule(*parts[:4])
-        step = self.split_heads(jax.nn.softplus(parts[4] @ local.w + local.b))
+        step = self.split_heads(jax.nn.softplus(parts[4] @ jnp.asarray(local.w) + local.b))
         return MemoryUpdate(q, k, v, -jnp.exp(local.log_rate)[:, None] * step, beta)

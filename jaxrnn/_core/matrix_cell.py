@@ -153,7 +153,7 @@ class MatrixCell(metaclass=Checked):
         initializer: how the weights W_x are drawn.
 
     More methods have a default and may be overridden: `init_local` (other params), `output` (another y_t) and
-    `initial_state`: that of a cell whose updates have a `log_strength` has a `log_scale`, `self.zeros(..., scaled=True)`.
+    `initial_state`: where updates have a `log_strength` the state has a `log_scale`, `self.zeros(..., scaled=True)`.
 
     Reference: Schlag, Irie and Schmidhuber, "Linear transformers are secretly fast weight programmers", ICML 2021
     (https://arxiv.org/abs/2102.11174); Yang, Kautz and Hatamizadeh, "Gated delta networks", ICLR 2025, table 1
@@ -199,7 +199,7 @@ class MatrixCell(metaclass=Checked):
         return self.zeros(params, batch)
 
     def output(self, local: Params, read: jax.Array, log_scale: Any, *parts: jax.Array) -> Output:
-        """Return y_t (..., N V) from o_t (..., N, V) and the parts; o_t is the read exp(log_scale). Any leading axes."""
+        """Return y_t (..., N V) from the parts and o_t = read exp(log_scale), (..., N, V). Any leading axes."""
         return merge_heads(read)
 
     # Methods that are the same for every matrix cell.

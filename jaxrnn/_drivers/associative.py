@@ -18,6 +18,7 @@ from .._core.sharding import zeros_like
 from .._core.types import Output, Params, State
 from .live import cut
 from .rows import rows_as_batch
+from .time_axis import TimeAxis
 
 MIN_PARALLEL_WIDTH = 1 << 20
 """The numbers that one step should have on an accelerator: chunks times the width of a state. Untuned."""
@@ -116,35 +117,19 @@ class Parts(Solver):
 
     def __call__(self, a: jax.Array, b: jax.Array, state: jax.Array, reverse: bool) -> jax.Array:
         """Reduce the part to a pair, combine those of all parts before it, and run the part from there."""
-        product, total = self.chunks.reduce(a, b, reverse)
-        reach = 1
-        while reach < lax.axis_size(self.axis):  # pairs of 1, 2, 4, ... parts
-            earlier, before = (self._from(x, reach, fill, reverse) for x, fill in ((product, 1), (total, 0)))
-            product, total = _times(product, earlier), _times(product, before) + total
-            reach *= 2
-        product, total = (self._from(x, 1, fill, reverse) for x, fill in ((product, 1), (total, 0)))
+        both = lambda a, b: (_times(b[0], a[0]), _times(b[0], a[1]) + b[1])
+        neutral = jnp.ones_like(state), jnp.zeros_like(state)
+        product, total = TimeAxis(self.axis, reverse).before(self.chunks.reduce(a, b, reverse), both, neutral)
         return self.chunks(a, b, _times(product, state) + total, reverse)
 
     def shift(self, rows: jax.Array, first: jax.Array, reverse: bool) -> jax.Array:
         """Return the rows one step later, with the last row of the part before in front; `first` where time starts."""
-        last = self._from(rows[0 if reverse else -1], 1, 0, reverse)
-        return shifted(rows, jnp.where(self._place(reverse) == 0, first, last), reverse)
+        last = rows[0 if reverse else -1]
+        return shifted(rows, TimeAxis(self.axis, reverse).earlier(last, 1, first), reverse)
 
     def initial_state_grad(self, dstate: jax.Array, reverse: bool) -> jax.Array:
         """Return the gradient where time starts, zeros elsewhere."""
-        return jnp.where(self._place(reverse) == 0, dstate, 0)
-
-    def _place(self, reverse: bool) -> jax.Array:
-        """Return how many parts run before this one."""
-        index = lax.axis_index(self.axis)
-        return lax.axis_size(self.axis) - 1 - index if reverse else index
-
-    def _from(self, array: jax.Array, reach: int, fill: int, reverse: bool) -> jax.Array:
-        """Return the array of the part that runs `reach` parts earlier; `fill` where there is none."""
-        count = lax.axis_size(self.axis)
-        pairs = [(i, i + reach) for i in range(count - reach)]
-        moved = lax.ppermute(array, self.axis, [pair[::-1] for pair in pairs] if reverse else pairs)
-        return jnp.where(self._place(reverse) >= reach, moved, fill)
+        return jnp.where(TimeAxis(self.axis, reverse).is_first(), dstate, 0)
 
 
 def default_chunk(time: int, width: int) -> int:

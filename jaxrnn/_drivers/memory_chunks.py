@@ -9,13 +9,13 @@ logarithms, so none overflows. Without β, u = v. With it, u solves a triangular
 
 Reference: Yang et al., "Parallelizing linear transformers with the delta rule over sequence length", NeurIPS 2024,
 section 3 (https://arxiv.org/abs/2406.06484); "Gated delta networks", ICLR 2025, section 3.3
-(https://arxiv.org/abs/2412.06464); for a decay a key feature "Gated linear attention transformers", ICML 2024, section 4
-(https://arxiv.org/abs/2312.06635).
+(https://arxiv.org/abs/2412.06464); for a decay a key feature "Gated linear attention transformers", ICML 2024,
+section 4 (https://arxiv.org/abs/2312.06635).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,90 +27,132 @@ from .._core.types import State
 
 BLOCK = 16
 """The steps whose products with a decay a key feature are computed pair by pair."""
+LEAST_LOG_DECAY = -100.0
+"""The bound of log a: exp(-100) is 0 in float32, and sums of 64 such numbers keep their differences."""
 SMALL = 8
 """The largest triangle that is inverted row by row."""
 
 
 class Chunks(NamedTuple):
-    """The parts of M chunks that do not depend on the states between them, each (M, *batch, N, C, ...).
+    """M chunks whose parts do not depend on the memory before them, each (M, *batch, N, C, ...).
 
     Attributes:
-        within: what a query reads of each u of its chunk (C, C).
         query: e_t q_t, zero after a reset.
-        erase_key: T β e k, zero after a reset: u = value - erase_key S; None without β.
-        value: u for S = 0.
-        key: the keys decayed to the end of the chunk.
-        keep: the decay of S to the end of the chunk (1 or K, last two axes (., 1)).
-        read: what queries read of the reset state, (C, V); None without resets.
-        enter: the reset state at the end of the chunk (K, V); None without resets.
+        key: the keys, decayed to the end of the chunk, or zero before its last reset.
+        within: what a query reads of each u of its chunk, (C, C).
+        value: u for a memory of zeros.
+        erased: β e k under the solution of the triangular system, zero after a reset: u = value - erased S. None
+            without β.
+        keep: the decay of S to the end of the chunk, (1 or K, 1).
+        read: what queries read of the reset memory, (C, V); None without resets.
+        entered: the reset memory at the end of the chunk, (K, V); None without resets.
     """
 
-    within: jax.Array
     query: jax.Array
-    erase_key: jax.Array | None
-    value: jax.Array
     key: jax.Array
+    within: jax.Array
+    value: jax.Array
+    erased: jax.Array | None
     keep: jax.Array
-    read: jax.Array | None
-    enter: jax.Array | None
+    read: jax.Array | None = None
+    entered: jax.Array | None = None
 
 
-def prepare(update: MemoryUpdate, reset: jax.Array | None, reset_memory: jax.Array | None) -> Chunks:
-    """Return the parts of chunks, whose updates are (M, *batch, N, C, ...).
+def solve_chunks(
+    chunk: int, update: MemoryUpdate, memory: jax.Array, reset: jax.Array | None, again: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Return the memory after G steps, and what their queries read.
 
     Args:
-        update: without a `log_strength`; `erase` and decays have a last axis, so that all have the same number of axes.
-        reset: (M, *batch, 1, C) bool, true where the memory is reset before a step.
-        reset_memory: the memory after a reset (*batch, N, K, V).
+        chunk: C, the steps of a chunk.
+        update: updates (G, *batch, N, ...) without a `log_strength`.
+        memory: the memory before the first step (*batch, N, K, V).
+        reset: (G, *batch), true where the memory is reset before a step; None where it never is.
+        again: the memory after a reset (*batch, N, K, V).
     """
+    steps = len(update.query)
+    count = -(-steps // chunk)
+
+    def split(rows: jax.Array) -> jax.Array:
+        padded = jnp.pad(rows, [(0, count * chunk - steps), *[(0, 0)] * (rows.ndim - 1)])
+        return jnp.moveaxis(padded.reshape(count, chunk, *rows.shape[1:]), 1, -2)
+
+    erase = None if update.erase is None else update.erase[..., None]
+    update = update._replace(log_decay=jnp.maximum(update.log_decay, LEAST_LOG_DECAY), erase=erase)
+    update = jax.tree.map(split, update)
+    if reset is None or again is None:
+        chunks = prepare(update)
+    else:
+        chunks = prepare_with_resets(update, split(reset[..., None, None])[..., 0], again)
+    memory, read = run_chunks(chunks, memory)
+    read = jnp.moveaxis(read, -2, 1)
+    return memory, read.reshape(count * chunk, *read.shape[2:])[:steps]
+
+
+def prepare(update: MemoryUpdate) -> Chunks:
+    """Return chunks without resets, of updates (M, *batch, N, C, ...)."""
     total = jnp.cumsum(update.log_decay, axis=-2)
-    steps = total.shape[-2]
-    causal = np.tri(steps, dtype=bool)
-    since, first = total, None
-    if reset is not None:
-        part = jnp.cumsum(reset.astype(jnp.int32), axis=-1)
-        causal = causal & (part[..., :, None] == part[..., None, :])
-        first = (part == 0)[..., None]
-        since = total - _at_reset(total - update.log_decay, reset)
-    decay, end = jnp.exp(since), total[..., -1:, :]
-    last = jnp.ones((), bool) if reset is None else part[..., -1:, None] == part[..., :, None]
-    to_end = jnp.where(last, jnp.exp(jnp.minimum(end - total, 0)), 0)
-    key, query = update.key * decay, update.query * decay
-    erased, value, solve = None, update.value, None
-    if update.erase is not None:
-        between = update.erase * _decayed_products(update.key, update.key, total, causal)
-        solve = unit_triangular_inverse(between)
-        erased = update.erase * key
-    keep, read, enter = jnp.swapaxes(decay[..., -1:, :], -1, -2), None, None
-    if first is not None:
-        read = jnp.where(first, 0, query) @ reset_memory
-        enter = jnp.where(first[..., -1:, :], 0, keep) * reset_memory
-        keep, query = jnp.where(first[..., -1:, :], keep, 0), jnp.where(first, query, 0)
-        if erased is not None:
-            value = value - jnp.where(first, 0, erased) @ reset_memory
-            erased = jnp.where(first, erased, 0)
-    if solve is not None:
-        value, erased = solve @ value, solve @ erased
+    decay, end = jnp.exp(total), total[..., -1:, :]
+    causal = jnp.tri(total.shape[-2], dtype=bool)
+    key = update.key * jnp.exp(end - total)
+    return _solved(update, decay, total, causal, key)
+
+
+def prepare_with_resets(update: MemoryUpdate, reset: jax.Array, again: jax.Array) -> Chunks:
+    """Return chunks with resets (M, *batch, 1, C) to the memory `again` (*batch, N, K, V)."""
+    total = jnp.cumsum(update.log_decay, axis=-2)
+    segment = jnp.cumsum(reset.astype(jnp.int32), axis=-1)
+    same = segment[..., :, None] == segment[..., None, :]
+    causal = jnp.tri(total.shape[-2], dtype=bool) & same
+    first = (segment == 0)[..., None]
+    decay = jnp.exp(total - _at_reset(total - update.log_decay, reset))
+    key = jnp.where(same[..., -1:, :].swapaxes(-1, -2), update.key * jnp.exp(total[..., -1:, :] - total), 0)
+    chunks = _solved(update, decay, total, causal, key, again, first)
+    entered = jnp.where(first[..., -1:, :], 0, chunks.keep) * again
+    keep = jnp.where(first[..., -1:, :], chunks.keep, 0)
+    read = jnp.where(first, 0, chunks.query) @ again
+    return chunks._replace(query=jnp.where(first, chunks.query, 0), keep=keep, read=read, entered=entered)
+
+
+def _solved(
+    update: MemoryUpdate,
+    decay: jax.Array,
+    total: jax.Array,
+    causal: jax.Array,
+    key: jax.Array,
+    again: jax.Array | None = None,
+    first: jax.Array | None = None,
+) -> Chunks:
+    """Return chunks with the triangular system of their steps solved; `first` is true before the first reset."""
     within = _decayed_products(update.query, update.key, total, causal)
-    return Chunks(within, query, erased, value, update.key * to_end, keep, read, enter)
+    keep = _transpose(decay[..., -1:, :])
+    value, erased = update.value, None
+    if update.erase is not None:
+        erased = update.erase * decay * update.key
+        if again is not None and first is not None:
+            value, erased = value - jnp.where(first, 0, erased) @ again, jnp.where(first, erased, 0)
+        solve = unit_triangular_inverse(update.erase * _decayed_products(update.key, update.key, total, causal))
+        value, erased = solve @ value, solve @ erased
+    return Chunks(update.query * decay, key, within, value, erased, keep)
 
 
 def run_chunks(chunks: Chunks, memory: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the memory (*batch, N, K, V) after the last chunk, and what queries read (M, *batch, N, C, V)."""
+    entered = 0 if chunks.entered is None else chunks.entered
+    if chunks.erased is None:
+        written = _transpose(chunks.key) @ chunks.value + entered
+        add = lambda memory, row: (row[0] * memory + row[1], memory)
+        memory, before = lax.scan(add, memory, (chunks.keep, written))
+        value = chunks.value
+    else:
 
-    def one(memory: jax.Array, chunk: tuple[jax.Array | None, ...]) -> tuple[jax.Array, State]:
-        erased, value, key, keep, enter, written = chunk
-        if erased is not None:
-            value = value - erased @ memory
-            written = _transpose(key) @ value
-        new = keep * memory + written
-        return new if enter is None else new + enter, (memory, value)
+        def correct(memory: jax.Array, row: Any) -> tuple[jax.Array, State]:
+            value = row.value - row.erased @ memory
+            new = row.keep * memory + _transpose(row.key) @ value
+            return new if row.entered is None else new + row.entered, (memory, value)
 
-    written = _transpose(chunks.key) @ chunks.value if chunks.erase_key is None else None
-    key = None if chunks.erase_key is None else chunks.key
-    value = None if chunks.erase_key is None else chunks.value
-    memory, (before, solved) = lax.scan(one, memory, (chunks.erase_key, value, key, chunks.keep, chunks.enter, written))
-    value = chunks.value if solved is None else solved
+        unused = jnp.zeros((len(chunks.key), 0), memory.dtype)
+        memory, (before, value) = lax.scan(correct, memory, chunks._replace(query=unused, within=unused, read=unused))
     read = chunks.within @ value + chunks.query @ before
     return memory, read if chunks.read is None else read + chunks.read
 
