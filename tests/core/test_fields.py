@@ -36,6 +36,7 @@ from jaxrnn import (
     IndRNN,
     LearnedState,
     LSTMState,
+    MatrixCell,
     MinGRU,
     Native,
     Newton,
@@ -253,10 +254,12 @@ def test_the_error_names_the_fix(what):
 def test_only_sizes_without_a_default_are_positional():
     public = [getattr(jaxrnn, name) for name in dir(jaxrnn)]
     kinds = {type(cell) for cell in (CELLS | MORE_CELLS).values()} - {Mine}
-    assert kinds == {c for c in public if isinstance(c, type) and "hidden" in getattr(c, "__dataclass_fields__", ())}
+    of_cells = lambda c: isinstance(c, type) and {"hidden", "heads"} & getattr(c, "__dataclass_fields__", {}).keys()
+    assert kinds == {c for c in public if of_cells(c)} - {Heads, MatrixCell}
     for kind in kinds:
         positional = [p for p in inspect.signature(kind).parameters.values() if p.kind is not p.KEYWORD_ONLY]
-        assert [p.name for p in positional] == ["hidden", "projection"][: len(positional)]
+        sizes = ["heads", "key_dim"] if issubclass(kind, MatrixCell) else ["hidden", "projection"][: len(positional)]
+        assert [p.name for p in positional] == sizes
         assert all(p.default is p.empty for p in positional)
 
 
