@@ -35,7 +35,7 @@ class Chunkwise(metaclass=Checked):
             first state.
 
     Numbers are computed in float32, or in the dtype of the state if that is wider. A NaN reaches all outputs of its
-    chunk; with resets, those of its own segment alone.
+    chunk; with resets, those of the same segment alone.
 
     Raises:
         ValueError: for a cell that is no `MatrixCell`, a chunk below 1, T that is not known (`jax.export`), and resets

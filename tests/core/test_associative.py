@@ -77,7 +77,7 @@ def test_time_split_over_devices_equals_one_device(x64, name, reverse):
     want = quick.jit(jax.value_and_grad(functools.partial(loss, functools.partial(part, Scan())), (0, 1, 2)))
     laid = jax.device_put((xs, resets), jax.NamedSharding(mesh, along))  # resets may be None
     program = both.lower(params, state, *laid).compile()
-    assert far(program(params, state, *laid), want(params, state, xs, resets)) <= 1e-8
+    assert far(program(params, state, *laid), want(params, state, xs, resets)) <= 1e-7
     program = program.as_text()
     assert "all-gather" not in program
     assert "collective-permute" in program
