@@ -13,7 +13,8 @@ from .._core.cell import zero_state
 from .._core.exportable import exportable
 from .._core.fields import check_init_per_unit, convert, positive, size, size_or_none
 from .._core.recurrence import check_features
-from .state_space import at_least_float32, draw_log_step
+from .._core.trees import at_least_float32
+from .state_space import draw_log_step
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from .._core.exportable import exportable
 from .._core.fields import check_init, convert, positive, size
 from .._core.recurrence import check_features
+from .._core.trees import at_least_float32
 from .._core.types import Params
 from .stateless import Stateless
 
@@ -47,7 +48,7 @@ class _Normalization(Stateless):
     def scaled(self, scale: jax.Array, x: jax.Array) -> jax.Array:
         """Return scale * normalize(x), in at least float32."""
         check_features(x, scale)
-        x = x.astype(jnp.promote_types(scale.dtype, jnp.float32))
+        x = x.astype(at_least_float32(scale.dtype))
         groups = x.reshape(*x.shape[:-1], self.groups, x.shape[-1] // self.groups)
         return self.normalize(groups).reshape(x.shape) * scale.astype(x.dtype)
 

@@ -77,7 +77,7 @@ def test_a_deep_model_learns():
 
 @pytest.mark.parametrize("make", [blocks.griffin, blocks.mamba, blocks.slstm], ids=lambda f: f.__name__)
 def test_sizes_are_checked(make):
-    with pytest.raises(ValueError, match="features of .* must be an int of 1 or more; got 0"):
+    with pytest.raises(ValueError, match=r"features of .* must be an int of 1 or more; got 0"):
         make(0)
     with pytest.raises(ValueError, match="Residual adds inputs to outputs"):
         make(8).init(jax.random.key(0), 4)

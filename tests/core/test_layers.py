@@ -123,7 +123,7 @@ def test_a_part_without_a_causal_step_is_for_unroll_alone():
     layer = Concat((Bidirectional(GRU(2)), Linear(3)))
     params, state, xs = draw(layer)
     assert unroll(layer, params, xs)[1].shape == (T, B, 7)
-    with pytest.raises(ValueError, match="Bidirectional has no causal step.*neither has Concat"):
+    with pytest.raises(ValueError, match=r"Bidirectional has no causal step.*neither has Concat"):
         layer.step(params, state, xs[0])
 
 
