@@ -19,7 +19,19 @@ from .._core.types import Inputs, Key, Output, Params, State
 
 @dataclasses.dataclass(frozen=True)
 class Stateless(Composite):
-    """A layer without a state, y_t = apply(params, x_t). A subclass defines `init`, `out_dim` and `apply`."""
+    """A layer without a state, y_t = apply(params, x_t). A subclass defines `init`, `out_dim` and `apply`.
+
+    `apply` gets one step or all of them; padding and resets are taken care of: NaN in inputs before a reset does not
+    reach the gradient of what comes after it.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Scale(Stateless):
+    ...     def init(self, key, in_dim): return jnp.ones(in_dim)
+    ...     def out_dim(self, in_dim): return in_dim
+    ...     def apply(self, params, x): return params * x
+    >>> unroll(Scale(), jnp.array([1.0, 2.0]), jnp.ones((5, 2)))[1][0].tolist()
+    [1.0, 2.0]
+    """
 
     @abc.abstractmethod
     def apply(self, params: Params, x: Inputs) -> Output:
