@@ -142,7 +142,7 @@ def _run(
         checks.check_state(cell, batch, state, reset_state)
         state = cast(state, state_dtype)
     reset_state = jax.tree.map(lambda r, s: r.astype(s.dtype), reset_state, state)
-    runner = _Runner(valid, resets, batch, reverse, driver)
+    runner = _Runner(valid, mask is not None, resets, batch, reverse, driver)
     if key is not None:
         key, later = sequence_and_step_keys(key)
         runner = dataclasses.replace(runner, key=key, step_keys=_step_keys(later, num_steps, driver))
@@ -173,6 +173,7 @@ class _Runner:
 
     Attributes:
         valid: (T, *batch) bool, false in the padding; None where there is none.
+        gaps: whether padding may lie anywhere; false where it only follows the valid steps of a row.
         resets: (T, *batch) bool; None where there are none.
         batch: the batch axes.
         reverse: whether to run from the last step to the first.
@@ -182,6 +183,7 @@ class _Runner:
     """
 
     valid: Bool[Array, T * batch] | None
+    gaps: bool
     resets: Bool[Array, T * batch] | None
     batch: tuple[int, ...]
     reverse: bool

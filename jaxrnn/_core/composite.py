@@ -31,6 +31,11 @@ class Runner(Protocol):
         ...
 
     @property
+    def gaps(self) -> bool:
+        """Whether padding may lie anywhere; false where it only follows the valid steps of a row."""
+        ...
+
+    @property
     def resets(self) -> jax.Array | None:
         """The resets (T, *batch), true at t for a boundary between t - 1 and t; None where there are none."""
         ...

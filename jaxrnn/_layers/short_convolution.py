@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from .._core.composite import Composite, Runner
 from .._core.exportable import exportable
 from .._core.fields import check_init, convert, size
 from .._core.live import each_step
-from .._core.masks import reset_boundaries, zero_padding
+from .._core.masks import length_mask, reset_boundaries, zero_padding
 from .._core.recurrence import check_features
 from .._core.sharding import lift
 from .._core.trees import where
@@ -150,20 +150,19 @@ class ShortConvolution(Composite):
         reset = None if runner.resets is None else reset_boundaries(runner.resets, runner.valid, runner.reverse)
         turn = lambda a: a[::-1] if runner.reverse and a is not None else a
         xs, valid, reset = turn(xs), turn(runner.valid), turn(reset)
-        time = xs.shape[0]
-        if valid is None:
-            front, count = None, None
-        else:
+        time, front = xs.shape[0], valid
+        count: Any = None if valid is None else valid.sum(0, dtype=jnp.int32)
+        moved = valid is not None and (runner.gaps or runner.reverse)
+        if moved:
             order = jnp.argsort(~valid, axis=0, stable=True)
             xs, reset = _take(xs, order), None if reset is None else _take(reset, order)
-            count = valid.sum(0, dtype=jnp.int32)
-            front = jnp.arange(time, dtype=jnp.int32).reshape(time, *[1] * count.ndim) < count
+            front = length_mask(count, time)
         past = self._windows(state, reset_state, xs, reset)
         last = [p[time] if count is None else _take(p, count[None])[0] for p in past]
         final = self._state(jnp.stack(last[::-1])) if last else state
         taps = zero_padding([xs, *(p[:time] for p in past)], front)  # NaN of a row without steps gets no gradient
         ys = each_step(self._mix, params, taps, reset)
-        if valid is not None:
+        if moved:
             ys = _take(ys, jnp.maximum(jnp.cumsum(valid, axis=0, dtype=jnp.int32) - 1, 0))
         return final, zero_padding(turn(ys), runner.valid)
 

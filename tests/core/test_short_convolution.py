@@ -32,13 +32,13 @@ def by_hand(layer, params, xs, state, mask, resets, reverse):
                 taps = zip(params.cell.w, window[::-1], strict=True)
                 ys[t, row] = params.cell.b + sum(w * x for w, x in taps)
                 window, reset = window[1:], False
-            reset |= reverse and resets[t, row]
+            reset |= reverse and resets[t, row] and mask[t:, row].any()  # a boundary between two valid steps
         final[row] = np.reshape(window, -1)
     return final, ys
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("kind", ["plain", "mask", "resets", "mask and resets"])
+@pytest.mark.parametrize("kind", ["plain", "mask", "resets", "mask and resets", "lengths", "lengths and resets"])
 @pytest.mark.parametrize(("width", "time"), [(4, 9), (4, 2), (3, 0), (1, 5)])
 def test_all_steps_at_once_are_the_steps_one_by_one(x64, width, time, kind, reverse):
     layer = ShortConvolution(width)
@@ -49,6 +49,9 @@ def test_all_steps_at_once_are_the_steps_one_by_one(x64, width, time, kind, reve
     if "mask" in kind:
         kw["mask"] = mask = rng.random((time, ROWS)) < 0.6
         mask[:, 1] = False
+    if "lengths" in kind:
+        kw["lengths"] = np.minimum([9, 0, 1, 5], time)
+        mask = np.arange(time)[:, None] < kw["lengths"]
     if "resets" in kind:
         kw["resets"] = resets = rng.random((time, ROWS)) < 0.3
     dirty = jnp.where(mask[..., None], xs, jnp.nan)
