@@ -1,8 +1,14 @@
 """Residual blocks of published models, as composites of the cells and layers of this library.
 
-Each function returns a composite that maps `features` to as many: a deep model is
-`Stack((Linear(features), *[griffin(features)] * depth, RMSNorm()))`. Layers are values, so the same block may be listed
-several times: each place gets its own params. To change a block, copy its few lines.
+Each function returns a composite that maps `features` to as many, for a `Stack`:
+
+>>> model = Stack((Linear(8), griffin(8), mamba(8), RMSNorm(), Linear(5)))
+>>> params = model.init(jax.random.key(0), in_dim=3)
+>>> unroll(model, params, jnp.ones((6, 2, 3)))[1].shape
+(6, 2, 5)
+
+Blocks are values: `[griffin(8)] * depth` lists one several times, and each place gets its own params. To change a block,
+copy its few lines.
 """
 
 from __future__ import annotations
