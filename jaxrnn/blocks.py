@@ -7,8 +7,8 @@ Each function returns a composite that maps `features` to as many, for a `Stack`
 >>> unroll(model, params, jnp.ones((6, 2, 3)))[1].shape
 (6, 2, 5)
 
-Blocks are values: `[griffin(8)] * depth` lists one several times, and each place gets its own params. To change a block,
-copy its few lines.
+Blocks are values: `Stack((griffin(8),) * depth)` lists one several times, and each place gets its own params. To change
+a block, copy its few lines.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from .._core.exportable import exportable
 from .._core.fields import check_init, convert, positive, size
 from .._core.recurrence import check_features
 from .._core.trees import at_least_float32
-from .._core.types import Params
 from .stateless import Stateless
 
 if TYPE_CHECKING:
@@ -49,6 +48,8 @@ class _Normalization(Stateless):
         """Return scale * normalize(x), in at least float32."""
         check_features(x, scale)
         x = x.astype(at_least_float32(scale.dtype))
+        if self.groups == 1:
+            return self.normalize(x) * scale.astype(x.dtype)
         groups = x.reshape(*x.shape[:-1], self.groups, x.shape[-1] // self.groups)
         return self.normalize(groups).reshape(x.shape) * scale.astype(x.dtype)
 
@@ -134,6 +135,6 @@ class RMSNorm(_Normalization):
         """Divide by the root of the mean square."""
         return x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.epsilon)
 
-    def apply(self, params: Params, x: jax.Array) -> jax.Array:
+    def apply(self, params: RMSNormParams, x: jax.Array) -> jax.Array:
         """Return y (..., D)."""
         return self.scaled(params.scale, x).astype(params.scale.dtype)
