@@ -2,13 +2,13 @@
 
 Each function returns a composite that maps `features` to as many, for a `Stack`:
 
->>> model = Stack((Linear(8), griffin(8), mamba(8), RMSNorm(), Linear(5)))
+>>> model = Stack((Linear(4), *[s5(4)] * 2, RMSNorm(), Linear(5)))
 >>> params = model.init(jax.random.key(0), in_dim=3)
 >>> unroll(model, params, jnp.ones((6, 2, 3)))[1].shape
 (6, 2, 5)
 
-Blocks are values: `Stack((griffin(8),) * depth)` lists one several times, and each place gets its own params. To change
-a block, copy its few lines.
+Blocks are values: one may be listed several times, and each place gets its own params. To change a block, copy its few
+lines.
 """
 
 from __future__ import annotations
@@ -55,10 +55,8 @@ def griffin(features: int, *, width: int | None = None, expansion: int = 3) -> S
         width: the number of recurrent units; None for 4 D / 3, rounded up.
         expansion: M: the GeGLU has M D units.
 
-    >>> block = griffin(6)
-    >>> params = block.init(jax.random.key(0), in_dim=6)
-    >>> block.step(params, block.initial_state(params), jnp.ones(6))[1].shape
-    (6,)
+    >>> griffin(6).out_dim(6)
+    6
 
     Reference: De et al., "Griffin: mixing gated linear recurrences with local attention for efficient language models",
     2024, section 2 (https://arxiv.org/abs/2402.19427).
@@ -81,10 +79,8 @@ def s5(features: int, *, states: int | None = None, blocks: int = 1) -> Residual
         states: the complex states of the `S5`; None for H / 2.
         blocks: the copies of a HiPPO matrix that its λ starts as.
 
-    >>> block = s5(6)
-    >>> params = block.init(jax.random.key(0), in_dim=6)
-    >>> block.step(params, block.initial_state(params), jnp.ones(6))[1].shape
-    (6,)
+    >>> s5(6).out_dim(6)
+    6
 
     Reference: Smith, Warrington and Linderman, "Simplified state space layers for sequence modeling", ICLR 2023
     (https://arxiv.org/abs/2208.04933): the layer of its code with `activation="half_glu1"` and `prenorm=True`.
@@ -104,10 +100,8 @@ def mamba(features: int, *, states: int = 16, expansion: int = 2) -> Residual:
         states: N, the states of each feature of the `S6`.
         expansion: E: the `S6` has E D features.
 
-    >>> block = mamba(6)
-    >>> params = block.init(jax.random.key(0), in_dim=6)
-    >>> block.step(params, block.initial_state(params), jnp.ones(6))[1].shape
-    (6,)
+    >>> mamba(6).out_dim(6)
+    6
 
     Reference: Gu and Dao, "Mamba: linear-time sequence modeling with selective state spaces", 2023, section 3.4
     (https://arxiv.org/abs/2312.00752).
@@ -129,10 +123,8 @@ def slstm(features: int, heads: int = 4) -> Stack:
         features: D, the number of features of inputs and outputs, and of units.
         heads: the number of heads, a divisor of D.
 
-    >>> block = slstm(6, heads=2)
-    >>> params = block.init(jax.random.key(0), in_dim=6)
-    >>> block.step(params, block.initial_state(params), jnp.ones(6))[1].shape
-    (6,)
+    >>> slstm(6, heads=2).out_dim(6)
+    6
 
     Reference: Beck et al., "xLSTM: extended long short-term memory", 2024, appendix A.1 and figure 10
     (https://arxiv.org/abs/2405.04517). The GeGLU has 4 D / 3 units, rounded up.
