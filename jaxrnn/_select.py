@@ -14,12 +14,16 @@ from ._core.cell import Cell, GatedCell
 from ._core.checks import check_cell
 from ._core.composite import Composite
 from ._core.fields import count, show
-from ._drivers import BPTT, Associative, Driver, Native, Scan
+from ._core.matrix_cell import MatrixCell
+from ._drivers import BPTT, Associative, Chunkwise, Driver, Native, Scan
 from ._drivers.native import unsupported_reason
 from ._kernels.cpu import library
 
 MIN_BPTT_STEPS = {"cpu": 8, "gpu": 32, "tpu": 32}
 """The least number of steps for `BPTT`. Untuned; on a GPU and a TPU it is taken for its memory."""
+
+MIN_CHUNKWISE_STEPS = 16
+"""The least number of steps for `Chunkwise`. Untuned."""
 
 MIN_NATIVE_ROWS = 8
 """The least T * B for `Native` on a CPU: with fewer, packing weights costs more than it gains. Untuned."""
@@ -41,12 +45,12 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str, stat
 
     Returns:
         On a CPU `Native()` for the cells and dtypes that it takes, if its library was built, and `Associative()` for
-        any other `AffineCell`. Otherwise `Scan()` for a plain cell, a state with leaves that are not floating (such as
-        counters), a symbolic T (`jax.export`) and few steps, and `BPTT` for the rest: on a CPU it keeps the gates,
-        which is faster (an LSTM's gradient then keeps 7.7 arrays of (T, B, H), that of `Scan()` 14, of `BPTT()` 4.2),
-        and projects inputs ahead where that pays; elsewhere it is `BPTT()`. `Native`, `Associative` and `BPTT` have no
-        forward mode: for `jax.jvp` and `jax.jacfwd` name `Scan()`. `Fused()` is never chosen: name it on a Hopper GPU
-        (docs/gpu.md); it takes fewer cells and sizes.
+        any other `AffineCell`. `Chunkwise()` for a `MatrixCell`, but for few steps. Otherwise `Scan()` for a plain
+        cell, a state with leaves that are not floating (such as counters), a symbolic T (`jax.export`) and few steps,
+        and `BPTT` for the rest: on a CPU it keeps the gates, which is faster (an LSTM's gradient then keeps 7.7 arrays
+        of (T, B, H), that of `Scan()` 14, of `BPTT()` 4.2), and projects inputs ahead where that pays; elsewhere it is
+        `BPTT()`. `Native`, `Associative` and `BPTT` have no forward mode: for `jax.jvp` and `jax.jacfwd` name `Scan()`.
+        `Fused()` is never chosen: name it on a Hopper GPU (docs/gpu.md); it takes fewer cells and sizes.
 
     >>> select(PeepholeLSTM(8), (100, 32, 4), jnp.bfloat16, "cpu")
     BPTT(chunk=32, keep_gates=True, hoist=0)
@@ -68,6 +72,8 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str, stat
         return Native()
     if platform == "cpu" and isinstance(cell, AffineCell) and isinstance(length, int) and length > 1:
         return Associative()
+    if isinstance(cell, MatrixCell) and isinstance(length, int) and length >= MIN_CHUNKWISE_STEPS:
+        return Chunkwise()
     if not isinstance(cell, GatedCell) or not isinstance(length, int) or length < MIN_BPTT_STEPS.get(platform, 32):
         return Scan()
     if platform != "cpu":

@@ -7,11 +7,11 @@ import functools
 
 from .._core.cell import Cell
 from .._core.fields import Checked, convert, instance, size
+from .._core.live import cut
 from .._core.masks import StepMasks
 from .._core.matrix_cell import MatrixCell
 from .._core.types import Inputs, Output, Params, State
 from .driver import num_steps
-from .live import cut
 from .memory_chunks import solve_chunks
 from .memory_groups import Groups
 from .rows import rows_as_batch

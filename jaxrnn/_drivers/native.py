@@ -17,6 +17,7 @@ from .._core.autodiff import reverse_only
 from .._core.broadcasting import broadcasting
 from .._core.cell import Cell, GatedCell, GatedParams
 from .._core.fields import Checked, convert, instance
+from .._core.live import cut, live
 from .._core.masks import StepMasks
 from .._core.recurrence import Dense, check_features
 from .._core.sharding import on_each_device, vary, varying
@@ -25,7 +26,6 @@ from .._kernels.cpu import library
 from .._kernels.cpu.affine import AffineKernel
 from .._kernels.cpu.calls import Backward, Cotangents, Forward, ForwardOutputs, Gradients, Operands, Weights
 from .bptt import BPTT
-from .live import cut, live
 from .precision import MatmulPrecision, matmul_precision, passes
 from .rows import rows_as_batch
 from .second_order import gradients, second_order

@@ -13,6 +13,7 @@ from jaxrnn import (
     GRU,
     LSTM,
     S5,
+    S6,
     SLSTM,
     AffineCell,
     Associative,
@@ -303,6 +304,13 @@ def softplus_decay(local, parts, n):
     return np.exp(-np.exp(local.log_rate[n]) * np.log1p(np.exp(u)))
 
 
+def s6(p, s, x):
+    step = np.log1p(np.exp(x @ p.w_down @ p.w_up + p.b))[:, :, None]
+    new = np.exp(-step * np.exp(p.log_decay)) * s.reshape(len(s), *p.log_decay.shape)
+    new = new + step * (x @ p.w_b)[:, None] * x[:, :, None]
+    return new.reshape(s.shape), (new * (x @ p.w_c)[:, None]).sum(-1) + p.d * x
+
+
 EQUATIONS = {
     "elman": elman(np.tanh),
     "elman_relu": elman(lambda x: np.maximum(x, 0)),
@@ -344,6 +352,7 @@ MORE_EQUATIONS = {
     ),
     "delta_net": matrix_memory(MORE_CELLS["delta_net"], delta(2)),
     "gated_delta_net": matrix_memory(MORE_CELLS["gated_delta_net"], delta(1, softplus_decay)),
+    "s6": s6,
 }
 
 
@@ -376,6 +385,14 @@ def test_the_states_of_hippo_legs():
     np.testing.assert_allclose(normal @ vectors, vectors * (-0.5 + 1j * frequencies), atol=1e-12)
     b = S5(64).init(jax.random.key(0), 64).b
     assert 0.8 < float(jnp.sqrt((b**2).sum(1).mean()) * 64**0.5) < 1.2  # a unitary basis keeps the scale
+
+
+def test_the_steps_of_s6_start_between_their_bounds():
+    params = S6(64, min_step=1e-3, max_step=0.1, step_floor=0.01).init(jax.random.key(0), 64)
+    step = np.log1p(np.exp(np.asarray(params.b, np.float64)))
+    assert 0.0099 < step.min() < 0.011 < 0.05 < step.max() <= 0.1001
+    np.testing.assert_allclose(np.exp(params.log_decay[3]), np.arange(1, 17), rtol=1e-5)
+    assert params.w_up.shape == (4, 64)
 
 
 def test_slstm_does_not_overflow():
