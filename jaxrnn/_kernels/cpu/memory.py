@@ -30,9 +30,9 @@ Gradients: TypeAlias = Callable[..., Any]
 
 
 class Operands(NamedTuple):
-    """query, key (T, B, N, K), value (T, B, N, V), log_decay (T, B, N), erase (T, B, N) or None, memory (1, B, N, K, V).
+    """query, key (T, B, N, K), value (T, B, N, V), log_decay, erase (T, B, N), memory (1, B, N, K, V), in float32.
 
-    All in float32.
+    `erase` may be None.
     """
 
     query: Any
@@ -72,16 +72,18 @@ class MemoryKernel:
     driver: Any
 
     def __call__(
-        self, update: MemoryUpdate, memory: jax.Array, reset: None, again: None
+        self, update: MemoryUpdate, memory: jax.Array, reset: jax.Array | None, again: Any
     ) -> tuple[jax.Array, jax.Array]:
-        """Return the memory after all steps, and what the queries read."""
+        """Return the memory after all steps, and what the queries read; raise ValueError for resets."""
+        if reset is not None:
+            raise ValueError(f"{self.driver} takes no resets for a matrix memory. Use Chunkwise(), or Scan().")
         time, *batch, heads, _ = update.query.shape
         count = math.prod(batch)
         rows = lambda a, of: a.reshape(time, count, heads, *a.shape[a.ndim - of :])
         decay = jnp.maximum(update.log_decay[..., 0], self.least_log_decay)
         erase = None if update.erase is None else rows(update.erase, 0)
-        features = (rows(a, 1) for a in (update.query, update.key, update.value))
-        operands = Operands(*features, rows(decay, 0), erase, memory.reshape(1, count, *memory.shape[-3:]))
+        query, key, value = (rows(a, 1) for a in (update.query, update.key, update.value))
+        operands = Operands(query, key, value, rows(decay, 0), erase, memory.reshape(1, count, *memory.shape[-3:]))
         operands = vary(reverse_only(operands, self.driver), varying(operands))
         read, final, _ = _run(self, operands)
         return final.reshape(memory.shape), read.reshape(time, *batch, *read.shape[2:])
@@ -181,9 +183,7 @@ class Backward:
         """Call the library."""
         *inputs, dread, dfinal = operands
         results = (*inputs[:5], dfinal[0])
-        *gradients, dmemory = _call(
-            "jaxrnn_memory_backward", self.kernel.chunk, results, (*inputs, dread, dfinal[0])
-        )
+        *gradients, dmemory = _call("jaxrnn_memory_backward", self.kernel.chunk, results, (*inputs, dread, dfinal[0]))
         return *gradients, dmemory[None]
 
     def in_jax(self, *operands: Any) -> tuple[Any, ...]:
