@@ -32,7 +32,7 @@ def headers() -> str:
 
 
 class Build(build_ext):
-    """A `build_ext` that compiles kernel.cc once for each instruction set, in parallel, and links the results."""
+    """A `build_ext` that compiles the kernels once for each instruction set, in parallel, and links the results."""
 
     def get_ext_filename(self, fullname: str) -> str:
         """Return a file name without the version of Python, on which the library does not depend."""
@@ -42,6 +42,7 @@ class Build(build_ext):
         """Build the library."""
         work = pathlib.Path(self.build_temp)
         jobs = [(NATIVE / "kernel.cc", work / str(i), isa.split()) for i, isa in enumerate(ISAS)]
+        jobs += [(NATIVE / "memory.cc", work / str(i), isa.split()) for i, isa in enumerate(ISAS) if isa != TILES]
         jobs += [(NATIVE / "library.cc", work, []), (NATIVE / "ffi.cc", work, [])]
         include = [headers()]
 
@@ -74,7 +75,7 @@ def _named(text: str, path: str) -> str:
     return f"`{path}`" if text == path else f"{text} (`{path}`)"
 
 
-sources = [str(NATIVE / name) for name in ("kernel.cc", "library.cc", "ffi.cc")]
+sources = [str(NATIVE / name) for name in ("kernel.cc", "memory.cc", "library.cc", "ffi.cc")]
 library = Extension(
     "jaxrnn._kernels.cpu._kernels", sources, depends=[str(p) for p in NATIVE.glob("*.h")], optional=True
 )

@@ -22,14 +22,16 @@ from ._kernels.cpu import library
 MIN_BPTT_STEPS = {"cpu": 8, "gpu": 32, "tpu": 32}
 """The least number of steps for `BPTT`. Untuned; on a GPU and a TPU it is taken for its memory."""
 
-MIN_CHUNKWISE_STEPS = 16
-"""The least number of steps for `Chunkwise`. Untuned."""
-
 MIN_NATIVE_ROWS = 8
 """The least T * B for `Native` on a CPU: with fewer, packing weights costs more than it gains. Untuned."""
 
+MIN_CHUNKWISE_STEPS = 8
+"""The least number of steps for `Chunkwise`. Untuned."""
 
-def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str, state: Any = None) -> Driver:
+
+def select(
+    cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str, state: Any = None, *, resets: bool = False
+) -> Driver:
     """Return the driver that `unroll(driver=None)` takes for a cell.
 
     For a CPU it follows the results in `benchmarks/results` (docs/benchmarks.md); `MIN_NATIVE_ROWS` and
@@ -42,15 +44,17 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str, stat
             no kernel takes.
         platform: "cpu", "gpu" or "tpu", or another that `jax.default_backend()` names.
         state: the state before the first step, or its shapes and dtypes; None for one in the dtype of the params.
+        resets: whether the state is reset within the sequence, for which `Native` takes no `MatrixCell`.
 
     Returns:
         On a CPU `Native()` for the cells and dtypes that it takes, if its library was built, and `Associative()` for
-        any other `AffineCell`. `Chunkwise()` for a `MatrixCell`, but for few steps. Otherwise `Scan()` for a plain
-        cell, a state with leaves that are not floating (such as counters), a symbolic T (`jax.export`) and few steps,
-        and `BPTT` for the rest: on a CPU it keeps the gates, which is faster (an LSTM's gradient then keeps 7.7 arrays
-        of (T, B, H), that of `Scan()` 14, of `BPTT()` 4.2), and projects inputs ahead where that pays; elsewhere it is
-        `BPTT()`. `Native`, `Associative` and `BPTT` have no forward mode: for `jax.jvp` and `jax.jacfwd` name `Scan()`.
-        `Fused()` is never chosen: name it on a Hopper GPU (docs/gpu.md); it takes fewer cells and sizes.
+        any other `AffineCell`. For any other `MatrixCell`, on any platform, `Chunkwise()` unless steps are few.
+        Otherwise `Scan()` for a plain cell, a state with leaves that are not floating (such as counters), a symbolic T
+        (`jax.export`) and few steps, and `BPTT` for the rest: on a CPU it keeps the gates, which is faster (an LSTM's
+        gradient then keeps 7.7 arrays of (T, B, H), that of `Scan()` 14, of `BPTT()` 4.2), and projects inputs ahead
+        where that pays; elsewhere it is `BPTT()`. `Native`, `Associative` and `BPTT` have no forward mode: for
+        `jax.jvp` and `jax.jacfwd` name `Scan()`. `Fused()` is never chosen: name it on a Hopper GPU
+        (docs/gpu.md); it takes fewer cells and sizes.
 
     >>> select(PeepholeLSTM(8), (100, 32, 4), jnp.bfloat16, "cpu")
     BPTT(chunk=32, keep_gates=True, hoist=0)
@@ -68,12 +72,13 @@ def select(cell: Any, xs_shape: tuple[Any, ...], dtype: Any, platform: str, stat
     _check(dtype, platform, state)
     if not all(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(state)):
         return Scan()
-    if platform == "cpu" and _native(cell, xs_shape, dtype, state):
+    matrix = isinstance(cell, MatrixCell)
+    if platform == "cpu" and not (matrix and resets) and _native(cell, xs_shape, dtype, state):
         return Native()
+    if matrix:
+        return Chunkwise() if isinstance(length, int) and length >= MIN_CHUNKWISE_STEPS else Scan()
     if platform == "cpu" and isinstance(cell, AffineCell) and isinstance(length, int) and length > 1:
         return Associative()
-    if isinstance(cell, MatrixCell) and isinstance(length, int) and length >= MIN_CHUNKWISE_STEPS:
-        return Chunkwise()
     if not isinstance(cell, GatedCell) or not isinstance(length, int) or length < MIN_BPTT_STEPS.get(platform, 32):
         return Scan()
     if platform != "cpu":

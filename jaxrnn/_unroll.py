@@ -234,5 +234,6 @@ class _Selected:
         dtypes = {a.dtype for a in jax.tree.leaves(params)}
         whole = not any(map(sharded, jax.tree.leaves(params)))  # no kernel takes sharded weights
         dtype = dtypes.pop() if len(dtypes) == 1 and whole else None
-        driver = select(cell, jax.tree.leaves(xs)[0].shape, dtype, jax.default_backend(), state)
+        resets = masks.reset is not None
+        driver = select(cell, jax.tree.leaves(xs)[0].shape, dtype, jax.default_backend(), state, resets=resets)
         return driver(cell, params, state, xs, masks, reverse=reverse)

@@ -19,6 +19,7 @@ from .._core.cell import Cell, GatedCell, GatedParams
 from .._core.fields import Checked, convert, instance
 from .._core.live import cut, live
 from .._core.masks import StepMasks
+from .._core.matrix_cell import MatrixCell
 from .._core.recurrence import Dense, check_features
 from .._core.sharding import on_each_device, vary, varying
 from .._core.types import Output, Params, State
@@ -26,6 +27,7 @@ from .._kernels.cpu import library
 from .._kernels.cpu.affine import AffineKernel
 from .._kernels.cpu.calls import Backward, Cotangents, Forward, ForwardOutputs, Gradients, Operands, Weights
 from .bptt import BPTT
+from .native_memory import has_one_decay, run_memory
 from .precision import MatmulPrecision, matmul_precision, passes
 from .rows import rows_as_batch
 from .second_order import gradients, second_order
@@ -35,8 +37,8 @@ from .second_order import gradients, second_order
 class Native(metaclass=Checked):
     """The whole time loop in one C++ kernel, forward and backward, called through `jax.ffi`.
 
-    For `Elman` (tanh or relu), `LSTM` and `GRU` (sigmoid and tanh) with dense recurrent weights, and any `AffineCell`;
-    params in float32, bfloat16 or float16, the state in any of these, on a CPU.
+    For `Elman` (tanh or relu), `LSTM` and `GRU` (sigmoid and tanh) with dense recurrent weights, any `AffineCell`, and
+    any `MatrixCell` with one decay a head; params in float32, bfloat16 or float16, the state in any of these, on a CPU.
     The matmuls of a step, for inputs and state together, and its gate are one pass. A gradient keeps the activations of
     the gates (in all 6 arrays of (T, B, H) for an LSTM, 5 for a GRU, 1 for an Elman network), in the dtype of the
     params. Work is split over the batch, or over the units where the weights exceed a core's cache, on the threads of
@@ -47,10 +49,12 @@ class Native(metaclass=Checked):
     has them and the system permits their use (`jaxrnn.available_drivers()` says whether); elsewhere 16-bit weights are
     widened to float32.
 
-    For an affine cell the kernel runs the recurrence alone; a and b of all steps are computed in JAX before it.
+    For an affine cell the kernel runs the recurrence alone; a and b of all steps are computed in JAX before it. For a
+    matrix cell it runs chunks of time, as `Chunkwise` does, with work split over batch rows and heads; it takes no
+    resets. The gradient keeps queries, keys and values, and the memory before each chunk.
 
-    Reverse mode only: for `jax.jvp` and forward mode use `Scan()`. The second order of a gated cell,
-    reverse over reverse, is computed by `BPTT()`.
+    Reverse mode only: for `jax.jvp` and forward mode use `Scan()`. The second order, reverse over reverse, of a gated
+    cell is computed by `BPTT()`, that of a matrix cell as `Chunkwise` computes it.
 
     Args:
         exported: the driver that replaces this one in a program that `jax.export` makes, since the library may not
@@ -63,7 +67,7 @@ class Native(metaclass=Checked):
             bfloat16, and is float32 otherwise. A processor without tiles computes in float32 whatever is allowed.
 
     Raises:
-        ValueError: for another cell, recurrence or dtype.
+        ValueError: for another cell, recurrence or dtype, and for a matrix cell with resets.
         RuntimeError: if the library was not built; `jaxrnn.available_drivers()` says why.
     """
 
@@ -83,11 +87,17 @@ class Native(metaclass=Checked):
             raise RuntimeError(f"{self} cannot run: {reason} {library.INSTALL_HINT}")
         of_params, of_state = ({a.dtype for a in jax.tree.leaves(tree)} for tree in (params, state))
         if unsupported := unsupported_reason(cell, of_params, of_state):
-            raise ValueError(f"{self} {unsupported}. Use BPTT(), or Scan(), which takes any cell.")
+            instead = "Chunkwise()" if isinstance(cell, MatrixCell) else "BPTT()"
+            raise ValueError(f"{self} {unsupported}. Use {instead}, or Scan(), which takes any cell.")
+        out: tuple[State, Output]
+        if isinstance(cell, MatrixCell):
+            unroll = functools.partial(run_memory, self, self.exported is not None, cell, reverse)
+            out = on_each_device(unroll, params, state, xs, masks)
+            return out
         if isinstance(cell, AffineCell):
             unroll = functools.partial(run_affine, AffineKernel(self.exported is not None), cell, reverse=reverse)
             unroll = functools.partial(cut, unroll, reverse=reverse)
-            out: tuple[State, Output] = on_each_device(unroll, params, state, xs, masks)
+            out = on_each_device(unroll, params, state, xs, masks)
             return out
         assert isinstance(cell, GatedCell)
         check_features(xs, params.w_x)
@@ -105,13 +115,15 @@ DTYPES = {jnp.dtype(dtype) for dtype in (jnp.float32, jnp.bfloat16, jnp.float16)
 def unsupported_reason(cell: Cell, of_params: set[Any], of_state: set[Any]) -> str | None:
     """Return why `Native` does not take a cell with params and a state of these dtypes; None if it does."""
     gated = isinstance(cell, GatedCell) and cell.native() is not None
-    if not gated and not isinstance(cell, AffineCell):
-        has = "Elman with tanh or relu, LSTM and GRU with sigmoid and tanh, and AffineCell"
+    if not gated and not isinstance(cell, AffineCell | MatrixCell):
+        has = "Elman with tanh or relu, LSTM and GRU with sigmoid and tanh, AffineCell and MatrixCell"
         return f"has no kernel for {cell}: it has one for {has}"
     if isinstance(cell, GatedCell) and type(cell.recurrence) is not Dense:  # a subclass may be another equation
         return f"takes dense recurrent weights; got {cell}"
     if others := (of_params | of_state) - DTYPES:
         return f"has no kernel for {', '.join(sorted(map(str, others)))}: it takes float32, bfloat16 and float16"
+    if isinstance(cell, MatrixCell) and not has_one_decay(cell):
+        return f"takes one decay a head; the updates of {cell} have one a key feature"
     if gated and len(of_params) > 1:
         return f"takes params of one dtype; got {' and '.join(sorted(map(str, of_params)))}"
     return None

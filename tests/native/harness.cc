@@ -17,6 +17,7 @@
   namespace jaxrnn::isa {                      \
   extern const Kernel kernels[CELLS] = {};     \
   void affine(const Affine&, Rows) {}          \
+  extern const MemoryKernel memory{};          \
   }
 #if !defined(HAS_avx512)
 LEFT_OUT(avx512)
@@ -216,6 +217,39 @@ Answer affine_answer(P& pool) {
   return all;
 }
 
+// Runs both passes of a matrix memory, with sizes that no vector divides.
+template <class P>
+Answer memory_answer(P& pool, bool erases, Index T, Index K, Index V, Index chunk) {
+  const Index pairs = 5;
+  const auto drawn = [&](Index count, unsigned seed) { return Data::drawn(count, seed, Dtype::F32); };
+  const auto numbers = [](const Data& data) { return reinterpret_cast<float*>(data.array().data); };
+  const auto empty = [](Index count) { return Data(count, Dtype::F32); };
+  const Data q = drawn(T * pairs * K, 1), k = drawn(T * pairs * K, 2), v = drawn(T * pairs * V, 3);
+  Data decay = drawn(T * pairs, 4), erase = drawn(T * pairs, 5);
+  for (Index i = 0; i < decay.count(); i++) numbers(decay)[i] -= i % 11 ? 0.5f : 100.0f;
+  const Data memory = drawn(pairs * K * V, 6), dread = drawn(T * pairs * V, 7), dfinal = drawn(pairs * K * V, 8);
+  const Data read = empty(T * pairs * V), final = empty(pairs * K * V), dq = empty(q.count()), dk = empty(k.count());
+  const Data dv = empty(v.count()), ddecay = empty(T * pairs), derase = empty(T * pairs), dmemory = empty(pairs * K * V);
+  Memory job{T, pairs, K, V, chunk, numbers(q), numbers(k), numbers(v), numbers(decay),
+             erases ? numbers(erase) : nullptr, numbers(memory), numbers(read), numbers(final), nullptr};
+  const Data kept = empty(job.chunks() * pairs * K * V);
+  job.kept = numbers(kept);
+  const MemoryGradients gradients{job, numbers(dread), numbers(dfinal), numbers(dq), numbers(dk), numbers(dv),
+                                  numbers(ddecay), erases ? numbers(derase) : nullptr, numbers(dmemory)};
+  if (!run(job, pool) || !run(gradients, pool)) std::printf("no memory\n");
+  Answer all;
+  for (const Data* data : {&read, &final, &kept, &dq, &dk, &dv, &ddecay, &dmemory, &derase}) {
+    all.emplace_back();
+    for (Index i = 0; i < data->count() && (erases || data != &derase); i++) all.back().push_back(data->get(i));
+  }
+  return all;
+}
+template <class P>
+std::vector<Answer> memory_answers(P& pool) {
+  return {memory_answer(pool, false, 37, 17, 9, 16), memory_answer(pool, true, 37, 17, 9, 16),
+          memory_answer(pool, true, 5, 3, 33, 12), memory_answer(pool, false, 2, 1, 1, 1)};
+}
+
 int main() {
   if (!jaxrnn_use_isa(NAME(ISA))) return 1;
   const Shape parallel[] = {{20, 37, 70, 66, false, 1}, {40, 17, 70, 66, false, 1}, {40, 25, 64, 64, true, 1}};
@@ -250,10 +284,13 @@ int main() {
     wrong++;
   }
   want.push_back(affine_answer(alone));
+  const std::vector<Answer> memories = memory_answers(alone);
+  for (const Answer& one : memories) wrong += std::isinf(error(one, one));
   const auto check = [&](Pool& pool) {
     for (std::size_t i = 0; i <= cases.size(); i++) {
       wrong += (i < cases.size() ? answer(cases[i], pool) : affine_answer(pool)) != want[i];
     }
+    wrong += memory_answers(pool) != memories;
   };
   std::vector<std::thread> callers;
   for (int i = 0; i < 4; i++) callers.emplace_back([&] { check(eager); });

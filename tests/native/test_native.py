@@ -502,18 +502,20 @@ def test_the_kernels_under_a_sanitizer(sanitizer, emulate, cache, tmp_path):
     build = f"g++ -std=c++17 -Og -g1 -Wno-psabi -DJAXRNN_POISON -fsanitize={sanitizer} -I{native} -pthread".split()
     build += [f"-DJAXRNN_L2={cache}", "-DJAXRNN_MIN_FLOPS=1"]
     linked = ["amx", "baseline"] if emulate else [here]
-    compile_one = lambda isa: [*build, *FLAGS[isa].split(), "-c", native / "kernel.cc", "-o", tmp_path / f"{isa}.o"]
-    running = [subprocess.Popen(compile_one(isa)) for isa in linked]
-    assert [process.wait() for process in running] == [0] * len(linked)
+    parts = [(isa, "kernel") for isa in linked] + [(isa, "memory") for isa in linked if isa != "amx"]
+    at = lambda isa, part: tmp_path / f"{isa}-{part}.o"
+    compile_one = lambda isa, part: [*build, *FLAGS[isa].split(), "-c", native / f"{part}.cc", "-o", at(isa, part)]
+    running = [subprocess.Popen(compile_one(*part)) for part in parts]
+    assert [process.wait() for process in running] == [0] * len(parts)
     assert not [
         name
-        for isa in linked
-        for name in _shared(tmp_path / f"{isa}.o")
+        for isa, part in parts
+        for name in _shared(at(isa, part))
         if "::" in name and f"jaxrnn::{isa}::" not in name
     ]
     options = [f"-DISA={linked[0]}", *(f"-DHAS_{isa}" for isa in linked), *["-DJAXRNN_EMULATED_TILES"] * emulate]
     sources = [pathlib.Path(__file__).with_name("harness.cc"), native / "library.cc"]
-    objects = [tmp_path / f"{isa}.o" for isa in linked]
+    objects = [at(*part) for part in parts]
     subprocess.run([*build, *options, *sources, *objects, "-o", tmp_path / "harness"], check=True)
     done = subprocess.run([tmp_path / "harness"], capture_output=True, text=True)
     assert done.stdout == "the same\n", done.stdout + done.stderr

@@ -84,6 +84,33 @@ struct Share {
   ALWAYS_INLINE Rows cut(Index count) const { return {count * index / of, count * (index + 1) / of}; }
 };
 
+// A matrix memory (K, V) for each of P pairs of a batch row and a head, with one decay a step and pair; see
+// memory_chunk.h. All arrays are of float32.
+struct Memory {
+  Index time, pairs, keys, values, chunk;
+  const float *query, *key, *value;   // (T, P, K), (T, P, K), (T, P, V)
+  const float *log_decay, *erase;     // (T, P); erase may be null
+  const float* memory;                // (P, K, V)
+  float *read, *final, *kept;         // (T, P, V), (P, K, V), and the memory before each chunk, or null
+
+  ALWAYS_INLINE Index chunks() const { return (time + chunk - 1) / chunk; }
+};
+
+// Its backward pass. Of `of` it needs the inputs, which include `kept`, but not `memory`.
+struct MemoryGradients {
+  Memory of;
+  const float *dread, *dfinal;
+  float *dquery, *dkey, *dvalue, *dlog_decay, *derase, *dmemory;
+};
+
+// Its kernels, for disjoint ranges of pairs, each with a separate workspace.
+struct MemoryKernel {
+  std::size_t (*forward_workspace)(const Memory&);
+  void (*forward)(const Memory&, char* workspace, Rows pairs);
+  std::size_t (*backward_workspace)(const MemoryGradients&);
+  void (*backward)(const MemoryGradients&, char* workspace, Rows pairs);
+};
+
 class Crew;
 
 // The kernel of one cell for one way to multiply. Every function works on memory that it is passed and cannot fail.

@@ -15,6 +15,7 @@ namespace jaxrnn {
   namespace isa {                       \
   extern const Kernel kernels[CELLS];   \
   void affine(const Affine&, Rows);     \
+  extern const MemoryKernel memory;     \
   }
 #if defined(__x86_64__)
 DECLARE(avx512)
@@ -33,6 +34,7 @@ struct Isa {
   bool supported;
   const Kernel* kernels;
   AffineLoop affine;
+  const MemoryKernel* memory;
   const Kernel *one_pass = nullptr, *three_passes = nullptr;
 };
 
@@ -62,18 +64,20 @@ const Isa* isas() {
                           __builtin_cpu_supports("avx512vl");
   static const Isa all[] = {
 #if defined(JAXRNN_EMULATED_TILES)  // next to the vector kernels that any machine has
-      {"amx", true, baseline::kernels, baseline::affine, amx::one_pass, amx::three_passes},
+      {"amx", true, baseline::kernels, baseline::affine, &baseline::memory, amx::one_pass, amx::three_passes},
 #else
-      {"amx", has_avx512 && !missing_tiles(), avx512::kernels, avx512::affine, amx::one_pass, amx::three_passes},
+      {"amx", has_avx512 && !missing_tiles(), avx512::kernels, avx512::affine, &avx512::memory, amx::one_pass,
+       amx::three_passes},
 #endif
-      {"avx512", has_avx512, avx512::kernels, avx512::affine},
-      {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), avx2::kernels, avx2::affine},
-      {"baseline", true, baseline::kernels, baseline::affine},
-      {nullptr, false, nullptr, nullptr},
+      {"avx512", has_avx512, avx512::kernels, avx512::affine, &avx512::memory},
+      {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), avx2::kernels, avx2::affine,
+       &avx2::memory},
+      {"baseline", true, baseline::kernels, baseline::affine, &baseline::memory},
+      {nullptr, false, nullptr, nullptr, nullptr},
   };
 #else
-  static const Isa all[] = {{"baseline", true, baseline::kernels, baseline::affine},
-                            {nullptr, false, nullptr, nullptr}};
+  static const Isa all[] = {{"baseline", true, baseline::kernels, baseline::affine, &baseline::memory},
+                            {nullptr, false, nullptr, nullptr, nullptr}};
 #endif
   return all;
 }
@@ -102,6 +106,7 @@ const Kernel* find_kernel(std::string_view cell, Dtype weights, Precision precis
 }
 
 AffineLoop find_affine() { return isa()->affine; }
+const MemoryKernel& find_memory() { return *isa()->memory; }
 
 std::int64_t nanoseconds() {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();

@@ -59,6 +59,9 @@ const Kernel* find_kernel(std::string_view cell, Dtype weights, Precision precis
 using AffineLoop = void (*)(const Affine&, Rows);
 AffineLoop find_affine();
 
+// The kernels of a matrix memory, for the same instruction set.
+const MemoryKernel& find_memory();
+
 // Returns the floating-point operations of one step of a forward pass for some rows. Few rows cost as much as some,
 // since the weights are read for them alone, or whole tiles are computed.
 inline double flops_of_step(const Kernel& kernel, const Shape& shape, Index rows) {
@@ -149,6 +152,32 @@ void run(const Affine& job, Pool& pool) {
     const Index last = cut.last * PADDED_TO;
     affine(job, {cut.first * PADDED_TO, last < job.width ? last : job.width});
   });
+}
+
+// Runs a pass of a matrix memory, forward or backward, with parts of the pairs in parallel. Pairs are independent.
+template <class Job, class Pool>
+bool run(const Job& job, const Memory& of, std::size_t (*needed)(const Job&), void (*pass)(const Job&, char*, Rows),
+         Pool& pool) {
+  const double flops = 4.0 * of.time * of.pairs * (of.keys * of.values + of.chunk * (of.keys + of.values));
+  const bool in_parallel = flops >= MIN_PARALLEL_FLOPS;
+  const Index threads = in_parallel ? at_least_one(pool.num_threads()) : 1;
+  const Index parts = threads < of.pairs ? threads : of.pairs;
+  const std::size_t workspace = needed(job);
+  static thread_local Scratch scratch;
+  char* base = scratch.take(workspace * parts);
+  if (!base) return false;
+  parallel(pool, parts, in_parallel,
+           [&](Index i) { pass(job, base + workspace * i, Share{i, parts}.cut(of.pairs)); });
+  scratch.release();
+  return true;
+}
+template <class Pool>
+bool run(const Memory& job, Pool& pool) {
+  return run(job, job, find_memory().forward_workspace, find_memory().forward, pool);
+}
+template <class Pool>
+bool run(const MemoryGradients& job, Pool& pool) {
+  return run(job, job.of, find_memory().backward_workspace, find_memory().backward, pool);
 }
 
 // Returns the number of parts of the batch whose weight gradients are summed separately. It depends on the shape and

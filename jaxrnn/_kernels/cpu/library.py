@@ -9,7 +9,13 @@ import pathlib
 
 import jax
 
-HANDLERS = ("jaxrnn_forward", "jaxrnn_backward", "jaxrnn_affine")
+HANDLERS = (
+    "jaxrnn_forward",
+    "jaxrnn_backward",
+    "jaxrnn_affine",
+    "jaxrnn_memory_forward",
+    "jaxrnn_memory_backward",
+)
 INSTALL_HINT = (
     "Install a C++ compiler (g++ or clang++) and install again from a checkout, `pip install -v .`, which shows why a "
     "build fails; or name BPTT() or Scan()."
