@@ -17,6 +17,7 @@ def main() -> None:
     from .compare import Peers
     from .limit import Limit
     from .long import Long
+    from .matrix import Matrix
     from .memory import Memory
     from .oversubscription import Oversubscription
     from .precision import Precision
@@ -26,7 +27,7 @@ def main() -> None:
     from .vmap import Vmap
 
     measured = Peers | Scaling | Memory | Precision | Limit | Long | Oversubscription | Train | TrainDtypes | Load
-    tyro.cli(measured | Vmap | Agree | Report, prog="python -m benchmarks")()
+    tyro.cli(measured | Vmap | Matrix | Agree | Report, prog="python -m benchmarks")()
 
 
 if __name__ == "__main__":

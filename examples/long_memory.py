@@ -26,9 +26,22 @@ import numpy as np
 import optax
 
 import jaxrnn
-from jaxrnn import GRU, LRU, LSTM, RGLRU, Associative, Driver, GlorotOrthogonal, IndRNN, MinGRU, MinLSTM, Scan
+from jaxrnn import (
+    GRU,
+    LRU,
+    LSTM,
+    RGLRU,
+    Associative,
+    Driver,
+    GlorotOrthogonal,
+    IndRNN,
+    Linear,
+    MinGRU,
+    MinLSTM,
+    Scan,
+    Stack,
+)
 from jaxrnn.extend import extra
-from jaxrnn.model import init_readout, readout
 from jaxrnn.train import init, make_step
 
 with extra("examples"):
@@ -144,28 +157,25 @@ CELLS: dict[str, Callable[[int, Problem], Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Net:
-    """A ReLU layer, a cell, and a readout."""
+    """A ReLU layer, a cell, and a linear readout of every step."""
 
     cell: Any
-    hidden: int
     problem: Problem
+
+    @property
+    def layers(self) -> Stack:
+        """Return the layers."""
+        return Stack((Linear(self.cell.hidden, activation="relu"), self.cell, Linear(self.problem.sizes[1])))
 
     def init(self, key: jax.Array) -> Any:
         """Draw the params."""
-        k_in, k_cell, k_out = jax.random.split(key, 3)
-        inputs, outputs = self.problem.sizes
-        return (
-            init_readout(k_in, inputs, self.hidden),
-            self.cell.init(k_cell, self.hidden),
-            init_readout(k_out, self.hidden, outputs),
-        )
+        return self.layers.init(key, self.problem.sizes[0])
 
     def loss(self, driver: Driver | None, params: Any, batch: Any, key: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Return the loss and the accuracy of a batch, as `make_step` needs."""
         xs, targets = batch
-        input_params, cell_params, output_params = params
-        _, ys = jaxrnn.unroll(self.cell, cell_params, jax.nn.relu(readout(input_params, xs)), driver=driver)
-        loss, accuracy = self.problem.loss(readout(output_params, ys[-LENGTH:]), targets)
+        _, ys = jaxrnn.unroll(self.layers, params, xs, driver=driver)
+        loss, accuracy = self.problem.loss(ys, targets)
         return loss, {"accuracy": accuracy}
 
 
@@ -191,7 +201,7 @@ class Main:
         table.add_row("(memoryless)", f"{problem.memoryless_loss:.4f}")
         rows: dict[str, Row] = {}
         for name in self.cells:
-            net = Net(CELLS[name](self.hidden, problem), self.hidden, problem)
+            net = Net(CELLS[name](self.hidden, problem), problem)
             row = rows[name] = self._train(net)
             row["milliseconds"] = times = self._times(net)
             shown = (f"{times[driver]:.1f}" if driver in times else "" for driver in DRIVERS)

@@ -10,6 +10,7 @@ from ._cells import MLSTM as MLSTM
 from ._cells import RGLRU as RGLRU
 from ._cells import S4D as S4D
 from ._cells import S5 as S5
+from ._cells import S6 as S6
 from ._cells import SLSTM as SLSTM
 from ._cells import SRU as SRU
 from ._cells import UGRNN as UGRNN
@@ -73,11 +74,18 @@ from ._layers.bidirectional import Bidirectional as Bidirectional
 from ._layers.dropout import Dropout as Dropout
 from ._layers.dropout import VariationalDropout as VariationalDropout
 from ._layers.learned_state import LearnedState as LearnedState
+from ._layers.linear import Linear as Linear
+from ._layers.normalization import LayerNorm as LayerNorm
+from ._layers.normalization import RMSNorm as RMSNorm
+from ._layers.parallel import Concat as Concat
+from ._layers.parallel import Product as Product
 from ._layers.recurrent_dropout import RecurrentDropout as RecurrentDropout
 from ._layers.recurrent_dropout import WeightDrop as WeightDrop
 from ._layers.residual import Residual as Residual
 from ._layers.reversed import Reversed as Reversed
+from ._layers.short_convolution import ShortConvolution as ShortConvolution
 from ._layers.stack import Stack as Stack
+from ._layers.stateless import Apply as Apply
 from ._layers.states import States as States
 from ._layers.zoneout import Zoneout as Zoneout
 from ._pad import pad as pad

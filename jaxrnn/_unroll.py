@@ -21,7 +21,8 @@ from ._core.randomness import sequence_and_step_keys, split
 from ._core.sharding import lift, sharded
 from ._core.trees import cast
 from ._core.types import Context, Inputs, Key, Output, Params, State
-from ._drivers import Associative, Driver, Loop
+from ._drivers import Driver, Loop
+from ._drivers.driver import SplitsTime
 from ._drivers.rows import rows_as_batch
 from ._select import select
 
@@ -141,7 +142,7 @@ def _run(
         checks.check_state(cell, batch, state, reset_state)
         state = cast(state, state_dtype)
     reset_state = jax.tree.map(lambda r, s: r.astype(s.dtype), reset_state, state)
-    runner = _Runner(valid, resets, batch, reverse, driver)
+    runner = _Runner(valid, mask is not None, resets, batch, reverse, driver)
     if key is not None:
         key, later = sequence_and_step_keys(key)
         runner = dataclasses.replace(runner, key=key, step_keys=_step_keys(later, num_steps, driver))
@@ -151,11 +152,16 @@ def _run(
 
 def _step_keys(key: Key, num_steps: int, driver: Driver | None) -> Key:
     """Return the keys (T,) of the steps; where time is split over devices, those of this device's part."""
-    axis = driver.axis if isinstance(driver, Associative) else None
+    axis = _axis(driver)
     if axis is None:
         return jax.random.split(key, num_steps)
     keys = jax.random.split(key, num_steps * jax.lax.axis_size(axis))
     return jax.lax.dynamic_slice_in_dim(keys, jax.lax.axis_index(axis) * num_steps, num_steps)
+
+
+def _axis(driver: Driver | None) -> str | None:
+    """Return the axis of a mesh that a driver splits time over; None if it does not."""
+    return driver.axis if isinstance(driver, SplitsTime) else None
 
 
 _compiled = jax.jit(_run, static_argnames=("cell", "batch", "reverse", "state_dtype", "driver"))
@@ -167,6 +173,7 @@ class _Runner:
 
     Attributes:
         valid: (T, *batch) bool, false in the padding; None where there is none.
+        gaps: whether padding may lie anywhere; false where it only follows the valid steps of a row.
         resets: (T, *batch) bool; None where there are none.
         batch: the batch axes.
         reverse: whether to run from the last step to the first.
@@ -176,6 +183,7 @@ class _Runner:
     """
 
     valid: Bool[Array, T * batch] | None
+    gaps: bool
     resets: Bool[Array, T * batch] | None
     batch: tuple[int, ...]
     reverse: bool
@@ -198,6 +206,11 @@ class _Runner:
             driver = self.driver or _Selected()
             state, ys = driver(cell, params, state, xs, masks, reverse=self.reverse)
         return state, zero_padding(ys, self.valid)
+
+    @property
+    def axis(self) -> str | None:
+        """The axis of a mesh that time is split over."""
+        return _axis(self.driver)
 
     def split(self, num_parts: int) -> list[_Runner]:
         """Return a runner for each part, with its own keys."""

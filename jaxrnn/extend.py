@@ -7,8 +7,9 @@ of a gated cell and `input_weights` draws its weights; `Checked`, `convert` (wit
 
 Randomness and context: `noise` of a cell, with `step_keys` for streaming; `with_context` of a cell, `TakesContext`.
 
-A layer: `Composite`, or `WrappedCell` around one cell. Its `unroll` gets a `Runner`, which runs its parts over time;
-`step`, `out_dim`, `need_step` and `split` are for the parts in its other methods.
+A layer: `Composite`, or `WrappedCell` around one cell, or `Stateless`, or `jaxrnn.Apply` of two functions. Its `unroll`
+gets a `Runner`, which runs its parts over time and shows the masks; `step`, `out_dim`, `need_step` and `split` are for
+the parts in its other methods.
 
 A driver: `Driver` is the protocol. `masked_step` puts the rule on padding and resets around a step; `StepMasks`,
 `apply_reset`, `hold_padding` and `zero_padding` are that rule by parts, `length_mask` and `where` go with it.
@@ -60,3 +61,4 @@ from ._core.wrapped_cell import WrappedGatedCell as WrappedGatedCell
 from ._drivers.driver import masked_step as masked_step
 from ._drivers.driver import scan_chunks as scan_chunks
 from ._drivers.rows import rows_as_batch as rows_as_batch
+from ._layers.stateless import Stateless as Stateless

@@ -25,6 +25,7 @@ from .retnet import RetNet as RetNet
 from .rg_lru import RGLRU as RGLRU
 from .s4d import S4D as S4D
 from .s5 import S5 as S5
+from .s6 import S6 as S6
 from .slstm import SLSTM as SLSTM
 from .slstm import SLSTMState as SLSTMState
 from .sru import SRU as SRU

@@ -14,8 +14,8 @@ from .._core.affine_cell import AffineCell
 from .._core.exportable import exportable
 from .._core.fields import check_init, convert, number, size_or_none
 from .._core.recurrence import check_features
-from .._core.trees import float_dtype
-from .state_space import at_least_float32, complex_zeros
+from .._core.trees import at_least_float32, float_dtype
+from .state_space import complex_zeros
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float

@@ -12,11 +12,10 @@ from .._core.affine_cell import AffineCell
 from .._core.exportable import exportable
 from .._core.fields import check_init_per_unit, convert, size, size_or_none
 from .._core.recurrence import check_features
-from .._core.trees import float_dtype
+from .._core.trees import at_least_float32, float_dtype
 from .state_space import (
     Discretization,
     ZeroOrderHold,
-    at_least_float32,
     complex_zeros,
     convert_steps,
     draw_log_step,

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._core.fields import Converter, convert, instance, positive
+from .._core.trees import at_least_float32
 
 
 @runtime_checkable
@@ -78,11 +79,6 @@ def hippo_legs(count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     skew = np.triu(skew, 1) - np.tril(skew, -1)  # the normal part without its diagonal, -1/2
     frequencies, vectors = np.linalg.eigh(-1j * skew)
     return frequencies[count:], vectors[:, count:]
-
-
-def at_least_float32(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype of the parts of a complex state: that of the params, but at least float32."""
-    return dtype if dtype.itemsize >= 4 else np.dtype("float32")
 
 
 def complex_zeros(shape: tuple[int, ...], params_dtype: np.dtype[Any] | None) -> jax.Array:

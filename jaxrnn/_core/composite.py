@@ -20,7 +20,35 @@ from .types import Context, Inputs, Key, Output, Params, State
 
 
 class Runner(Protocol):
-    """What `unroll` hands to a composite: it runs one part over all of time, with the driver, masks and direction."""
+    """What `unroll` hands to a composite: it runs one part over all of time, with the driver, masks and direction.
+
+    A layer that computes all of time by itself reads the masks and the direction here.
+    """
+
+    @property
+    def valid(self) -> jax.Array | None:
+        """The mask (T, *batch) of valid steps, false in the padding; None where there is none."""
+        ...
+
+    @property
+    def gaps(self) -> bool:
+        """Whether padding may lie anywhere; false where it only follows the valid steps of a row."""
+        ...
+
+    @property
+    def resets(self) -> jax.Array | None:
+        """The resets (T, *batch), true at t for a boundary between t - 1 and t; None where there are none."""
+        ...
+
+    @property
+    def reverse(self) -> bool:
+        """Whether time runs from the last step to the first."""
+        ...
+
+    @property
+    def axis(self) -> str | None:
+        """The axis of a mesh that time is split over, under a driver that does so; None for all of time here."""
+        ...
 
     @property
     def key(self) -> Key | None:

@@ -162,8 +162,8 @@ class MatrixCell(metaclass=Checked):
 
     heads: int
     key_dim: int
-    value_dim: int | None = None
     _: dataclasses.KW_ONLY
+    value_dim: int | None = None
     projection: Projection = Projected()
     initializer: Initializer = GlorotOrthogonal()
 
@@ -283,14 +283,20 @@ def rescaled(update: MemoryUpdate, log_scale: Any) -> tuple[MemoryUpdate, Any]:
     """
     if update.log_strength is None:
         return update, log_scale
+    decayed = update.log_decay[..., 0] + need_log_scale(log_scale)
+    new = jnp.maximum(decayed, update.log_strength)
+    return write_scaled(update, decayed - new, update.log_strength - new), new
+
+
+def need_log_scale(log_scale: Any) -> jax.Array:
+    """Return the log_scale of a state; raise ValueError for ()."""
     if isinstance(log_scale, tuple):
         raise ValueError(
             "updates with a log_strength need a state with a log_scale: return self.zeros(params, batch, scaled=True) "
             "from initial_state"
         )
-    decayed = update.log_decay[..., 0] + log_scale
-    new = jnp.maximum(decayed, update.log_strength)
-    return write_scaled(update, decayed - new, update.log_strength - new), new
+    scale: jax.Array = log_scale
+    return scale
 
 
 def write_scaled(update: MemoryUpdate, log_decay: jax.Array, log_strength: jax.Array) -> MemoryUpdate:

@@ -27,6 +27,11 @@ def float_dtype(tree: object) -> DType | None:
     return next((a.dtype for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.floating)), None)
 
 
+def at_least_float32(dtype: DType | None) -> DType:
+    """Return the dtype, or float32 for None and for a narrower one."""
+    return dtype if dtype is not None and dtype.itemsize >= 4 else np.dtype("float32")
+
+
 def differentiable(leaf: jax.Array) -> bool:
     """Return whether the leaf has floating or complex numbers."""
     return jnp.issubdtype(leaf.dtype, jnp.inexact)

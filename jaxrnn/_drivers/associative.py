@@ -13,10 +13,10 @@ from jax import lax
 from .._core.affine_cell import AffineCell, Solver, run_affine, shifted
 from .._core.cell import Cell
 from .._core.fields import Checked, convert, instance, size_or_none
+from .._core.live import cut
 from .._core.masks import StepMasks
 from .._core.sharding import zeros_like
 from .._core.types import Output, Params, State
-from .live import cut
 from .rows import rows_as_batch
 from .time_axis import TimeAxis
 

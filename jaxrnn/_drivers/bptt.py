@@ -18,13 +18,13 @@ from .._core.autodiff import reverse_only
 from .._core.broadcasting import broadcasting
 from .._core.cell import Cell, GatedCell
 from .._core.fields import Checked, convert, count, one_of, size
+from .._core.live import cut, live, outputs
 from .._core.masks import StepMasks, apply_reset, hold_padding, zero_padding
 from .._core.preactivations import Preactivations, merge_preactivations
 from .._core.sharding import zeros_like
 from .._core.trees import cast_like, differentiable
 from .._core.types import Inputs, Output, Params, State
 from .driver import drop_symbolic_zeros, masked_step, need_gated, num_steps, scan_chunks
-from .live import cut, live, outputs
 from .rows import rows_as_batch
 
 

@@ -7,11 +7,11 @@ import functools
 
 from .._core.cell import Cell
 from .._core.fields import Checked, convert, instance, size
+from .._core.live import cut
 from .._core.masks import StepMasks
 from .._core.matrix_cell import MatrixCell
 from .._core.types import Inputs, Output, Params, State
 from .driver import num_steps
-from .live import cut
 from .memory_chunks import solve_chunks
 from .memory_groups import Groups
 from .rows import rows_as_batch
@@ -35,7 +35,7 @@ class Chunkwise(metaclass=Checked):
             first state.
 
     Numbers are computed in float32, or in the dtype of the state if that is wider. A NaN reaches all outputs of its
-    chunk; with resets, those of its own segment alone.
+    chunk; with resets, those of the same segment alone.
 
     Raises:
         ValueError: for a cell that is no `MatrixCell`, a chunk below 1, T that is not known (`jax.export`), and resets

@@ -32,6 +32,16 @@ class Driver(Protocol):
         ...
 
 
+@runtime_checkable
+class SplitsTime(Protocol):
+    """A driver that may split time over devices, inside a `jax.shard_map`, such as `Associative`."""
+
+    @property
+    def axis(self) -> str | None:
+        """The axis of a mesh that time is split over; None for none."""
+        ...
+
+
 Step: TypeAlias = Callable[[State, Any], tuple[State, Output]]
 """From (s_{t-1}, x_t) to (s_t, y_t)."""
 

@@ -15,6 +15,8 @@ from .._core.autodiff import reverse_only
 from .._core.broadcasting import broadcasting
 from .._core.cell import Cell, GatedCell
 from .._core.fields import Checked, convert, one_of
+from .._core.live import live
+from .._core.live import outputs as cell_outputs
 from .._core.masks import StepMasks, apply_reset
 from .._core.preactivations import merge_preactivations
 from .._core.sharding import on_each_device, vary, varying
@@ -24,8 +26,6 @@ from .._kernels.pallas.calls import KernelCall, RowInputs, SequenceInputs, Weigh
 from .._kernels.pallas.equation import Equation, blocks, equation, recurrence_of
 from . import bptt
 from .driver import drop_symbolic_zeros, need_gated, num_steps
-from .live import live
-from .live import outputs as cell_outputs
 from .rows import rows_as_batch
 from .second_order import second_order
 

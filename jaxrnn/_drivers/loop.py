@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._core.cell import Cell
+from .._core.live import cut
 from .._core.masks import StepMasks
 from .._core.types import Inputs, Output, Params, State
 from .driver import Step, masked_step, num_steps
-from .live import cut
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,6 +71,7 @@ def solve_chunks(
         again: the memory after a reset (*batch, N, K, V).
     """
     steps = len(update.query)
+    chunk = max(1, min(chunk, steps))
     count = -(-steps // chunk)
 
     def split(rows: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ from .._core.broadcasting import broadcasting
 from .._core.masks import StepMasks, zero_padding
 from .._core.matrix_cell import MatrixCell, MatrixState, MemoryUpdate
 from .._core.sharding import zeros_like
-from .._core.trees import cast, cast_like, float_dtype, where
+from .._core.trees import at_least_float32, cast, cast_like, float_dtype, where
 from .._core.types import Output, Params, State
 from .driver import num_steps, scan_chunks
 from .memory_updates import quarantine, rescale, scale_pairs, spoil, without_padding
@@ -147,4 +147,4 @@ class Groups:
         return masks._replace(reset_state=cast(masks.reset_state, self._wide()))
 
     def _wide(self) -> Any:
-        return jnp.promote_types(float_dtype(self.state) or jnp.dtype(jnp.float32), jnp.float32)
+        return at_least_float32(float_dtype(self.state))

@@ -13,7 +13,7 @@ from jax import lax
 
 from .._core.affine_cell import shifted
 from .._core.masks import StepMasks, zero_padding
-from .._core.matrix_cell import MatrixState, MemoryUpdate, write_scaled
+from .._core.matrix_cell import MatrixState, MemoryUpdate, need_log_scale, write_scaled
 from .._core.trees import where
 
 Pair = tuple[jax.Array, jax.Array]
@@ -76,6 +76,7 @@ def rescale(update: MemoryUpdate, log_scale: Any, masks: StepMasks) -> tuple[Mem
     """
     if update.log_strength is None:
         return update, log_scale
+    log_scale = need_log_scale(log_scale)
     between, largest = scale_pairs(update.log_decay[..., 0], update.log_strength, masks)
     scales = jnp.maximum(between + log_scale, largest)
     before = shifted(scales, log_scale, False)

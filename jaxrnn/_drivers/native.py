@@ -17,6 +17,7 @@ from .._core.autodiff import reverse_only
 from .._core.broadcasting import broadcasting
 from .._core.cell import Cell, GatedCell, GatedParams
 from .._core.fields import Checked, convert, instance
+from .._core.live import cut, live
 from .._core.masks import StepMasks
 from .._core.matrix_cell import MatrixCell
 from .._core.recurrence import Dense, check_features
@@ -26,7 +27,6 @@ from .._kernels.cpu import library
 from .._kernels.cpu.affine import AffineKernel
 from .._kernels.cpu.calls import Backward, Cotangents, Forward, ForwardOutputs, Gradients, Operands, Weights
 from .bptt import BPTT
-from .live import cut, live
 from .native_memory import has_one_decay, run_memory
 from .precision import MatmulPrecision, matmul_precision, passes
 from .rows import rows_as_batch

@@ -21,12 +21,12 @@ from .._core.autodiff import reverse_only
 from .._core.broadcasting import broadcasting
 from .._core.cell import Cell
 from .._core.fields import Checked, convert, instance, integer, number, show
+from .._core.live import cut
 from .._core.masks import StepMasks
 from .._core.sharding import sharded, zeros_like
 from .._core.types import Inputs, Output, Params, State
 from .driver import num_steps
 from .linearized import DiagonalJacobian, FullJacobian, Steps
-from .live import cut
 from .rows import rows_as_batch
 from .scan import Scan
 

@@ -11,10 +11,10 @@ from jax import lax
 
 from .._core.cell import Cell, GatedCell
 from .._core.fields import Checked, convert, count, instance, size, size_or_none
+from .._core.live import cut
 from .._core.masks import StepMasks
 from .._core.types import Inputs, Output, Params, State
 from .driver import Step, masked_step, need_gated, num_steps, scan_chunks
-from .live import cut
 from .rows import rows_as_batch
 
 

@@ -7,15 +7,15 @@ import dataclasses
 import jax
 
 from .._core.checks import check_step
-from .._core.composite import Composite, Part, Runner, need_step, out_dim, part
-from .._core.context import with_context
-from .._core.fields import check_init, show
+from .._core.composite import Runner, need_step, out_dim
+from .._core.fields import check_init
 from .._core.randomness import split, step
-from .._core.types import Context, Inputs, Key, Output, Params, State
+from .._core.types import Inputs, Key, Output, Params, State
+from .parts import Parts
 
 
 @dataclasses.dataclass(frozen=True)
-class Stack(Composite):
+class Stack(Parts):
     """Layers on top of each other, the outputs of one being the inputs of the next.
 
     Args:
@@ -31,17 +31,6 @@ class Stack(Composite):
     (4,)
     """
 
-    layers: tuple[Part, ...]
-
-    def __check_init__(self) -> None:
-        """Check the layers."""
-        if not isinstance(self.layers, tuple) or not self.layers:
-            raise ValueError(
-                f"Stack takes a tuple of one layer or more: Stack((LSTM(8), GRU(8))); got {show(self.layers)}"
-            )
-        for k, layer in enumerate(self.layers):
-            part(layer, f"Stack.layers[{k}]")
-
     def init(self, key: jax.Array, in_dim: int) -> tuple[Params, ...]:
         """Draw each layer's params for the outputs of the layer below."""
         dims = [check_init(self, key, in_dim)]
@@ -50,20 +39,11 @@ class Stack(Composite):
         keys = split(key, len(self.layers))
         return tuple(layer.init(k, dim) for layer, k, dim in zip(self.layers, keys, dims, strict=True))
 
-    def initial_state(self, params: tuple[Params, ...], batch: tuple[int, ...] = ()) -> tuple[State, ...]:
-        """Return each layer's initial state."""
-        params = (None,) * len(self.layers) if params is None else params
-        return tuple(layer.initial_state(p, batch) for layer, p in zip(self.layers, params, strict=True))
-
     def out_dim(self, in_dim: int) -> int:
         """Return the number of output features of the top layer."""
         for layer in self.layers:
             in_dim = out_dim(layer, in_dim)
         return in_dim
-
-    def with_context(self, params: tuple[Params, ...], context: Context) -> tuple[Params, ...]:
-        """Return the params with the context in those of the layers that take one."""
-        return tuple(with_context(layer, p, context) for layer, p in zip(self.layers, params, strict=True))
 
     def step(
         self, params: tuple[Params, ...], state: tuple[State, ...], x: Inputs, *, key: Key | None = None

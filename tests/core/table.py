@@ -10,13 +10,17 @@ import numpy as np
 import jaxrnn
 from jaxrnn import (
     BPTT,
+    GLA,
     GRU,
     JANET,
+    KDA,
     LRU,
     LSTM,
+    MLSTM,
     RGLRU,
     S4D,
     S5,
+    S6,
     SLSTM,
     SRU,
     UGRNN,
@@ -25,25 +29,35 @@ from jaxrnn import (
     Associative,
     Bidirectional,
     Bilinear,
+    Chunkwise,
+    DeltaNet,
     Diagonal,
     DiagonalJacobian,
     Elman,
     GatedCell,
+    GatedDeltaNet,
     Heads,
     IndRNN,
     LayerNormLSTM,
     LearnedState,
     LightGRU,
+    Linear,
     Loop,
+    Mamba2,
+    MatrixCell,
     MinGRU,
     MinLSTM,
     Newton,
     PeepholeLSTM,
+    Product,
     ProjectedLSTM,
     Remat,
     ResetBeforeGRU,
     Residual,
+    RetNet,
+    RMSNorm,
     Scan,
+    ShortConvolution,
     Stack,
     States,
     UnICORNN,
@@ -94,6 +108,8 @@ CELLS = {
     "sru": SRU(D),
     "ind_rnn": IndRNN(H),
     "slstm": SLSTM(H, recurrence=Heads(2)),
+    "mlstm": MLSTM(2, 3, value_dim=2),
+    "kda": KDA(2, 3, value_dim=2, max_beta=2.0),
 }
 # Cells of the kinds above, each tested against its equation and under the driver of its kind alone.
 MORE_CELLS = {
@@ -106,14 +122,23 @@ MORE_CELLS = {
     "s4d": S4D(D, states=3),
     "s4d_bilinear": S4D(D, states=3, discretization=Bilinear()),
     "s5": S5(D, states=4, blocks=2),
+    "mlstm_exp": MLSTM(2, 3, value_dim=2, forget_activation="exp"),
+    "ret_net": RetNet(2, 3),
+    "gla": GLA(2, 3, value_dim=2, rank=2),
+    "mamba2": Mamba2(2, 3, value_dim=2),
+    "delta_net": DeltaNet(2, 3, value_dim=2, max_beta=2.0),
+    "gated_delta_net": GatedDeltaNet(2, 3, value_dim=2),
+    "s6": S6(D, states=3, step_rank=2),
 }
 COMPOSITES = {
     "stack": Stack((LSTM(H), GRU(5))),
     "bidirectional": Bidirectional(GRU(H), LSTM(5)),
+    "gated": Product((Linear(H, activation="gelu"), Stack((ShortConvolution(3), RMSNorm(groups=2), GRU(H))))),
     "learned": LearnedState(Stack((Elman(H), LSTM(5)))),
     "deep": Stack((Bidirectional(LSTM(H)), Residual(GRU(2 * H)), Zoneout(LSTM(5), 0.3), States(LSTM(H)))),
 }
 GATED = {name: cell for name, cell in CELLS.items() if isinstance(cell, GatedCell)}
+MATRIX = {name: cell for name, cell in CELLS.items() if isinstance(cell, MatrixCell)}
 AFFINE = {name: cell for name, cell in CELLS.items() if isinstance(cell, AffineCell)}
 EVERY = CELLS | COMPOSITES
 
@@ -130,6 +155,8 @@ DRIVERS = {
     "bptt_gates": (BPTT(2, keep_gates=True, hoist=2), (2e-5, 1e-12)),
     "associative": (Associative(), (2e-5, 1e-12)),
     "associative_chunks": (Associative(2), (2e-5, 1e-12)),
+    "chunkwise": (Chunkwise(), (2e-5, 1e-11)),
+    "chunkwise_chunks": (Chunkwise(2), (2e-5, 1e-11)),
     "newton": (Newton(fallback=None), (2e-5, 1e-11)),
     "newton_diagonal": (Newton(DiagonalJacobian(), fallback=None), (2e-5, 1e-11)),
 }
@@ -140,6 +167,7 @@ PAIRS = [(c, "bptt_chunks") for c in GATED] + [(c, d) for c in KINDS for d in ("
 PAIRS += [(c, "scan_chunks") for c in ("lstm", "mine", "projected", "reset_before", "lru", "rg_lru")]
 PAIRS += [("mine", "scan_unroll"), ("lstm", "scan_remat"), ("lstm", "bptt"), ("mine", "bptt")]
 PAIRS += [(c, "associative_chunks") for c in AFFINE] + [(c, "associative") for c in ("min_gru", "lru")]
+PAIRS += [(c, "chunkwise_chunks") for c in MATRIX] + [("kda", "chunkwise")]
 PAIRS += [(c, "newton") for c in ("elman", "lstm", "mine", "min_gru", "reset_before")]
 PAIRS += [(c, "newton_diagonal") for c in ("gru_heads", "layer_norm", "lstm_diagonal")]
 

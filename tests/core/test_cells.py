@@ -13,16 +13,21 @@ from jaxrnn import (
     GRU,
     LSTM,
     S5,
+    S6,
     SLSTM,
+    AffineCell,
     Associative,
     Bidirectional,
     Cell,
+    Chunkwise,
     Diagonal,
     Elman,
     GatedCell,
     GlorotOrthogonal,
     Heads,
     LSTMState,
+    MatrixCell,
+    MatrixState,
     OscillatorState,
     SLSTMState,
     Stack,
@@ -220,6 +225,92 @@ def s5(p, s, x):
     return s, 2 * (s @ (p.c[0] + 1j * p.c[1])).real + p.d * x
 
 
+def matrix_memory(cell, update, output=lambda p, read, parts: read):
+    """One head after the other, with the memory as a matrix."""
+
+    def step(p, s, x):
+        widths = np.cumsum(cell.sizes())[:-1]
+        parts = np.split(x @ p.w_x, widths, -1)
+        memory, scale = s.memory.copy(), np.array(s.log_scale) if len(s.log_scale) else ()
+        read = np.zeros((len(x), cell.heads, memory.shape[-1]))
+        for b, n in np.ndindex(read.shape[:2]):
+            q, k, v, a, beta, w = update(p.local, [part[b] for part in parts], n)
+            m = max(np.log(a) + scale[b, n], np.log(w)) if len(scale) else 0.0
+            a, w = (a * np.exp(scale[b, n] - m), w * np.exp(-m)) if len(scale) else (a, w)
+            if len(scale):
+                scale[b, n] = m
+            decayed = np.diag(a * np.ones(len(k))) @ memory[b, n]
+            memory[b, n] = (np.eye(len(k)) - beta * np.outer(k, k)) @ decayed + w * np.outer(k, v)
+            read[b, n] = memory[b, n].T @ q
+        state = MatrixState(memory, scale)
+        return state, output(p.local, read if not len(scale) else (read, scale), parts).reshape(len(x), -1)
+
+    return step
+
+
+def head(part, n):
+    return part.reshape(2, -1)[n]
+
+
+def mlstm(cell, forget):
+    def update(local, parts, n):
+        q, k, v = (head(part, n) for part in parts[:3])
+        return (
+            q,
+            k / np.sqrt(len(k)),
+            np.append(v, 1),
+            forget(parts[4][n] + local.f[n]),
+            0,
+            np.exp(parts[3][n] + local.i[n]),
+        )
+
+    def output(local, read, parts):
+        read, m = read
+        h = read[..., :-1] / np.maximum(np.abs(read[..., -1:]), np.exp(-m)[..., None])
+        return sigmoid(parts[5] + local.o) * h.reshape(len(h), -1)
+
+    return matrix_memory(cell, update, output)
+
+
+def ret_net(local, parts, n):
+    q, k, v = (head(part, n) for part in parts)
+    return q, k / np.sqrt(len(k)), v, 1 - 2.0 ** (-5 - n), 0, 1
+
+
+def gla(local, parts, n):
+    q, k, v = (head(part, n) for part in parts[:3])
+    a = head(sigmoid(parts[3] @ local.w + local.b), n) ** (1 / 16)
+    return q / np.sqrt(len(q)), k, v, a, 0, 1
+
+
+def mamba2(local, parts, n):
+    step = np.log1p(np.exp(parts[3][n] + local.b[n]))
+    return parts[2], parts[1], head(parts[0], n), np.exp(-step * np.exp(local.log_rate[n])), 0, step
+
+
+def delta(largest, decay=lambda local, parts, n: 1):
+    def update(local, parts, n):
+        q, k, v = (head(part * sigmoid(part), n) for part in parts[:3])
+        beta = largest * sigmoid(parts[3][n])
+        unit = lambda a: a / np.sqrt((a**2).sum() + 1e-6)
+        return unit(q), unit(k), v, decay(local, parts, n), beta, beta
+
+    return update
+
+
+def softplus_decay(local, parts, n):
+    one = isinstance(local.w, tuple)
+    u = parts[4][n] + local.b[n] if one else head(parts[4] @ local.w + local.b, n)
+    return np.exp(-np.exp(local.log_rate[n]) * np.log1p(np.exp(u)))
+
+
+def s6(p, s, x):
+    step = np.log1p(np.exp(x @ p.w_down @ p.w_up + p.b))[:, :, None]
+    new = np.exp(-step * np.exp(p.log_decay)) * s.reshape(len(s), *p.log_decay.shape)
+    new = new + step * (x @ p.w_b)[:, None] * x[:, :, None]
+    return new.reshape(s.shape), (new * (x @ p.w_c)[:, None]).sum(-1) + p.d * x
+
+
 EQUATIONS = {
     "elman": elman(np.tanh),
     "elman_relu": elman(lambda x: np.maximum(x, 0)),
@@ -238,6 +329,8 @@ EQUATIONS = {
     "sru": sru,
     "ind_rnn": ind_rnn,
     "slstm": slstm(lambda f: np.log(sigmoid(f))),
+    "mlstm": mlstm(CELLS["mlstm"], sigmoid),
+    "kda": matrix_memory(CELLS["kda"], delta(2, softplus_decay)),
 }
 MORE_EQUATIONS = {
     "slstm_exp": slstm(lambda f: f),
@@ -249,6 +342,17 @@ MORE_EQUATIONS = {
     "s4d": s4d(zero_order_hold),
     "s4d_bilinear": s4d(bilinear),
     "s5": s5,
+    "mlstm_exp": mlstm(MORE_CELLS["mlstm_exp"], np.exp),
+    "ret_net": matrix_memory(MORE_CELLS["ret_net"], ret_net),
+    "gla": matrix_memory(MORE_CELLS["gla"], gla),
+    "mamba2": matrix_memory(
+        MORE_CELLS["mamba2"],
+        mamba2,
+        lambda p, read, parts: read + p.d[:, None] * parts[0].reshape(len(read), 2, -1),
+    ),
+    "delta_net": matrix_memory(MORE_CELLS["delta_net"], delta(2)),
+    "gated_delta_net": matrix_memory(MORE_CELLS["gated_delta_net"], delta(1, softplus_decay)),
+    "s6": s6,
 }
 
 
@@ -262,13 +366,14 @@ def test_step_is_its_equation(x64, name):
 
 
 @pytest.mark.parametrize("name", MORE_CELLS)
-def test_more_cells_under_the_driver_of_their_kind(name):
+def test_more_cells_under_the_driver_of_their_kind(x64, name):
     """The backward pass that its kind shares, with masks, against that of JAX."""
     cell = MORE_CELLS[name]
-    driver = BPTT(2) if isinstance(cell, GatedCell) else Associative(2)
+    kinds = {GatedCell: BPTT(2), AffineCell: Associative(2), MatrixCell: Chunkwise(2)}
+    driver = next(driver for kind, driver in kinds.items() if isinstance(cell, kind))
     params, state, xs = draw(cell)
     got, want = (run(cell, params, state, xs, masks(), each) for each in (driver, jaxrnn.Scan()))
-    assert far(got, want) < 2e-5
+    assert far(got, want) < 1e-9
 
 
 def test_the_states_of_hippo_legs():
@@ -280,6 +385,14 @@ def test_the_states_of_hippo_legs():
     np.testing.assert_allclose(normal @ vectors, vectors * (-0.5 + 1j * frequencies), atol=1e-12)
     b = S5(64).init(jax.random.key(0), 64).b
     assert 0.8 < float(jnp.sqrt((b**2).sum(1).mean()) * 64**0.5) < 1.2  # a unitary basis keeps the scale
+
+
+def test_the_steps_of_s6_start_between_their_bounds():
+    params = S6(64, min_step=1e-3, max_step=0.1, step_floor=0.01).init(jax.random.key(0), 64)
+    step = np.log1p(np.exp(np.asarray(params.b, np.float64)))
+    assert 0.0099 < step.min() < 0.011 < 0.05 < step.max() <= 0.1001
+    np.testing.assert_allclose(np.exp(params.log_decay[3]), np.arange(1, 17), rtol=1e-5)
+    assert params.w_up.shape == (4, 64)
 
 
 def test_slstm_does_not_overflow():

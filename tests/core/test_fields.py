@@ -20,11 +20,14 @@ from jaxrnn import (
     RGLRU,
     S4D,
     S5,
+    S6,
     SLSTM,
     SRU,
     AntisymmetricRNN,
+    Apply,
     Associative,
     Bidirectional,
+    Concat,
     Dense,
     Diagonal,
     Dropout,
@@ -34,16 +37,22 @@ from jaxrnn import (
     GlorotOrthogonal,
     Heads,
     IndRNN,
+    LayerNorm,
     LearnedState,
+    Linear,
     LSTMState,
+    MatrixCell,
     MinGRU,
     Native,
     Newton,
+    Product,
     ProjectedLSTM,
     Remat,
     ResetBeforeGRU,
     Residual,
+    RMSNorm,
     Scan,
+    ShortConvolution,
     Stack,
     States,
     TorchUniform,
@@ -178,6 +187,34 @@ BAD = {
     "s4d steps": (lambda: S4D(4, min_step=1), "S4D needs min_step <= max_step; got 1.0 and 0.1"),
     "s4d discretization": (lambda: S4D(4, discretization="zoh"), r"ZeroOrderHold\(\) or Bilinear\(\)"),
     "s4d features": (lambda: S4D(4).init(key, 3), r"Use S4D\(3\), or project the inputs to 4 features"),
+    "s6 steps": (lambda: S6(4, min_step=1), "S6 needs min_step <= max_step; got 1.0 and 0.1"),
+    "s6 states": (lambda: S6(4, states=0), "S6.states must be an int of 1 or more; got 0"),
+    "s6 rank": (lambda: S6(4, step_rank=0), "S6.step_rank must be an int of 1 or more, or None; got 0"),
+    "s6 floor": (lambda: S6(4, step_floor=0), "S6.step_floor must be above 0"),
+    "s6 features": (lambda: S6(4).init(key, 3), r"Use S6\(3\), or project the inputs to 4 features"),
+    "linear": (lambda: Linear(0), "Linear.features must be an int of 1 or more; got 0"),
+    "linear bias": (lambda: Linear(3, bias=None), "Linear.bias must be True or False; got None"),
+    "linear activation": (lambda: Linear(3, activation="rel"), "Linear.activation must be one of .*; got 'rel'"),
+    "linear inputs": (
+        lambda: Linear(3).step(Linear(3).init(key, 2), (), jnp.ones(4)),
+        "take 2 features in the last axis; got an array of shape",
+    ),
+    "norm epsilon": (lambda: LayerNorm(epsilon=0), "LayerNorm.epsilon must be above 0"),
+    "norm groups": (lambda: RMSNorm(groups=3).init(key, 4), r"features that 3 divides, 1 or more; got 4\."),
+    "norm of nothing": (lambda: LayerNorm().init(key, 0), "1 or more; got 0"),
+    "product of a list": (lambda: Product([Linear(3)]), "Product takes a tuple of one layer or more"),
+    "product of sizes": (
+        lambda: Product((Linear(3), GRU(4))).init(key, 2),
+        r"outputs of the same number of features; .* are \[3, 4\] for 2 input features\. Put a Linear",
+    ),
+    "concat of a class": (lambda: Concat((LSTM,)), r"Concat.layers\[0\] must be a cell"),
+    "convolution width": (lambda: ShortConvolution(0), "ShortConvolution.width must be an int of 1 or more; got 0"),
+    "convolution without params": (lambda: ShortConvolution().initial_state(None), "pass the params of init"),
+    "apply of a number": (lambda: Apply(3, jnp.tanh), "Apply.init_fn must be a function: .*; got 3"),
+    "apply of several outputs": (
+        lambda: Apply(lambda key, n: (), lambda p, x: (x, x)).out_dim(3),
+        "must map x .* to one array",
+    ),
     "no features": (lambda: SRU(4).init(key, 0), r"in_dim=0. Project the inputs to 4 features\.$"),
     "no features, gated": (lambda: RGLRU(4).init(key, 0), r"in_dim=0. Project the inputs to 4 features\.$"),
     "other features": (lambda: RGLRU(4).init(key, 3), r"Use RGLRU\(3\), or project the inputs to 4"),
@@ -253,10 +290,12 @@ def test_the_error_names_the_fix(what):
 def test_only_sizes_without_a_default_are_positional():
     public = [getattr(jaxrnn, name) for name in dir(jaxrnn)]
     kinds = {type(cell) for cell in (CELLS | MORE_CELLS).values()} - {Mine}
-    assert kinds == {c for c in public if isinstance(c, type) and "hidden" in getattr(c, "__dataclass_fields__", ())}
+    of_cells = lambda c: isinstance(c, type) and {"hidden", "heads"} & getattr(c, "__dataclass_fields__", {}).keys()
+    assert kinds == {c for c in public if of_cells(c)} - {Heads, MatrixCell}
     for kind in kinds:
         positional = [p for p in inspect.signature(kind).parameters.values() if p.kind is not p.KEYWORD_ONLY]
-        assert [p.name for p in positional] == ["hidden", "projection"][: len(positional)]
+        sizes = ["heads", "key_dim"] if issubclass(kind, MatrixCell) else ["hidden", "projection"][: len(positional)]
+        assert [p.name for p in positional] == sizes
         assert all(p.default is p.empty for p in positional)
 
 
@@ -297,6 +336,7 @@ VALUES = [
     *EVERY.values(),
     *(driver for driver, _ in DRIVERS.values()),
     *(Native(), Fused(), Dense(), Diagonal(), Heads(2), GlorotOrthogonal(), TorchUniform()),
+    *(Linear(3, activation="gelu"), LayerNorm(groups=2), ShortConvolution(activation="silu"), Concat((GRU(3),))),
     *(Dropout(0.5), VariationalDropout(0.5), Leaky(3), Elman(4, activation=jax.nn.hard_sigmoid)),
     *(Embedding(5, 3), BagEmbedding(5, 3), SequenceModel(Embedding(5, 3), Stack((GRU(3), IndRNN(4))), 2, every)),
 ]
@@ -339,7 +379,7 @@ def test_native_names_a_kernel_with_the_same_activations():
 @pytest.mark.parametrize("name", EVERY)
 def test_initial_state_without_params(name):
     cell = EVERY[name]
-    if name == "learned":
+    if name in ("learned", "gated"):  # their states depend on the params
         return
     state = cell.initial_state(None, (B,))
     want = cell.initial_state(initial(cell, key), (B,))

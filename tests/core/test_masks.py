@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import BPTT, Associative, Bidirectional, Fused, LearnedState, Loop, Native, Newton, Remat, Scan
+from jaxrnn import BPTT, Associative, Bidirectional, Chunkwise, Fused, LearnedState, Loop, Native, Newton, Remat, Scan
 
 from .. import quick
 from .table import CELLS, H, draw, far, total, unroll
@@ -26,6 +26,8 @@ DRIVERS = [
     ("min_lstm", Native()),
     ("lru", Associative()),
     ("sru", Associative(2)),
+    ("kda", Chunkwise(3)),
+    ("mlstm", Chunkwise()),
     ("peephole", Fused(interpret=True)),
     ("elman", Newton(fallback=None)),
 ]
@@ -108,12 +110,12 @@ def test_nothing_before_a_reset_reaches_a_gradient_after_it(name, driver, revers
 
 
 def test_a_row_of_no_steps_takes_no_part_whatever_its_state_is():
-    for driver in (Scan(), BPTT(2), Native()):
-        cell = CELLS["gru"]
+    for name, driver in (("gru", Scan()), ("gru", BPTT(2)), ("gru", Native()), ("mlstm", Chunkwise())):
+        cell = CELLS[name]
         params, state, xs = draw(cell, time=TIME, batch=(2,))
-        state = state.at[1].set(jnp.nan)
+        state = jax.tree.map(lambda a: a.at[1].set(jnp.nan), state)
         f = lambda p, s: jaxrnn.unroll(cell, p, xs, s, lengths=np.array([TIME, 0]), driver=driver)[1].sum()
-        assert jnp.isfinite(jax.grad(f)(params, state).w_h).all()
+        assert jnp.isfinite(jax.grad(f)(params, state).w_x).all()
 
 
 SECOND = [pair for pair in DRIVERS if not isinstance(pair[1], Newton | Loop)]  # Newton is of first order

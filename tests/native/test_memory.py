@@ -22,9 +22,9 @@ from tests.core.table import far, masks, run, run_optimised, same_bits, total, v
 pytestmark = pytest.mark.skipif(library.unavailable_reason() is not None, reason=str(library.unavailable_reason()))
 
 CELLS = {
-    "mlstm": lambda: MLSTM(2, 4, 6),
+    "mlstm": lambda: MLSTM(2, 4, value_dim=6),
     "mamba2": lambda: Mamba2(3, 5),
-    "gated_delta_net": lambda: GatedDeltaNet(2, 16, 3),
+    "gated_delta_net": lambda: GatedDeltaNet(2, 16, value_dim=3),
 }
 SIZES = [(1, (1,), 1, 1, 1, 4), (7, (2, 2), 3, 3, 5, 4), (40, (2,), 1, 20, 33, 16), (70, (), 2, 17, 65, 64)]
 

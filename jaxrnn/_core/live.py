@@ -16,14 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .._core.affine_cell import shifted
-from .._core.autodiff import linear_map
-from .._core.broadcasting import broadcasting
-from .._core.cell import GatedCell
-from .._core.masks import StepMasks, zero_padding
-from .._core.sharding import zeros_like
-from .._core.trees import differentiable
-from .._core.types import Output, Params, State
+from .affine_cell import shifted
+from .autodiff import linear_map
+from .broadcasting import broadcasting
+from .cell import GatedCell
+from .masks import StepMasks, zero_padding
+from .sharding import zeros_like
+from .trees import differentiable
+from .types import Output, Params, State
 
 Unroll = Callable[[Params, State, Any, StepMasks], tuple[State, Output]]
 
@@ -80,11 +80,23 @@ def _any(test: Callable[[jax.Array], jax.Array], tree: Any, found: jax.Array) ->
 def outputs(cell: GatedCell, params: Params, states: State, xs: Any, masks: StepMasks) -> Output:
     """Return the cell's outputs (T, *batch, ...) of the states after all steps; each step is live or not by itself."""
     states = zero_padding(states, masks.valid)
-    if masks.reset is None:
-        return cell.output(params, states, xs)
-    each = StepMasks(None, jnp.ones_like(masks.reset), ())
-    of_steps = lambda params, state, inputs, masks: (state, cell.output(params, *inputs))
-    return cut(of_steps, params, (), (states, xs), each, reverse=False)[1]
+    return each_step(lambda params, inputs: cell.output(params, *inputs), params, (states, xs), masks.reset)
+
+
+def each_step(function: Callable[[Params, Any], Output], params: Params, xs: Any, resets: jax.Array | None) -> Output:
+    """Return function(params, xs), where row t of the result follows from row t of xs; each is live or not by itself.
+
+    Args:
+        function: maps (params, xs) to outputs (T, *batch, ...).
+        params: params of the function.
+        xs: a tree of (T, *batch, ...).
+        resets: (T, *batch); None where there are none: then every row is differentiated.
+    """
+    if resets is None:
+        return function(params, xs)
+    each = StepMasks(None, jnp.ones_like(resets), ())
+    of_steps = lambda params, state, xs, masks: (state, function(params, xs))
+    return cut(of_steps, params, (), xs, each, reverse=False)[1]
 
 
 def cut(
