@@ -43,7 +43,7 @@ class Build(build_ext):
         work = pathlib.Path(self.build_temp)
         jobs = [(NATIVE / "kernel.cc", work / str(i), isa.split()) for i, isa in enumerate(ISAS)]
         jobs += [(NATIVE / "memory.cc", work / str(i), isa.split()) for i, isa in enumerate(ISAS) if isa != TILES]
-        jobs += [(NATIVE / "library.cc", work, []), (NATIVE / "ffi.cc", work, [])]
+        jobs += [(NATIVE / name, work, []) for name in ("library.cc", "ffi.cc", "memory_ffi.cc")]
         include = [headers()]
 
         def compile_one(job: tuple[pathlib.Path, pathlib.Path, list[str]]) -> list[str]:
@@ -75,7 +75,7 @@ def _named(text: str, path: str) -> str:
     return f"`{path}`" if text == path else f"{text} (`{path}`)"
 
 
-sources = [str(NATIVE / name) for name in ("kernel.cc", "memory.cc", "library.cc", "ffi.cc")]
+sources = [str(NATIVE / name) for name in ("kernel.cc", "memory.cc", "library.cc", "ffi.cc", "memory_ffi.cc")]
 library = Extension(
     "jaxrnn._kernels.cpu._kernels", sources, depends=[str(p) for p in NATIVE.glob("*.h")], optional=True
 )

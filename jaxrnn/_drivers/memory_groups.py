@@ -44,6 +44,8 @@ class Groups:
     state: MatrixState
     xs: jax.Array
     masks: StepMasks
+    rows: int | None = None  # the steps times batch rows of a group; None for those of the platform
+    saved: tuple[str, ...] = ()  # the names of what the gradient keeps of a group
 
     def run(self) -> tuple[State, Output]:
         """Return the state after the last step, and the outputs."""
@@ -75,7 +77,7 @@ class Groups:
     def _scan(self, body: Callable[..., tuple[Any, Any]], carry: Any) -> tuple[Any, Any]:
         """Return the carry after `body(carry, xs, masks)` of all groups in running order, and what they return."""
         time, batch = num_steps(self.xs), self.state.memory.shape[:-3]
-        rows = GROUP_ROWS.get(jax.default_backend(), MOST_ROWS)
+        rows = self.rows or GROUP_ROWS.get(jax.default_backend(), MOST_ROWS)
         steps = self.chunk * max(1, min(-(-time // self.chunk), rows // (self.chunk * max(1, math.prod(batch)))))
         turn = lambda tree: jax.tree.map(lambda a: a[::-1], tree) if self.reverse else tree
 
@@ -86,7 +88,8 @@ class Groups:
             return carry, turn(results)
 
         inputs = self.xs, self.masks.valid, self.masks.reset
-        return scan_chunks(jax.checkpoint(group, prevent_cse=False), carry, inputs, steps, self.reverse)
+        policy = jax.checkpoint_policies.save_only_these_names(*self.saved)
+        return scan_chunks(jax.checkpoint(group, prevent_cse=False, policy=policy), carry, inputs, steps, self.reverse)
 
     def _outputs(self, state: MatrixState, xs: jax.Array, masks: StepMasks) -> tuple[MatrixState, Output]:
         """Return the state after a group, and its outputs."""

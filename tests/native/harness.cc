@@ -229,7 +229,8 @@ Answer memory_answer(P& pool, bool erases, Index T, Index K, Index V, Index chun
   for (Index i = 0; i < decay.count(); i++) numbers(decay)[i] -= i % 11 ? 0.5f : 100.0f;
   const Data memory = drawn(pairs * K * V, 6), dread = drawn(T * pairs * V, 7), dfinal = drawn(pairs * K * V, 8);
   const Data read = empty(T * pairs * V), final = empty(pairs * K * V), dq = empty(q.count()), dk = empty(k.count());
-  const Data dv = empty(v.count()), ddecay = empty(T * pairs), derase = empty(T * pairs), dmemory = empty(pairs * K * V);
+  const Data dv = empty(v.count()), dmemory = empty(pairs * K * V);
+  const Data ddecay = empty(T * pairs), derase = empty(T * pairs);
   Memory job{T, pairs, K, V, chunk, numbers(q), numbers(k), numbers(v), numbers(decay),
              erases ? numbers(erase) : nullptr, numbers(memory), numbers(read), numbers(final), nullptr};
   const Data kept = empty(job.chunks() * pairs * K * V);

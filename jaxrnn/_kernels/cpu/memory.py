@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
@@ -24,6 +25,9 @@ from ..._core.matrix_cell import MemoryUpdate
 from ..._core.sharding import vary, varying
 from ..vmap_rule import fold, unfold
 from .portable import portable
+
+SAVED = "jaxrnn_memory"
+"""The name of what the forward pass returns, for policies of `jax.checkpoint`."""
 
 Gradients: TypeAlias = Callable[..., Any]
 """From (forward, primals, cotangents, cotangents of the gradients) to the cotangents of (primals, cotangents)."""
@@ -85,7 +89,7 @@ class MemoryKernel:
         query, key, value = (rows(a, 1) for a in (update.query, update.key, update.value))
         operands = Operands(query, key, value, rows(decay, 0), erase, memory.reshape(1, count, *memory.shape[-3:]))
         operands = vary(reverse_only(operands, self.driver), varying(operands))
-        read, final, _ = _run(self, operands)
+        read, final, _ = _run(self, False, operands)
         return final.reshape(memory.shape), read.reshape(time, *batch, *read.shape[2:])
 
     def forward(self, *operands: Any) -> Outputs:
@@ -96,20 +100,19 @@ class MemoryKernel:
         return Outputs(read, final[None])
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _run(kernel: MemoryKernel, operands: Operands) -> Outputs:
-    return Forward(kernel, False)(*operands)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _run(kernel: MemoryKernel, keep: bool, operands: Operands) -> Outputs:
+    return Forward(kernel, keep)(*operands)
 
 
-def _run_forward(kernel: MemoryKernel, operands: Operands) -> tuple[Outputs, Any]:
-    operands = reverse_only(operands, kernel.driver)
-    read, final, kept = Forward(kernel, True)(*operands)
-    return Outputs(read, final), (operands, kept)
+def _run_forward(kernel: MemoryKernel, keep: bool, operands: Operands) -> tuple[Outputs, Any]:
+    outputs = checkpoint_name(_run(kernel, True, reverse_only(operands, kernel.driver)), SAVED)
+    return (outputs if keep else outputs._replace(kept=None)), (operands, outputs.kept)
 
 
-def _run_backward(kernel: MemoryKernel, residuals: Any, cotangents: Outputs) -> tuple[Operands]:
+def _run_backward(kernel: MemoryKernel, keep: bool, residuals: Any, cotangents: Outputs) -> tuple[Operands]:
     operands, kept = reverse_only(residuals, kernel.driver)
-    return (_gradients(kernel, operands, kept, cotangents),)
+    return (_gradients(kernel, operands, kept, cotangents._replace(kept=None)),)
 
 
 _run.defvjp(_run_forward, _run_backward)

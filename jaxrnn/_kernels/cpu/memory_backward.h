@@ -107,19 +107,20 @@ struct MemoryBackward {
     Chunk& c = chunk;
     scale_rows(c.key, c.to_end, c.rows, c.keys, decayed_key);
     const Sums sums{dvalue, c.values, c.rows, c.values / LANES};
-    const Factor read{c.products, 1, c.width, dread, c.values, c.steps, Terms::FROM};
+    const Factor read{c.products, 1, c.width, dread, c.values, c.steps, Span::FROM};
     const Factor written{decayed_key, c.keys, 1, dmemory, c.values, job.of.keys};
     if (!job.of.erase) return multiply(sums, {read, written});
-    multiply<Solve::UPPER>(sums, {read, written, {c.erasing, 1, c.width, dvalue, c.values, c.steps, Terms::AFTER}});
+    multiply<Solve::UPPER>(sums, {read, written, {c.erasing, 1, c.width, dvalue, c.values, c.steps, Span::AFTER}});
   }
 
   void differentiate_query() {
     Chunk& c = chunk;
     scale_rows(dread, c.from_start, c.rows, c.values, dread);
-    multiply({dquery, c.keys, c.rows, c.keys / LANES}, {{dread, c.values, 1, transposed_memory, c.keys, job.of.values}});
+    multiply({dquery, c.keys, c.rows, c.keys / LANES},
+             {{dread, c.values, 1, transposed_memory, c.keys, job.of.values}});
     for (Index t = 0; t < c.steps; t++) dtotal[t] += dot(c.query + t * c.keys, dquery + t * c.keys, c.keys);
     multiply({dquery, c.keys, c.rows, c.keys / LANES, dquery},
-             {{dproducts, c.width, 1, c.key, c.keys, c.steps, Terms::UP_TO}});
+             {{dproducts, c.width, 1, c.key, c.keys, c.steps, Span::UP_TO}});
   }
 
   void differentiate_key() {
@@ -133,7 +134,7 @@ struct MemoryBackward {
       dtotal[c.steps - 1] += part;
     }
     multiply({dkey, c.keys, c.rows, c.keys / LANES, dkey},
-             {{dproducts, 1, c.width, c.query, c.keys, c.steps, Terms::FROM}});
+             {{dproducts, 1, c.width, c.query, c.keys, c.steps, Span::FROM}});
   }
 
   // Adds what comes through u = v - erase (...). With `more` = -e_t S dv_t and M_ts = -D_ts (dv_t . u_s), s < t, the
@@ -153,12 +154,12 @@ struct MemoryBackward {
     scale_rows(dvalue, c.scale, rows, c.values, scaled);
     multiply({more, keys, rows, keys / LANES}, {{scaled, c.values, 1, transposed_memory, keys, job.of.values}});
     for (Index t = 0; t < c.steps; t++) dtotal[t] += c.erase[t] * dot(c.key + t * keys, more + t * keys, keys);
-    multiply({more, keys, rows, keys / LANES, more}, {{dproducts, width, 1, c.key, keys, c.steps, Terms::UP_TO}});
+    multiply({more, keys, rows, keys / LANES, more}, {{dproducts, width, 1, c.key, keys, c.steps, Span::UP_TO}});
     for (Index t = 0; t < c.steps; t++) derase[t] = dot(c.key + t * keys, more + t * keys, keys);
     scale_rows(more, c.erase, rows, keys, more);
     for (Index i = 0; i < rows * keys; i += LANES) store(dkey + i, load(dkey + i) + load(more + i));
     scale_rows(c.key, c.erase, rows, keys, decayed_key);
-    multiply({dkey, keys, rows, keys / LANES, dkey}, {{dproducts, 1, width, decayed_key, keys, c.steps, Terms::FROM}});
+    multiply({dkey, keys, rows, keys / LANES, dkey}, {{dproducts, 1, width, decayed_key, keys, c.steps, Span::FROM}});
     scale_rows(scaled, c.erase, rows, c.values, scaled);
   }
 

@@ -188,7 +188,7 @@ struct Chunk {
     scale_rows(key, scale, rows, keys, erased_key);
     multiply<Solve::LOWER>({value, values, rows, values / LANES, value},
                            {{erased_key, keys, 1, memory, values, job.keys},
-                            {erasing, width, 1, value, values, steps, Terms::BEFORE}});
+                            {erasing, width, 1, value, values, steps, Span::BEFORE}});
   }
 };
 

@@ -38,7 +38,7 @@ struct MemoryForward {
     scale_rows(c.query, c.from_start, c.rows, c.keys, c.query);
     scale_rows(c.key, c.to_end, c.rows, c.keys, c.key);
     multiply({read, c.values, c.rows, c.values / LANES},
-             {{c.products, c.width, 1, c.value, c.values, c.steps, Terms::UP_TO},
+             {{c.products, c.width, 1, c.value, c.values, c.steps, Span::UP_TO},
               {c.query, c.keys, 1, memory, c.values, job.keys}});
     multiply({memory, c.values, job.keys, c.values / LANES, memory, c.at_end()},
              {{c.key, 1, c.keys, c.value, c.values, c.steps}});

@@ -13,7 +13,7 @@ constexpr Index GRAIN = LANES > SIDE ? LANES : SIDE;  // of the sizes of matrice
 
 // The terms of a row's sums, for a triangular left matrix: those of the block of SIDE rows are the ones up to its last
 // row, before its first, from its first on, or after its last.
-enum class Terms { ALL, UP_TO, BEFORE, FROM, AFTER };
+enum class Span { ALL, UP_TO, BEFORE, FROM, AFTER };
 
 // The product of two matrices: left(i, k) is left[i * row + k * step].
 struct Factor {
@@ -21,15 +21,15 @@ struct Factor {
   Index row, step;
   const float* right;
   Index right_row, depth;
-  Terms terms = Terms::ALL;
+  Span span = Span::ALL;
 
   ALWAYS_INLINE Rows of_block(Index i) const {
     const Index end = i + SIDE < depth ? i + SIDE : depth;
-    switch (terms) {
-      case Terms::UP_TO: return {0, end};
-      case Terms::BEFORE: return {0, i};
-      case Terms::FROM: return {i, depth};
-      case Terms::AFTER: return {end, depth};
+    switch (span) {
+      case Span::UP_TO: return {0, end};
+      case Span::BEFORE: return {0, i};
+      case Span::FROM: return {i, depth};
+      case Span::AFTER: return {end, depth};
       default: return {0, depth};
     }
   }
@@ -61,10 +61,10 @@ __attribute__((noinline)) static void sum_block(const Sums& sums, const Factor* 
     }
   }
   for (const Factor* f = factors; f != factors + count; f++) {
-    const Rows terms = f->of_block(i);
+    const Rows span = f->of_block(i);
     const Index row = f->row, step = f->step, right_row = f->right_row;
-    const float *left = f->left + i * row + terms.first * step, *right = f->right + terms.first * right_row + column;
-    for (Index k = terms.first; k < terms.last; k++, left += step, right += right_row) {
+    const float *left = f->left + i * row + span.first * step, *right = f->right + span.first * right_row + column;
+    for (Index k = span.first; k < span.last; k++, left += step, right += right_row) {
       Vector b[V];
       UNROLL for (int v = 0; v < V; v++) b[v] = load(right + v * LANES);
       UNROLL for (int m = 0; m < SIDE; m++) {
