@@ -2,9 +2,12 @@
 
 from ._cells import GRU as GRU
 from ._cells import JANET as JANET
+from ._cells import LEM as LEM
 from ._cells import LRU as LRU
 from ._cells import LSTM as LSTM
+from ._cells import MGU as MGU
 from ._cells import RGLRU as RGLRU
+from ._cells import RHN as RHN
 from ._cells import S4D as S4D
 from ._cells import S5 as S5
 from ._cells import SLSTM as SLSTM
@@ -12,13 +15,17 @@ from ._cells import SRU as SRU
 from ._cells import UGRNN as UGRNN
 from ._cells import AntisymmetricRNN as AntisymmetricRNN
 from ._cells import Bilinear as Bilinear
+from ._cells import CoRNN as CoRNN
 from ._cells import Elman as Elman
+from ._cells import FastGRNN as FastGRNN
 from ._cells import IndRNN as IndRNN
 from ._cells import LayerNormLSTM as LayerNormLSTM
+from ._cells import LEMState as LEMState
 from ._cells import LightGRU as LightGRU
 from ._cells import LSTMState as LSTMState
 from ._cells import MinGRU as MinGRU
 from ._cells import MinLSTM as MinLSTM
+from ._cells import MultiplicativeLSTM as MultiplicativeLSTM
 from ._cells import OscillatorState as OscillatorState
 from ._cells import PeepholeLSTM as PeepholeLSTM
 from ._cells import ProjectedLSTM as ProjectedLSTM

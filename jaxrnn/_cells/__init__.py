@@ -1,21 +1,28 @@
 """The cells, one file each."""
 
 from .antisymmetric_rnn import AntisymmetricRNN as AntisymmetricRNN
+from .cornn import CoRNN as CoRNN
 from .elman import Elman as Elman
+from .fast_grnn import FastGRNN as FastGRNN
 from .gru import GRU as GRU
 from .gru import ResetBeforeGRU as ResetBeforeGRU
 from .ind_rnn import IndRNN as IndRNN
 from .janet import JANET as JANET
 from .layer_norm_lstm import LayerNormLSTM as LayerNormLSTM
+from .lem import LEM as LEM
+from .lem import LEMState as LEMState
 from .light_gru import LightGRU as LightGRU
 from .lru import LRU as LRU
 from .lstm import LSTM as LSTM
 from .lstm import LSTMState as LSTMState
+from .mgu import MGU as MGU
 from .minimal import MinGRU as MinGRU
 from .minimal import MinLSTM as MinLSTM
+from .multiplicative_lstm import MultiplicativeLSTM as MultiplicativeLSTM
 from .peephole_lstm import PeepholeLSTM as PeepholeLSTM
 from .projected_lstm import ProjectedLSTM as ProjectedLSTM
 from .rg_lru import RGLRU as RGLRU
+from .rhn import RHN as RHN
 from .s4d import S4D as S4D
 from .s5 import S5 as S5
 from .slstm import SLSTM as SLSTM

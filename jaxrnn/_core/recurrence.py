@@ -13,6 +13,7 @@ from .checks import is_number
 from .fields import Checked, convert, instance, size
 from .initializers import Initializer
 from .sharding import contract_sharded, merge_rows, sharded
+from .trees import DType, cast
 
 
 @runtime_checkable
@@ -36,6 +37,12 @@ def gates_of(x: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
     in_dim, gates, hidden = w.shape
     packed = merge_rows(x.astype(w.dtype)) @ w.reshape(in_dim, gates * hidden)
     return tuple(jnp.split(packed.reshape(*x.shape[:-1], gates * hidden), gates, axis=-1))
+
+
+def biased_gates(x: jax.Array, w: jax.Array, b: jax.Array, dtype: DType | None = None) -> tuple[jax.Array, ...]:
+    """Return x w + b, G arrays (..., H), from x (..., D), w (D, G, H) and b (G, H); in `dtype`, if not None."""
+    gates = tuple(gate + b_g for gate, b_g in zip(gates_of(x, w), b, strict=True))
+    return cast(gates, dtype)
 
 
 def check_features(x: jax.Array, w: jax.Array) -> None:

@@ -14,6 +14,7 @@ from jaxrnn import (
     LSTM,
     S5,
     SLSTM,
+    AffineCell,
     Associative,
     Bidirectional,
     Cell,
@@ -22,7 +23,9 @@ from jaxrnn import (
     GatedCell,
     GlorotOrthogonal,
     Heads,
+    LEMState,
     LSTMState,
+    Newton,
     OscillatorState,
     SLSTMState,
     Stack,
@@ -220,6 +223,47 @@ def s5(p, s, x):
     return s, 2 * (s @ (p.c[0] + 1j * p.c[1])).real + p.d * x
 
 
+def mgu(p, h, x):
+    u_f, u_n = matmul(x, p.w_x) + p.b[:, None]
+    f = sigmoid(u_f + h @ p.w_h[:, 0])
+    h = (1 - f) * h + f * tanh(u_n + (f * h) @ p.w_h[:, 1])
+    return h, h
+
+
+def rhn(p, h, x):
+    for layer in range(len(p.w_h)):
+        n, g = matmul(h, p.w_h[layer]) + p.b[layer, :, None] + (layer == 0) * matmul(x, p.w_x)
+        h = sigmoid(g) * tanh(n) + (1 - sigmoid(g)) * h
+    return h, h
+
+
+def lem(p, s, x):
+    a, b, u_z, u_y = matmul(x, p.w_x) + p.b[:, None]
+    a, b = (0.5 * sigmoid(u + s.y @ p.w_h[:, i]) for i, u in enumerate((a, b)))
+    z = (1 - a) * s.z + a * tanh(u_z + s.y @ p.w_h[:, 2])
+    y = (1 - b) * s.y + b * tanh(u_y + z @ p.w_h[:, 3])
+    return LEMState(y, z), y
+
+
+def cornn(p, s, x):
+    force = tanh(x @ p.w_x[:, 0] + p.b[0] + s.y @ p.w_h[:H, 0] + s.z @ p.w_h[H:, 0])
+    z = s.z + 0.05 * force - 0.05 * s.y - 0.05 * 0.5 * s.z
+    return OscillatorState(s.y + 0.05 * z, z), s.y + 0.05 * z
+
+
+def fast_grnn(p, h, x):
+    both = x @ p.w_x[:, 0] + h @ p.w_h[:, 0]
+    z, c = sigmoid(both + p.b[0]), tanh(both + p.b[0] + p.local.shift)
+    h = (sigmoid(p.local.zeta) * (1 - z) + sigmoid(p.local.nu)) * c + z * h
+    return h, h
+
+
+def multiplicative_lstm(p, s, x):
+    m = (x @ p.m_x[:, 0]) * (s.h @ p.m_h[:, 0])
+    h, c = lstm_gates(matmul(x, p.w_x) + matmul(m, p.w_h) + p.b[:, None], s.c)
+    return LSTMState(h, c), h
+
+
 EQUATIONS = {
     "elman": elman(np.tanh),
     "elman_relu": elman(lambda x: np.maximum(x, 0)),
@@ -249,6 +293,12 @@ MORE_EQUATIONS = {
     "s4d": s4d(zero_order_hold),
     "s4d_bilinear": s4d(bilinear),
     "s5": s5,
+    "mgu": mgu,
+    "rhn": rhn,
+    "lem": lem,
+    "cornn": cornn,
+    "fast_grnn": fast_grnn,
+    "multiplicative_lstm": multiplicative_lstm,
 }
 
 
@@ -265,7 +315,8 @@ def test_step_is_its_equation(x64, name):
 def test_more_cells_under_the_driver_of_their_kind(name):
     """The backward pass that its kind shares, with masks, against that of JAX."""
     cell = MORE_CELLS[name]
-    driver = BPTT(2) if isinstance(cell, GatedCell) else Associative(2)
+    gated, affine = isinstance(cell, GatedCell), isinstance(cell, AffineCell)
+    driver = BPTT(2) if gated else Associative(2) if affine else Newton(fallback=None)
     params, state, xs = draw(cell)
     got, want = (run(cell, params, state, xs, masks(), each) for each in (driver, jaxrnn.Scan()))
     assert far(got, want) < 2e-5
