@@ -1,10 +1,12 @@
 """Recurrent networks in JAX: an equation is written once, and how it runs over time is chosen separately."""
 
 from ._cells import GRU as GRU
+from ._cells import GRUD as GRUD
 from ._cells import JANET as JANET
 from ._cells import LEM as LEM
 from ._cells import LRU as LRU
 from ._cells import LSTM as LSTM
+from ._cells import LTC as LTC
 from ._cells import MGU as MGU
 from ._cells import RGLRU as RGLRU
 from ._cells import RHN as RHN
@@ -15,11 +17,20 @@ from ._cells import SRU as SRU
 from ._cells import UGRNN as UGRNN
 from ._cells import AntisymmetricRNN as AntisymmetricRNN
 from ._cells import Bilinear as Bilinear
+from ._cells import CfC as CfC
+from ._cells import ConvGRU as ConvGRU
+from ._cells import ConvLSTM as ConvLSTM
 from ._cells import CoRNN as CoRNN
+from ._cells import EchoState as EchoState
 from ._cells import Elman as Elman
 from ._cells import FastGRNN as FastGRNN
+from ._cells import FixedTimeConstant as FixedTimeConstant
+from ._cells import GRUDInputs as GRUDInputs
+from ._cells import GRUDState as GRUDState
 from ._cells import IndRNN as IndRNN
 from ._cells import LayerNormLSTM as LayerNormLSTM
+from ._cells import LeakyRNN as LeakyRNN
+from ._cells import LearnedTimeConstant as LearnedTimeConstant
 from ._cells import LEMState as LEMState
 from ._cells import LightGRU as LightGRU
 from ._cells import LSTMState as LSTMState
@@ -29,6 +40,7 @@ from ._cells import MultiplicativeLSTM as MultiplicativeLSTM
 from ._cells import OscillatorState as OscillatorState
 from ._cells import PeepholeLSTM as PeepholeLSTM
 from ._cells import ProjectedLSTM as ProjectedLSTM
+from ._cells import Reservoir as Reservoir
 from ._cells import ResetBeforeGRU as ResetBeforeGRU
 from ._cells import SLSTMState as SLSTMState
 from ._cells import UnICORNN as UnICORNN
@@ -46,6 +58,7 @@ from ._core.initializers import Initializer as Initializer
 from ._core.initializers import KerasInit as KerasInit
 from ._core.initializers import NnxInit as NnxInit
 from ._core.initializers import TorchUniform as TorchUniform
+from ._core.recurrence import Dale as Dale
 from ._core.recurrence import Dense as Dense
 from ._core.recurrence import Diagonal as Diagonal
 from ._core.recurrence import Heads as Heads

@@ -1,20 +1,32 @@
 """The cells, one file each."""
 
 from .antisymmetric_rnn import AntisymmetricRNN as AntisymmetricRNN
+from .cfc import CfC as CfC
+from .conv_gru import ConvGRU as ConvGRU
+from .conv_lstm import ConvLSTM as ConvLSTM
 from .cornn import CoRNN as CoRNN
+from .echo_state import EchoState as EchoState
+from .echo_state import Reservoir as Reservoir
 from .elman import Elman as Elman
 from .fast_grnn import FastGRNN as FastGRNN
 from .gru import GRU as GRU
 from .gru import ResetBeforeGRU as ResetBeforeGRU
+from .grud import GRUD as GRUD
+from .grud import GRUDInputs as GRUDInputs
+from .grud import GRUDState as GRUDState
 from .ind_rnn import IndRNN as IndRNN
 from .janet import JANET as JANET
 from .layer_norm_lstm import LayerNormLSTM as LayerNormLSTM
+from .leaky_rnn import FixedTimeConstant as FixedTimeConstant
+from .leaky_rnn import LeakyRNN as LeakyRNN
+from .leaky_rnn import LearnedTimeConstant as LearnedTimeConstant
 from .lem import LEM as LEM
 from .lem import LEMState as LEMState
 from .light_gru import LightGRU as LightGRU
 from .lru import LRU as LRU
 from .lstm import LSTM as LSTM
 from .lstm import LSTMState as LSTMState
+from .ltc import LTC as LTC
 from .mgu import MGU as MGU
 from .minimal import MinGRU as MinGRU
 from .minimal import MinLSTM as MinLSTM

@@ -264,6 +264,59 @@ def multiplicative_lstm(p, s, x):
     return LSTMState(h, c), h
 
 
+def leaky(p, h, x):
+    h = 0.8 * h + 0.2 * np.maximum(x @ p.w_x[:, 0] + h @ p.w_h[:, 0] + p.b[0], 0)
+    return h, h
+
+
+def leaky_dale(p, h, x):
+    w = np.abs(p.w_h[:, 0]) * np.array([1, 1, 1, 1, -1, -1.0])[:, None]
+    alpha = sigmoid(p.local)
+    h = (1 - alpha) * h + alpha * np.log1p(np.exp(x @ p.w_x[:, 0] + h @ w + p.b[0]))
+    return h, h
+
+
+def cfc(p, h, x):
+    g, q, a, b = matmul(x, p.w_x) + matmul(h, p.w_h) + p.b[:, None]
+    k = sigmoid(0.7 * a + b)
+    h = (1 - k) * tanh(g) + k * tanh(q)
+    return h, h
+
+
+def ltc(p, h, x):
+    for _ in range(3):
+        f = sigmoid(x @ p.w_x[:, 0] + h @ p.w_h[:, 0] + p.b[0])
+        h = (h + 0.7 / 3 * f * p.a) / (1 + 0.7 / 3 * (1 / np.exp(p.log_tau) + f))
+    return h, h
+
+
+def echo_state(p, h, x):
+    h = 0.7 * h + 0.3 * tanh(x @ p.w_x[:, 0] + h @ p.w_h[:, 0] + p.b[0])
+    return h, h
+
+
+def convolved(x, w, image):
+    """Convolve images x (B, height * width * C) with kernels w (9 C, G, F), pixel by pixel."""
+    height, width = image
+    x = np.pad(x.reshape(len(x), height, width, -1), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    patches = [[x[:, i : i + 3, j : j + 3].reshape(len(x), -1) for j in range(width)] for i in range(height)]
+    out = np.stack([np.stack([matmul(p, w) for p in row], 2) for row in patches], 2)
+    return out.reshape(w.shape[1], len(x), -1)
+
+
+def conv_lstm(p, s, x):
+    v = convolved(x, p.w_x, (1, 2)) + convolved(s.h, p.w_h, (1, 2))
+    h, c = lstm_gates(v + np.tile(p.b, 2)[:, None], s.c)
+    return LSTMState(h, c), h
+
+
+def conv_gru(p, h, x):
+    u, v = convolved(x, p.w_x, (2, 2)) + np.tile(p.b, 4)[:, None], convolved(h, p.w_h[:, :2], (2, 2))
+    r, z = sigmoid(u[0] + v[0]), sigmoid(u[1] + v[1])
+    h = (1 - z) * h + z * tanh(u[2] + convolved(r * h, p.w_h[:, 2:], (2, 2))[0])
+    return h, h
+
+
 EQUATIONS = {
     "elman": elman(np.tanh),
     "elman_relu": elman(lambda x: np.maximum(x, 0)),
@@ -299,6 +352,13 @@ MORE_EQUATIONS = {
     "cornn": cornn,
     "fast_grnn": fast_grnn,
     "multiplicative_lstm": multiplicative_lstm,
+    "leaky": leaky,
+    "leaky_dale": leaky_dale,
+    "cfc": cfc,
+    "ltc": ltc,
+    "echo_state": echo_state,
+    "conv_lstm": conv_lstm,
+    "conv_gru": conv_gru,
 }
 
 
