@@ -8,9 +8,23 @@ import jax
 import jax.numpy as jnp
 
 from .._core.cell import GatedCell, GatedParams, zero_state
-from .._core.fields import check_init, convert, positive
-from .._core.recurrence import Dense, input_weights
+from .._core.fields import convert, positive
+from .._core.initializers import Initializer
+from .._core.recurrence import Recurrence, gates_of
 from .unicornn import OscillatorState
+
+
+@dataclasses.dataclass(frozen=True)
+class StackedDense:
+    """v = (y, z) W with W (2 H, G, H): every unit depends on both numbers of every unit."""
+
+    def init(self, key: jax.Array, initializer: Initializer, gates: int, hidden: int) -> jax.Array:
+        """Draw the weights of y and those of z separately, W (2 H, G, H)."""
+        return jnp.concatenate([initializer.recurrent(k, (hidden, gates, hidden)) for k in jax.random.split(key)])
+
+    def __call__(self, w: jax.Array, r: jax.Array) -> tuple[jax.Array, ...]:
+        """Apply W to r (..., 2 H): G arrays (..., H)."""
+        return gates_of(r, w)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +39,7 @@ class CoRNN(GatedCell):
         frequency: γ, above 0, the squared frequency of an oscillator without inputs.
         damping: ε, above 0.
 
-    The state is `OscillatorState(y, z)`, each (*batch, H). w_h (2 H, 1, H) has the rows of W and then those of V; the
-    recurrence is `Dense()`.
+    The state is `OscillatorState(y, z)`, each (*batch, H). w_h (2 H, 1, H) has the rows of W and then those of V.
 
     >>> cell = CoRNN(4)
     >>> params = cell.init(jax.random.key(0), in_dim=3)
@@ -44,24 +57,14 @@ class CoRNN(GatedCell):
     step_size: float = 0.05
     frequency: float = 1.0
     damping: float = 1.0
+    recurrence: Recurrence = StackedDense()
     gates = 1
 
     def __check_init__(self) -> None:
         """Check the numbers and the recurrence."""
         convert(self, step_size=positive, frequency=positive, damping=positive)
-        if self.recurrence != Dense():
-            raise ValueError(f"CoRNN takes recurrence=Dense(), for its weights (2 H, 1, H); got {self.recurrence}")
-
-    def init(self, key: jax.Array, in_dim: int) -> GatedParams:
-        """Draw w_x (D, 1, H), W and V as w_h (2 H, 1, H), and b (1, H)."""
-        in_dim = check_init(self, key, in_dim)
-        k_x, k_y, k_z, k_b = jax.random.split(key, 4)
-        square = (self.hidden, 1, self.hidden)
-        return GatedParams(
-            input_weights(self.initializer, k_x, (in_dim, 1, self.hidden)),
-            jnp.concatenate([self.initializer.recurrent(k, square) for k in (k_y, k_z)]),
-            self.initializer.bias(k_b, (1, self.hidden)),
-        )
+        if self.recurrence != StackedDense():
+            raise ValueError(f"CoRNN has its own recurrence, with weights (2 H, 1, H); got {self.recurrence}. Omit it.")
 
     def initial_state(self, params: GatedParams, batch: tuple[int, ...] = ()) -> OscillatorState:
         """Return y_0 = z_0 = 0, (*batch, H), in the dtype of the params."""

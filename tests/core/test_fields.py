@@ -193,7 +193,10 @@ BAD = {
     "time step 0": (lambda: LEM(4, step_size=0), "LEM.step_size must be above 0; got 0"),
     "negative frequency": (lambda: CoRNN(4, frequency=-1), "CoRNN.frequency must be above 0; got -1"),
     "no damping": (lambda: CoRNN(4, damping=0), "CoRNN.damping must be above 0; got 0"),
-    "oscillators of a diagonal": (lambda: CoRNN(4, recurrence=Diagonal()), r"takes recurrence=Dense\(\).*got Diagonal"),
+    "oscillators of a diagonal": (
+        lambda: CoRNN(4, recurrence=Diagonal()),
+        r"has its own recurrence.*got Diagonal\(\). Omit",
+    ),
     "logit": (lambda: FastGRNN(4, zeta="a"), "FastGRNN.zeta must be one finite number; got 'a'"),
     "negative time constant": (lambda: FixedTimeConstant(tau=-1), "FixedTimeConstant.tau must be above 0; got -1"),
     "step longer than tau": (lambda: FixedTimeConstant(1, 2), "needs dt <= tau; got tau=1.0, dt=2.0. Lower dt"),
@@ -234,7 +237,7 @@ BAD = {
     "image of floats": (lambda: ConvGRU(4, image=(2, 2.5)), "ConvGRU.image must be an int of 1 or more; got 2.5"),
     "pixels": (
         lambda: ConvLSTM(4, image=(2, 3)).init(key, 16),
-        r"2 x 3 pixels.*got in_dim=16, no multiple of 6. Correct image",
+        r"2 x 3 pixels.*got in_dim=16, which is not 6 for every channel. Correct image",
     ),
     "pixels of a step": (
         lambda: ConvGRU(4, image=(2, 2)).step(ConvGRU(4, image=(2, 2)).init(key, 8), jnp.zeros(16), jnp.ones(5)),
