@@ -58,7 +58,7 @@ def draw_kernels(cell: ConvCell, key: jax.Array, in_dim: int, gates: int) -> Gat
     if rest or not channels:
         raise ValueError(
             f"{kind} takes images of {height} x {width} pixels, flattened to height * width * channels features; got "
-            f"in_dim={in_dim}, which is not {height * width} for every channel. Correct image=(height, width), or in_dim."
+            f"in_dim={in_dim}, not {height * width} for every channel. Correct image=(height, width), or in_dim."
         )
     area = cell.kernel**2
     k_x, k_h, k_b = jax.random.split(key, 3)

@@ -108,8 +108,8 @@ class EchoState(GatedCell):
     (100,)
 
     References: Jaeger, "The echo state approach to analysing and training recurrent neural networks", GMD report 148,
-    2001, eq. 1; the leak: Jaeger, Lukoševičius, Popovici and Siewert, "Optimization and applications of echo state
-    networks with leaky-integrator neurons", Neural Networks 20, 2007, eq. 2.
+    2001, eq. 1 (https://www.ai.rug.nl/minds/uploads/EchoStatesTechRep.pdf); in the form of Lukoševičius, "A practical
+    guide to applying echo state networks", 2012, eq. 2 and 3.
     """
 
     hidden: int

@@ -92,7 +92,7 @@ class GRUD(metaclass=Checked):
     ((5, 2, 4), [1.0, 2.0, 3.0])
 
     Reference: Che, Purushotham, Cho, Sontag and Liu, "Recurrent neural networks for multivariate time series with
-    missing values", Scientific Reports 8, 2018, eq. 3 to 8 (https://arxiv.org/abs/1606.01865).
+    missing values", Scientific Reports 8, 2018, section "GRU-D" (https://arxiv.org/abs/1606.01865).
     """
 
     hidden: int

@@ -139,6 +139,6 @@ class LeakyRNN(GatedCell):
         alpha = self.time_constant.rate(local)  # type: ignore[arg-type]
         current = u[0] + v[0]
         for noise in u[1:]:
-            current = current + (2 / alpha) ** 0.5 * noise
+            current = current + jnp.sqrt(2 / alpha) * noise
         new: jax.Array = h + alpha * (self.activation(current) - h)
         return new

@@ -159,7 +159,7 @@ class Dale(metaclass=Checked):
         excitatory: the fraction of excitatory units, from 0 to 1; their number is rounded.
 
     Reference: Song, Yang and Wang, "Training excitatory-inhibitory recurrent neural networks for cognitive tasks: a
-    simple and flexible framework", PLOS Computational Biology 12, 2016, eq. 11 to 13
+    simple and flexible framework", PLOS Computational Biology 12, 2016
     (https://doi.org/10.1371/journal.pcbi.1004792), with the absolute value in the place of the rectified W, so that no
     weight loses its gradient.
     """

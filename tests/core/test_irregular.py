@@ -7,8 +7,8 @@ import pytest
 
 from jaxrnn import BPTT, GRU, GRUD, LTC, CfC, GRUDInputs, GRUDState, Newton, Scan, Stack
 
+from .more_equations import matmul, sigmoid, tanh
 from .table import B, D, H, T, draw, far, masks, run, unroll
-from .test_cells import matmul, sigmoid, tanh
 
 TIMED = {"cfc": (CfC(H), BPTT(2)), "ltc": (LTC(H, unfolds=2), Newton(fallback=None))}
 
