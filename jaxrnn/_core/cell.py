@@ -92,7 +92,7 @@ class GatedCell(metaclass=Checked):
     (2, 8)
 
     Args:
-        recurrence: how v comes from read(s): `Dense()`, `Diagonal()` or `Heads(n)`.
+        recurrence: how v comes from read(s): `Dense()`, `Diagonal()`, `Heads(n)` or `Dale(excitatory)`.
         initializer: how the weights are drawn: `GlorotOrthogonal()`, `TorchUniform()` or another `Initializer`.
 
     More methods have a default and may be overridden: `init_local` with `transition` (a gate with params other than
