@@ -9,11 +9,11 @@ import jax.numpy as jnp
 
 from .._core.activation import SIGMOID, TANH, ActivationLike, activation, is_standard
 from .._core.broadcasting import broadcasting
-from .._core.cell import GatedCell, GatedParams, zero_state
+from .._core.cell import GatedCell, GatedParams, draw_weights, zero_state
 from .._core.checks import check_step
 from .._core.fields import Checked, check_init, convert, size
 from .._core.initializers import GlorotOrthogonal, Initializer
-from .._core.recurrence import an_initializer, gates_of, input_weights
+from .._core.recurrence import an_initializer, biased_gates, gates_of
 from .._core.trees import cast
 
 
@@ -122,13 +122,7 @@ class ResetBeforeGRU(metaclass=Checked):
 
     def init(self, key: jax.Array, in_dim: int) -> GatedParams:
         """Draw w_x (D, 3, H), w_h (H, 3, H) and b (3, H)."""
-        in_dim = check_init(self, key, in_dim)
-        k_x, k_h, k_b = jax.random.split(key, 3)
-        return GatedParams(
-            input_weights(self.initializer, k_x, (in_dim, 3, self.hidden)),
-            self.initializer.recurrent(k_h, (self.hidden, 3, self.hidden)),
-            self.initializer.bias(k_b, (3, self.hidden)),
-        )
+        return draw_weights(self.initializer, key, check_init(self, key, in_dim), 3, self.hidden)
 
     def initial_state(self, params: GatedParams, batch: tuple[int, ...] = ()) -> jax.Array:
         """Return h_0 = 0, (*batch, H), in the dtype of the params."""
@@ -138,8 +132,7 @@ class ResetBeforeGRU(metaclass=Checked):
     def step(self, params: GatedParams, state: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return (h_t, h_t) from h_{t-1} and x_t (*batch, D)."""
         check_step(self, params, state, x)
-        u = gates_of(x, params.w_x)
-        u_r, u_z, u_n = cast(tuple(g + b for g, b in zip(u, params.b, strict=True)), state.dtype)
+        u_r, u_z, u_n = biased_gates(x, params.w_x, params.b, state.dtype)
         v_r, v_z = cast(gates_of(state, params.w_h[:, :2]), state.dtype)
         r, z = self.gate_activation(u_r + v_r), self.gate_activation(u_z + v_z)
         (v_n,) = cast(gates_of(r * state, params.w_h[:, 2:]), state.dtype)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from .._core.exportable import exportable
 from .._core.fields import convert, positive
-from .._core.matrix_cell import MatrixCell, MemoryUpdate, merge_heads
+from .._core.matrix_cell import MatrixCell, MemoryUpdate
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -88,7 +88,7 @@ class Mamba2(MatrixCell):
 
     def output(self, local: Mamba2Params, read: jax.Array, log_scale: tuple[()], *parts: jax.Array) -> jax.Array:
         """Return y_t."""
-        return merge_heads(read + (local.d[:, None] * self.split_heads(parts[0])).astype(read.dtype))
+        return self.merge_heads(read + (local.d[:, None] * self.split_heads(parts[0])).astype(read.dtype))
 
 
 def step_bias(key: jax.Array, count: int, low: float, high: float) -> jax.Array:

@@ -12,7 +12,7 @@ from .._core.cell import zero_state
 from .._core.exportable import exportable
 from .._core.fields import check_init, convert
 from .._core.initializers import GlorotOrthogonal, Initializer
-from .._core.recurrence import an_initializer, gates_of, input_weights
+from .._core.recurrence import an_initializer, biased_gates, input_weights
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -57,7 +57,7 @@ class Minimal(AffineCell):
 
     def project(self, params: MinimalParams, x: jax.Array) -> tuple[jax.Array, ...]:
         """Return x W_x + b, G arrays (..., H)."""
-        return tuple(u + b for u, b in zip(gates_of(x, params.w_x), params.b, strict=True))
+        return biased_gates(x, params.w_x, params.b)
 
 
 @dataclasses.dataclass(frozen=True)

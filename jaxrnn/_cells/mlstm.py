@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from .._core.activation import SIGMOID, ActivationLike
 from .._core.exportable import exportable
 from .._core.fields import convert
-from .._core.matrix_cell import MatrixCell, MatrixParams, MatrixState, MemoryUpdate, merge_heads
+from .._core.matrix_cell import MatrixCell, MatrixParams, MatrixState, MemoryUpdate
 from .slstm import EXP, a_forget_activation
 
 if TYPE_CHECKING:
@@ -89,4 +89,4 @@ class MLSTM(MatrixCell):
         """Return h_t."""
         bound = jnp.exp(jnp.minimum(-log_scale, MOST))
         normalized = read[..., :-1] / jnp.maximum(jnp.abs(read[..., -1]), bound)[..., None]
-        return jax.nn.sigmoid(parts[5] + local.o).astype(read.dtype) * merge_heads(normalized)
+        return jax.nn.sigmoid(parts[5] + local.o).astype(read.dtype) * self.merge_heads(normalized)

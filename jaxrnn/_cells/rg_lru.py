@@ -13,7 +13,7 @@ from .._core.cell import zero_state
 from .._core.exportable import exportable
 from .._core.fields import check_init_per_unit, convert, number
 from .._core.initializers import GlorotOrthogonal, Initializer
-from .._core.recurrence import an_initializer, gates_of
+from .._core.recurrence import an_initializer, biased_gates
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -84,7 +84,7 @@ class RGLRU(AffineCell):
 
     def affine(self, params: RGLRUParams, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return a and sqrt(1 - a^2) * (i * x)."""
-        r, i = (jax.nn.sigmoid(u + b) for u, b in zip(gates_of(x, params.w_x), params.b, strict=True))
+        r, i = map(jax.nn.sigmoid, biased_gates(x, params.w_x, params.b))
         log_a = -self.sharpness * jax.nn.softplus(params.decay) * r
         complement = jnp.maximum(-jnp.expm1(2 * log_a), EPSILON)  # 1 - a^2
         return jnp.exp(log_a), jnp.sqrt(complement) * i * x.astype(i.dtype)

@@ -20,7 +20,7 @@ from .fields import Checked, check_init, convert, size
 from .hooks import forbid, forbid_ignored
 from .initializers import GlorotOrthogonal, Initializer
 from .randomness import draw, no_noise
-from .recurrence import Dense, Heads, Recurrence, a_recurrence, an_initializer, gates_of, input_weights
+from .recurrence import Dense, Heads, Recurrence, a_recurrence, an_initializer, biased_gates, input_weights
 from .trees import cast, cast_like, float_dtype
 from .types import Inputs, Key, Output, Params, Projected, State
 
@@ -92,7 +92,7 @@ class GatedCell(metaclass=Checked):
     (2, 8)
 
     Args:
-        recurrence: how v comes from read(s): `Dense()`, `Diagonal()` or `Heads(n)`.
+        recurrence: how v comes from read(s): `Dense()`, `Diagonal()`, `Heads(n)` or `Dale(excitatory)`.
         initializer: how the weights are drawn: `GlorotOrthogonal()`, `TorchUniform()` or another `Initializer`.
 
     More methods have a default and may be overridden: `init_local` with `transition` (a gate with params other than
@@ -176,7 +176,7 @@ class GatedCell(metaclass=Checked):
 
     def project(self, params: Params, x: Inputs) -> Projected:
         """Return u = x W_x + b from x (..., D), G arrays (..., H). Any leading axes, time among them."""
-        return tuple(g + b for g, b in zip(gates_of(x, params.w_x), params.b, strict=True))
+        return biased_gates(x, params.w_x, params.b)
 
     def native(self) -> str | None:
         """Return the name of the C++ kernel that computes this very equation; None if there is none."""
@@ -222,6 +222,16 @@ def _draw(cell: GatedCell, key: jax.Array, in_dim: int) -> GatedParams:
         cell.recurrence.init(k_h, cell.initializer, cell.gates, cell.hidden),
         cell.initializer.bias(k_b, (cell.gates, cell.hidden)) + cell.bias_offset(),
         cell.init_local(k_local),
+    )
+
+
+def draw_weights(initializer: Initializer, key: Key, in_dim: int, gates: int, hidden: int) -> GatedParams:
+    """Draw the params of a plain cell that has the weights of a gated cell: w_x, dense w_h, and b."""
+    k_x, k_h, k_b = jax.random.split(key, 3)
+    return GatedParams(
+        input_weights(initializer, k_x, (in_dim, gates, hidden)),
+        initializer.recurrent(k_h, (hidden, gates, hidden)),
+        initializer.bias(k_b, (gates, hidden)),
     )
 
 

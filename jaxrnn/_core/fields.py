@@ -109,6 +109,13 @@ def positive(given: object, what: str) -> float:
     return value
 
 
+def not_negative(given: object, what: str) -> float:
+    """Return a number of 0 or more as a float; raise ValueError for anything else."""
+    if (value := number(given, what)) < 0:
+        raise ValueError(f"{what} must be at least 0; got {show(given)}")
+    return value
+
+
 def instance(kind: type | types.UnionType, examples: str) -> Converter:
     """Return a converter that accepts instances of the class or protocol `kind` and raises ValueError otherwise."""
 

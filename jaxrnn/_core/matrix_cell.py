@@ -200,7 +200,7 @@ class MatrixCell(metaclass=Checked):
 
     def output(self, local: Params, read: jax.Array, log_scale: Any, *parts: jax.Array) -> Output:
         """Return y_t (..., N V) from the parts and o_t = read exp(log_scale), (..., N, V). Any leading axes."""
-        return merge_heads(read)
+        return self.merge_heads(read)
 
     # Methods that are the same for every matrix cell.
 
@@ -238,6 +238,10 @@ class MatrixCell(metaclass=Checked):
         """Return (..., N, F) for (..., N F)."""
         return part.reshape(*part.shape[:-1], self.heads, part.shape[-1] // self.heads)
 
+    def merge_heads(self, read: jax.Array) -> jax.Array:
+        """Return (..., N F) for (..., N, F)."""
+        return read.reshape(*read.shape[:-2], math.prod(read.shape[-2:]))
+
     def parts(self, params: MatrixParams, x: jax.Array) -> list[jax.Array]:
         """Return the parts (..., size) of the features of x (..., D)."""
         features = self.projection(params.w_x, x)
@@ -269,11 +273,6 @@ class MatrixCell(metaclass=Checked):
         new, read = self.advance(state, self.update(params.local, *parts))
         y = self.output(params.local, read, new.log_scale, *parts)
         return cast_like(new, state), y.astype(parts[0].dtype)
-
-
-def merge_heads(read: jax.Array) -> jax.Array:
-    """Return (..., N V) for (..., N, V)."""
-    return read.reshape(*read.shape[:-2], math.prod(read.shape[-2:]))
 
 
 def rescaled(update: MemoryUpdate, log_scale: Any) -> tuple[MemoryUpdate, Any]:

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from .checks import is_number
-from .fields import Checked, convert, instance, size
+from .fields import Checked, convert, instance, number, size
 from .initializers import Initializer
 from .sharding import contract_sharded, merge_rows, sharded
+from .trees import DType, cast
 
 
 @runtime_checkable
@@ -36,6 +37,12 @@ def gates_of(x: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
     in_dim, gates, hidden = w.shape
     packed = merge_rows(x.astype(w.dtype)) @ w.reshape(in_dim, gates * hidden)
     return tuple(jnp.split(packed.reshape(*x.shape[:-1], gates * hidden), gates, axis=-1))
+
+
+def biased_gates(x: jax.Array, w: jax.Array, b: jax.Array, dtype: DType | None = None) -> tuple[jax.Array, ...]:
+    """Return x w + b, G arrays (..., H), from x (..., D), w (D, G, H) and b (G, H); in `dtype`, if not None."""
+    gates = tuple(gate + b_g for gate, b_g in zip(gates_of(x, w), b, strict=True))
+    return cast(gates, dtype)
 
 
 def check_features(x: jax.Array, w: jax.Array) -> None:
@@ -138,6 +145,50 @@ class Heads(metaclass=Checked):
         rows = merge_rows(r.astype(w.dtype))
         v = jnp.einsum("...nd,ndgk->g...nk", rows.reshape(*rows.shape[:-1], heads, dim), w)
         return tuple(v.reshape(gates, *r.shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class Dale(metaclass=Checked):
+    """v = r diag(σ) |W| with W (H, G, H): Dale's law, a unit excites all units or inhibits all.
+
+    The first units are excitatory, σ = 1, and the others inhibitory, σ = -1, whatever the weights become in training:
+    the effective weights are those of the absolute values. r should not be negative, as it is with the activation
+    "relu" or "softplus". The inhibitory weights are drawn larger, so that excitation and inhibition balance.
+
+    Args:
+        excitatory: the fraction of excitatory units, from 0 to 1; their number is rounded.
+
+    Reference: Song, Yang and Wang, "Training excitatory-inhibitory recurrent neural networks for cognitive tasks: a
+    simple and flexible framework", PLOS Computational Biology 12, 2016
+    (https://doi.org/10.1371/journal.pcbi.1004792), with the absolute value in the place of the rectified W, so that no
+    weight loses its gradient.
+    """
+
+    excitatory: float = 0.8
+
+    def __check_init__(self) -> None:
+        """Check the fraction."""
+        convert(self, excitatory=number)
+        if not 0 <= self.excitatory <= 1:
+            raise ValueError(
+                f"Dale.excitatory is the fraction of excitatory units, from 0 to 1; got {self.excitatory}. Use 0.8 for "
+                "four in five."
+            )
+
+    def signs(self, hidden: int) -> jax.Array:
+        """Return σ (H,): 1 for excitatory units, -1 for inhibitory ones."""
+        return jnp.where(jnp.arange(hidden) < round(self.excitatory * hidden), 1.0, -1.0)
+
+    def init(self, key: jax.Array, initializer: Initializer, gates: int, hidden: int) -> jax.Array:
+        """Draw W (H, G, H), not negative, whose excitatory and inhibitory rows have the same sum on average."""
+        w = jnp.abs(initializer.recurrent(key, (hidden, gates, hidden)))
+        count = round(self.excitatory * hidden)
+        ratio = count / (hidden - count) if 0 < count < hidden else 1.0
+        return w * jnp.where(self.signs(hidden) < 0, ratio, 1.0)[:, None, None]
+
+    def __call__(self, w: jax.Array, r: jax.Array) -> tuple[jax.Array, ...]:
+        """Apply diag(σ) |W| to r (..., H): G arrays (..., H)."""
+        return gates_of(r, jnp.abs(w) * self.signs(w.shape[0]).astype(w.dtype)[:, None, None])
 
 
 a_recurrence = instance(Recurrence, "Dense(), Diagonal() or Heads(4)")

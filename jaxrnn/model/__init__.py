@@ -9,6 +9,7 @@ from ._pooling import every as every
 from ._pooling import last as last
 from ._pooling import maximum as maximum
 from ._pooling import mean as mean
+from ._ridge import ridge_readout as ridge_readout
 from ._sequence_model import ModelParams as ModelParams
 from ._sequence_model import ReadoutParams as ReadoutParams
 from ._sequence_model import SequenceModel as SequenceModel

@@ -28,6 +28,7 @@ from jaxrnn import (
     LSTMState,
     MatrixCell,
     MatrixState,
+    Newton,
     OscillatorState,
     SLSTMState,
     Stack,
@@ -35,6 +36,7 @@ from jaxrnn import (
 )
 from jaxrnn._cells.state_space import hippo_legs
 
+from .more_equations import CLASSIC_AND_NEUROSCIENCE
 from .table import CELLS, COMPOSITES, GATED, MORE_CELLS, D, H, Mine, draw, far, initial, masks, run
 
 
@@ -353,6 +355,7 @@ MORE_EQUATIONS = {
     "delta_net": matrix_memory(MORE_CELLS["delta_net"], delta(2)),
     "gated_delta_net": matrix_memory(MORE_CELLS["gated_delta_net"], delta(1, softplus_decay)),
     "s6": s6,
+    **CLASSIC_AND_NEUROSCIENCE,
 }
 
 
@@ -371,6 +374,8 @@ def test_more_cells_under_the_driver_of_their_kind(x64, name):
     cell = MORE_CELLS[name]
     kinds = {GatedCell: BPTT(2), AffineCell: Associative(2), MatrixCell: Chunkwise(2)}
     driver = next(driver for kind, driver in kinds.items() if isinstance(cell, kind))
+    gated, affine = isinstance(cell, GatedCell), isinstance(cell, AffineCell)
+    driver = BPTT(2) if gated else Associative(2) if affine else Newton(fallback=None)
     params, state, xs = draw(cell)
     got, want = (run(cell, params, state, xs, masks(), each) for each in (driver, jaxrnn.Scan()))
     assert far(got, want) < 1e-9

@@ -15,6 +15,7 @@ import jaxrnn
 from jaxrnn import (
     BPTT,
     GRU,
+    GRUD,
     LRU,
     LSTM,
     RGLRU,
@@ -289,7 +290,7 @@ def test_the_error_names_the_fix(what):
 
 def test_only_sizes_without_a_default_are_positional():
     public = [getattr(jaxrnn, name) for name in dir(jaxrnn)]
-    kinds = {type(cell) for cell in (CELLS | MORE_CELLS).values()} - {Mine}
+    kinds = {type(cell) for cell in (CELLS | MORE_CELLS).values()} - {Mine} | {GRUD}
     of_cells = lambda c: isinstance(c, type) and {"hidden", "heads"} & getattr(c, "__dataclass_fields__", {}).keys()
     assert kinds == {c for c in public if of_cells(c)} - {Heads, MatrixCell}
     for kind in kinds:
