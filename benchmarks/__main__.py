@@ -14,6 +14,7 @@ def main() -> None:
     from examples.intent.benchmarks.train import Train
 
     from .agree import Agree
+    from .blocks import Blocks
     from .compare import Peers
     from .limit import Limit
     from .long import Long
@@ -27,7 +28,7 @@ def main() -> None:
     from .vmap import Vmap
 
     measured = Peers | Scaling | Memory | Precision | Limit | Long | Oversubscription | Train | TrainDtypes | Load
-    tyro.cli(measured | Vmap | Matrix | Agree | Report, prog="python -m benchmarks")()
+    tyro.cli(measured | Vmap | Matrix | Blocks | Agree | Report, prog="python -m benchmarks")()
 
 
 if __name__ == "__main__":

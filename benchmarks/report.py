@@ -6,7 +6,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from . import matrix, oversubscription, plots, precision, record, side_by_side, tables, train_dtypes, vmap
+from . import blocks, matrix, oversubscription, plots, precision, record, side_by_side, tables, train_dtypes, vmap
 from .result import SELECT, Result, Row, distinct, figure, median, read_all
 from .side_by_side import Comparison
 from .workload import Workload
@@ -24,6 +24,7 @@ TITLES = {
     "train_dtypes": ("Training in 16 bits", train_dtypes.page),
     "precision": ("Accuracy in 16 bits", precision.page),
     "matrix": ("Matrix memories", matrix.page),
+    "blocks": ("Published blocks next to an LSTM", blocks.page),
     "vmap": ("vmap over rows next to a batch axis", vmap.page),
     "oversubscription": ("With other processes on the same cores", oversubscription.page),
 }

@@ -139,7 +139,7 @@ class MatrixCell(metaclass=Checked):
     ...     def update(self, local, q, k, v):
     ...         q, k, v = map(self.split_heads, (q, k, v))
     ...         return MemoryUpdate(q, k, v, jnp.zeros_like(q[..., :1]))
-    >>> cell = FastWeights(2, 3, 4)
+    >>> cell = FastWeights(2, 3, value_dim=4)
     >>> params = cell.init(jax.random.key(0), in_dim=5)
     >>> state, y = cell.step(params, cell.initial_state(params, (7,)), jnp.ones((7, 5)))
     >>> state.memory.shape, y.shape

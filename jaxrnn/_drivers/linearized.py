@@ -17,6 +17,7 @@ from jax import lax
 from .._core.affine_cell import shifted
 from .._core.cell import Cell, GatedCell
 from .._core.masks import StepMasks
+from .._core.matrix_cell import MatrixCell
 from .._core.recurrence import Dense, Diagonal, Heads
 from .._core.sharding import zeros_like
 from .._core.types import Inputs, Params, State
@@ -121,6 +122,11 @@ class Steps:
     def of(cls, cell: Cell, state: State, jacobian: FullJacobian | DiagonalJacobian, driver: Driver) -> Steps:
         """Return the steps of a cell; raise ValueError for a state that is not of one floating dtype."""
         leaves, structure = jax.tree.flatten(state)
+        if isinstance(cell, MatrixCell) or len({leaf.ndim for leaf in leaves}) > 1:
+            raise ValueError(
+                f"{driver} needs a state of vectors (*batch, features); {cell} has {[leaf.shape for leaf in leaves]}. "
+                f"Use {'Chunkwise()' if isinstance(cell, MatrixCell) else 'Scan()'}."
+            )
         kinds = {leaf.dtype for leaf in leaves}
         if len(kinds) != 1 or not jnp.issubdtype(next(iter(kinds)), jnp.floating):
             raise ValueError(f"{driver} needs a state of one floating dtype; {cell} has {sorted(map(str, kinds))}.")

@@ -93,6 +93,7 @@ PACKED = RetNet(2, 4, projection=Packed())
 BAD = {
     "a chunk of 0": (lambda: Chunkwise(0), "Chunkwise.chunk must be an int of 1 or more"),
     "another cell": (lambda: run_with(GRU(4)), r"takes a MatrixCell; got GRU.*Use Scan\(\)"),
+    "Newton": (lambda: run_with(RetNet(1, 2), jaxrnn.Newton()), r"needs a state of vectors.*Use Chunkwise\(\)"),
     "no heads": (lambda: RetNet(0, 4), "RetNet.heads must be an int of 1 or more"),
     "heads that are no number": (lambda: RetNet(2, "4"), "RetNet.key_dim must be an int"),
     "a bound of beta": (lambda: DeltaNet(2, 4, max_beta=2.5), "at most 2, or the memory explodes; got 2.5"),
@@ -118,8 +119,8 @@ class NoScale(Memory):
         return self.zeros(params, batch)
 
 
-def run_with(cell):
-    return jaxrnn.unroll(cell, cell.init(jax.random.key(0), 3), jnp.ones((4, 3)), driver=Chunkwise())
+def run_with(cell, driver=Chunkwise()):  # noqa: B008
+    return jaxrnn.unroll(cell, cell.init(jax.random.key(0), 3), jnp.ones((4, 3)), driver=driver)
 
 
 @pytest.mark.parametrize("what", BAD)
