@@ -79,12 +79,15 @@ class Matrix:
                 for what in (FORWARD, GRADIENT):
                     rows += self.case(name, shape, what, peak)
                     self._write(rows, peak)
-        show("ms, and the share of the rate of a matmul", [_line(row) for row in rows])
+        if rows:
+            show("ms, and the share of the rate of a matmul", [_line(row) for row in rows])
         if self.accuracy:
             rows += [errors(name, self.accuracy) for name in self.cells]
         if self.long:
             rows += [endless(name, self.long) for name in self.cells]
-        show("the rest", [{"": f"{row['cell']}, T={row['time']}"} | _rest(row) for row in rows if "seconds" not in row])
+        for row in rows:
+            if "shape" not in row:
+                show(f"{row['cell']}, T={row['time']:,}", [{"": "largest error, or one gradient"} | _rest(row)])
         print(f"wrote {self._write(rows, peak)}")
 
     def case(self, name: str, shape: tuple[int, ...], what: str, peak: float) -> list[Row]:
