@@ -122,8 +122,7 @@ def test_long_sequences_of_several_groups(name):
     (_, out), gradients = got
     (_, want), want_gradients = run_optimised(cell, *given, {}, Scan())
     assert error(out, jax.tree.map(np.asarray, want)) < 1e-4
-    bound = 3e-2 if name == "mlstm" else 1e-3  # an mLSTM divides by a sum near zero: Scan() in float32 is 1e-2 off too
-    assert error(gradients, jax.tree.map(np.asarray, want_gradients)) < bound
+    assert error(gradients, jax.tree.map(np.asarray, want_gradients)) < 1e-3
 
 
 def test_vmap_is_a_larger_batch():
