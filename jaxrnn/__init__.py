@@ -70,8 +70,8 @@ from ._core.matrix_cell import MatrixCell as MatrixCell
 from ._core.matrix_cell import MatrixParams as MatrixParams
 from ._core.matrix_cell import MatrixState as MatrixState
 from ._core.matrix_cell import MemoryUpdate as MemoryUpdate
-from ._core.matrix_cell import Packed as Packed
-from ._core.matrix_cell import Projected as Projected
+from ._core.projection import Packed as Packed
+from ._core.projection import Projected as Projected
 from ._core.recurrence import Dale as Dale
 from ._core.recurrence import Dense as Dense
 from ._core.recurrence import Diagonal as Diagonal

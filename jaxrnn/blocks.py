@@ -20,7 +20,7 @@ import jax
 
 from ._cells import MLSTM, RGLRU, S5, S6, SLSTM, GatedDeltaNet, Mamba2
 from ._core.fields import size
-from ._core.matrix_cell import Packed
+from ._core.projection import Packed
 from ._core.recurrence import Heads
 from ._layers.linear import Linear
 from ._layers.normalization import LayerNorm, RMSNorm

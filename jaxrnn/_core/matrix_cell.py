@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,8 @@ from .exportable import exportable
 from .fields import Checked, check_init, convert, instance, size, size_or_none
 from .hooks import forbid
 from .initializers import GlorotOrthogonal, Initializer
-from .recurrence import an_initializer, gates_of, input_weights
+from .projection import Projected, Projection
+from .recurrence import an_initializer
 from .trees import cast, cast_like, float_dtype
 from .types import Inputs, Key, Output, Params
 
@@ -80,59 +81,13 @@ class MemoryUpdate(NamedTuple):
     log_strength: Float[Array, "*batch N"] | None = None
 
 
-@runtime_checkable
-class Projection(Protocol):
-    """How a matrix cell comes from an input to the P features that its `update` takes."""
-
-    def init(self, key: Key, initializer: Initializer, in_dim: int, sizes: tuple[int, ...]) -> Any:
-        """Draw the weights for parts of these sizes."""
-        ...
-
-    def __call__(self, w_x: Any, x: jax.Array) -> jax.Array:
-        """Return the features (..., P) of x (..., D)."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Projected:
-    """The features are x W_x, one matmul."""
-
-    def init(self, key: Key, initializer: Initializer, in_dim: int, sizes: tuple[int, ...]) -> jax.Array:
-        """Draw W_x (D, P), each part separately."""
-        keys = jax.random.split(key, len(sizes))
-        parts = [input_weights(initializer, k, (in_dim, 1, n))[:, 0] for k, n in zip(keys, sizes, strict=True)]
-        return jnp.concatenate(parts, axis=-1)
-
-    def __call__(self, w_x: jax.Array, x: jax.Array) -> jax.Array:
-        """Return x W_x."""
-        return gates_of(x, w_x[:, None])[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class Packed:
-    """The features are x itself: layers below, such as a short convolution, compute them, in the order of `sizes`."""
-
-    def init(self, key: Key, initializer: Initializer, in_dim: int, sizes: tuple[int, ...]) -> tuple[()]:
-        """Return no weights; raise ValueError unless D = P."""
-        if in_dim != sum(sizes):
-            raise ValueError(
-                f"Packed() takes the parts {sizes} as one array of {sum(sizes)} features; got in_dim={in_dim}. Compute "
-                "them in a layer below, or use Projected()."
-            )
-        return ()
-
-    def __call__(self, w_x: tuple[()], x: jax.Array) -> jax.Array:
-        """Return x."""
-        return x
-
-
 @dataclasses.dataclass(frozen=True)
 class MatrixCell(metaclass=Checked):
     """S_t = (I - β_t k_t k_tᵀ) diag(a_t) S_{t-1} + w_t k_t v_tᵀ, read as o_t = S_tᵀ q_t, for each of N heads.
 
     A subclass is a frozen dataclass that defines `sizes`, the features that it needs of an input, and `update`, which
     makes of them queries, keys, values and decays for any leading axes, time among them. It inherits `init`, `step` and
-    the drivers `Scan`, `Loop` and `Chunkwise`:
+    the drivers `Scan`, `Loop` and `Chunkwise`, and `Native` where it has one decay a head:
 
     >>> class FastWeights(MatrixCell):
     ...     def sizes(self): return self.keys, self.keys, self.values

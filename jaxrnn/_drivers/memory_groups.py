@@ -20,7 +20,7 @@ from .._core.sharding import zeros_like
 from .._core.trees import at_least_float32, cast, cast_like, float_dtype, where
 from .._core.types import Output, Params, State
 from .driver import num_steps, scan_chunks
-from .memory_updates import quarantine, rescale, scale_pairs, spoil, without_padding
+from .memory_updates import both_scales, quarantine, rescale, scale_pairs, spoil, without_padding
 from .time_axis import TimeAxis
 
 GROUP_ROWS = {"cpu": 512}
@@ -61,8 +61,8 @@ class Groups:
             between, largest = self._scan(self._scale_pair, neutral)[0]
             largest = jnp.where(axis.is_first(), jnp.maximum(between + log_scale, largest), largest)
             between = jnp.where(axis.is_first(), -jnp.inf, between)
-            both = lambda a, b: (a[0] + b[0], jnp.maximum(a[1] + b[0], b[1]))
-            log_scale = jnp.where(axis.is_first(), log_scale, axis.before((between, largest), both, neutral)[1])
+            before = axis.before((between, largest), both_scales, neutral)
+            log_scale = jnp.where(axis.is_first(), log_scale, before[1])
         keys = start.memory.shape[-2]
         one = zeros_like(start.memory[..., :1]) + jnp.eye(keys, dtype=wide)
         zero = zeros_like(start.memory)
@@ -124,7 +124,7 @@ class Groups:
             raise ValueError(f"{self.cell} has a state with a log_scale, and updates without a log_strength")
         pairs = scale_pairs(update.log_decay[..., 0], update.log_strength, self._widened(masks))
         between, largest = (rows[-1] for rows in pairs)
-        return (pair[0] + between, jnp.maximum(pair[1] + between, largest)), None
+        return both_scales(pair, (between, largest)), None
 
     def _advance(
         self, update: MemoryUpdate, state: MatrixState, masks: StepMasks

@@ -97,7 +97,12 @@ def scale_pairs(between: jax.Array, largest: jax.Array, masks: StepMasks) -> Pai
         again = between + masks.reset_state.log_scale
         largest = where(masks.reset, jnp.maximum(again, largest), largest)
         between = where(masks.reset, jnp.full_like(between, -jnp.inf), between)
-    return lax.associative_scan(lambda a, b: (a[0] + b[0], jnp.maximum(a[1] + b[0], b[1])), (between, largest))
+    return lax.associative_scan(both_scales, (between, largest))
+
+
+def both_scales(a: Pair, b: Pair) -> Pair:
+    """Return the pair (g, m) of earlier steps and later ones."""
+    return a[0] + b[0], jnp.maximum(a[1] + b[0], b[1])
 
 
 def _not_finite(tree: Any, axes: int) -> jax.Array:

@@ -20,8 +20,7 @@ from .second_order import second_order
 CHUNK = 64
 """The steps of a chunk. Untuned."""
 ROWS = 1024
-"""The steps times batch rows of a group. On one processor 512 and 1024 are as fast, and 2048 and more slower: their
-queries, keys and values leave the caches before the kernel reads them."""
+"""The steps times batch rows of a group, few enough for their queries, keys and values to stay in a cache. Untuned."""
 
 
 def run_memory(
