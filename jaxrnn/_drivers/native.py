@@ -51,7 +51,7 @@ class Native(metaclass=Checked):
 
     For an affine cell the kernel runs the recurrence alone; a and b of all steps are computed in JAX before it. For a
     matrix cell it runs chunks of time, as `Chunkwise` does, with work split over batch rows and heads; it takes no
-    resets. The gradient keeps queries, keys and values, and the memory before each chunk.
+    resets. The gradient keeps what is read and the memory before each chunk.
 
     Reverse mode only: for `jax.jvp` and forward mode use `Scan()`. The second order, reverse over reverse, of a gated
     cell is computed by `BPTT()`, that of a matrix cell as `Chunkwise` computes it.
