@@ -70,7 +70,7 @@ def memory_capacity(
     return jnp.where(power > 0, (outputs * targets).sum(0) ** 2 / jnp.where(power > 0, power, 1), 0)
 
 
-def convergence(cell: Cell, params: Params, xs: Inputs, first: State, second: State) -> Float[Array, "T + 1"]:
+def convergence(cell: Cell, params: Params, xs: Inputs, first: State, second: State) -> Float[Array, " M"]:
     """Return the distance of two trajectories with the same inputs, before the first step and after each.
 
     It falls to zero for all starts and inputs where a network has the echo state property.

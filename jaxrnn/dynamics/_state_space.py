@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from .._core.cell import Cell
-from .._core.checks import check_cell, check_step
+from .._core.checks import check_cell, check_step, shown
 from .._core.composite import Composite, need_step
 from .._core.fields import show
 from .._core.types import Inputs, Params, State
@@ -35,9 +35,10 @@ def to_vector(cell: Cell, params: Params, state: State) -> Float[Array, "*batch 
     Raises:
         ValueError: for a state of another structure or shape than the cell's, and for integers.
     """
-    one, given = _one_state(cell, params), jax.tree.leaves(state)
-    if not jax.tree.structure(state) == jax.tree.structure(one):  # mypy: PyTreeDef has no !=
-        raise ValueError(f"a state of {show(cell)} is {one}; got {state}")
+    one, (given, tree) = _one_state(cell, params), jax.tree.flatten(state)
+    wanted: Any = jax.tree.structure(one)
+    if tree != wanted:
+        raise ValueError(f"a state of {show(cell)} is {one}; got {shown(state)}")
     batch = given[0].shape[: given[0].ndim - jax.tree.leaves(one)[0].ndim]
     parts = []
     for leaf, like in zip(given, jax.tree.leaves(one), strict=True):

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -47,14 +48,14 @@ def fixed_points(
     space = {"projection": "3d"} if len(plane.axes) == 3 else {}
     axes = axes or plt.figure().subplots(subplot_kw=space)
     if trajectories is not None:
-        for line in np.moveaxis(np.asarray(plane.project(np.asarray(trajectories))), 1, 0):
+        for line in np.moveaxis(np.asarray(plane.project(jnp.asarray(trajectories))), 1, 0):
             axes.plot(*line.T, color=LINE, lw=0.6, alpha=0.6, zorder=1)
-    stable, fixed = found.fixed.spectrum.stable, np.asarray(plane.project(found.fixed.points))
+    stable, fixed = found.fixed.spectrum.stable, np.asarray(plane.project(jnp.asarray(found.fixed.points)))
     kinds = [("stable", fixed[stable], STABLE, "o"), ("unstable", fixed[~stable], UNSTABLE, "X")]
-    kinds += [("slow", np.asarray(plane.project(found.slow.points)), SLOW, "D")]
+    kinds += [("slow", np.asarray(plane.project(jnp.asarray(found.slow.points))), SLOW, "D")]
     for name, points, color, marker in kinds:
         if len(points):
-            axes.scatter(*points.T, c=color, marker=marker, s=45, edgecolors="white", lw=0.6, label=name, zorder=3)
+            axes.plot(*points.T, marker, color=color, ms=8, mec="white", mew=0.6, label=name, zorder=3)
     axes.set(**dict(zip(("xlabel", "ylabel", "zlabel"), _names(plane), strict=False)))
     axes.legend(frameon=False)
     return axes
