@@ -16,6 +16,7 @@ def main() -> None:
     from .agree import Agree
     from .blocks import Blocks
     from .compare import Peers
+    from .dynamics import Dynamics
     from .limit import Limit
     from .long import Long
     from .matrix import Matrix
@@ -28,7 +29,7 @@ def main() -> None:
     from .vmap import Vmap
 
     measured = Peers | Scaling | Memory | Precision | Limit | Long | Oversubscription | Train | TrainDtypes | Load
-    tyro.cli(measured | Vmap | Matrix | Blocks | Agree | Report, prog="python -m benchmarks")()
+    tyro.cli(measured | Vmap | Matrix | Blocks | Dynamics | Agree | Report, prog="python -m benchmarks")()
 
 
 if __name__ == "__main__":

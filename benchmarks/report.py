@@ -6,7 +6,19 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from . import blocks, matrix, oversubscription, plots, precision, record, side_by_side, tables, train_dtypes, vmap
+from . import (
+    blocks,
+    dynamics,
+    matrix,
+    oversubscription,
+    plots,
+    precision,
+    record,
+    side_by_side,
+    tables,
+    train_dtypes,
+    vmap,
+)
 from .result import SELECT, Result, Row, distinct, figure, median, read_all
 from .side_by_side import Comparison
 from .workload import Workload
@@ -25,6 +37,7 @@ TITLES = {
     "precision": ("Accuracy in 16 bits", precision.page),
     "matrix": ("Matrix memories", matrix.page),
     "blocks": ("Published blocks next to an LSTM", blocks.page),
+    "dynamics": ("Fixed points and Lyapunov exponents", dynamics.page),
     "vmap": ("vmap over rows next to a batch axis", vmap.page),
     "oversubscription": ("With other processes on the same cores", oversubscription.page),
 }
