@@ -26,10 +26,11 @@ from .tables import grid
 GAIN = 3.0  # of the recurrent weights, with which the state does not decay to one point
 FIXED, EXPONENTS = "fixed points", "Lyapunov exponents"
 METHOD = (
-    "A GRU with orthogonal recurrent weights times 3 and no input. Each row is the second of two calls of the same shape, "
-    "alone; compilation is what the first took more. 'Adam alone' is the method of FixedPointFinder (Golub and Sussillo "
-    "2018): Adam on the squared speed of all candidates, in JAX, and in torch with its GRUCell. A fixed point has a speed "
-    "below 1e-5. nolds.lyap_r estimates the first exponent from one coordinate of the same trajectory."
+    "A GRU with orthogonal recurrent weights times 3 and no input. Each row is the second of two calls of the same "
+    "shape, alone; compilation is what the first took more. 'Adam alone' is the method of FixedPointFinder (Golub "
+    "and Sussillo 2018): Adam on the squared speed of all candidates, in JAX, and in torch with its GRUCell. A "
+    "fixed point has a speed below 1e-5. nolds.lyap_r estimates the first exponent from one coordinate of the same "
+    "trajectory."
 )
 
 
