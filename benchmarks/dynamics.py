@@ -15,6 +15,7 @@ import numpy as np
 import optax
 import pandas as pd
 
+from examples.flip_flop import BITS, Main, draw
 from jaxrnn import GRU, GatedParams
 from jaxrnn.dynamics import Found, fixed_points, lyapunov, trajectory
 
@@ -23,14 +24,13 @@ from .measure import show
 from .result import Result, Row
 from .tables import grid
 
-GAIN = 3.0  # of the recurrent weights, with which the state does not decay to one point
 FIXED, EXPONENTS = "fixed points", "Lyapunov exponents"
 METHOD = (
-    "A GRU with orthogonal recurrent weights times 3 and no input. Each row is the second of two calls of the same "
-    "shape, alone; compilation is what the first took more. 'Adam alone' is the method of FixedPointFinder (Golub "
-    "and Sussillo 2018): Adam on the squared speed of all candidates, in JAX, and in torch with its GRUCell. A "
-    "fixed point has a speed below 1e-5. nolds.lyap_r estimates the first exponent from one coordinate of the same "
-    "trajectory."
+    "A GRU that holds three bits (examples/flip_flop.py). Each row is the second of two calls of the same shape, "
+    "alone; compilation is what the first took more. 'Adam alone' is the method of FixedPointFinder (Golub and "
+    "Sussillo 2018): Adam on the squared speed of all candidates, in JAX, and in torch with its GRUCell. A fixed "
+    "point has a speed below 1e-5. Exponents are those along a trajectory with inputs; nolds.lyap_r estimates the "
+    "first from one coordinate of it."
 )
 
 
@@ -42,6 +42,7 @@ class Dynamics:
         hidden: H of the GRU.
         candidates: states to search from.
         adam: the steps of Adam alone.
+        training: the steps of training.
         exponents: k.
         steps: T of the exponents.
         json: the result file; by default in the folder of this hardware.
@@ -50,27 +51,28 @@ class Dynamics:
     hidden: int = 128
     candidates: int = 1024
     adam: int = 5000
+    training: int = 1000
     exponents: int = 64
     steps: int = 10_000
     json: pathlib.Path | None = None
 
     def __call__(self) -> None:
         """Measure, show, and write the file after each row."""
+        example = Main(hidden=self.hidden, candidates=self.candidates, steps=self.training, rate=0.003)
         cell, key = GRU(self.hidden), jax.random.key(0)
-        params = cell.init(key, 1)
-        params = params._replace(w_h=GAIN * params.w_h)
-        starts = jax.random.normal(key, (self.candidates, self.hidden))
+        params = example.train(cell, key).params["rnn"]
+        starts, x = example.starts(cell, params, key), jnp.zeros(BITS)
         tolerance = 1e-5
-        newton = lambda: fixed_points(cell, params, jnp.zeros(1), starts, tolerance=tolerance)
+        newton = lambda: fixed_points(cell, params, x, starts, tolerance=tolerance)
         rate = optax.cosine_decay_schedule(0.1, self.adam)
         slow = {"steps": self.adam, "newton_steps": 0, "optimizer": optax.adam(rate), "tolerance": tolerance}
-        adam = lambda: fixed_points(cell, params, jnp.zeros(1), starts, **slow)
+        adam = lambda: fixed_points(cell, params, x, starts, **slow)
         in_torch = lambda: _torch_search(params, np.asarray(starts), self.adam)
         run = jax.jit(
-            lambda xs: lyapunov(cell, params, xs, starts[0], k=self.exponents, warmup=self.steps // 10).exponents
+            lambda xs: lyapunov(cell, params, xs[:, 0], starts[0], k=self.exponents, warmup=self.steps // 10).exponents
         )
-        xs = jnp.zeros((self.steps, 1))
-        line = np.asarray(trajectory(cell, params, xs, starts[0])[:, 0])
+        xs, _ = draw(key, self.steps, 1)
+        line = np.asarray(trajectory(cell, params, xs)[:, 0, 0], np.float64)
         jobs: list[tuple[str, str, Callable[[], Any]]] = [
             (FIXED, "jaxrnn", newton),
             (FIXED, "Adam alone, JAX", adam),
@@ -116,10 +118,10 @@ def _torch_search(params: GatedParams, starts: np.ndarray, steps: int) -> Row:
     """Return how many candidates Adam brings below the tolerance, with torch's GRUCell."""
     torch = importlib.import_module("torch")
     weights = importlib.import_module("jaxrnn.interop.torch").to_torch(GRU(starts.shape[1]), params).state_dict()
-    cell = torch.nn.GRUCell(1, starts.shape[1])
+    cell = torch.nn.GRUCell(BITS, starts.shape[1])
     cell.load_state_dict({name.removesuffix("_l0"): weight for name, weight in weights.items()})
     h = torch.tensor(starts, requires_grad=True)
-    x = torch.zeros(len(starts), 1)
+    x = torch.zeros(len(starts), BITS)
     optimizer = torch.optim.Adam([h], lr=0.1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):

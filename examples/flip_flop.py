@@ -102,12 +102,8 @@ class Main:
         state = self.train(cell, key)
         xs, targets = draw(jax.random.fold_in(key, self.steps), self.length, 256)
         outputs = unroll(cell, state.params["rnn"], xs)[1] @ state.params["readout"]
-        params, k_noise = state.params["rnn"], jax.random.fold_in(key, self.steps + 1)
-        visited = trajectory(cell, params, xs).reshape(-1, self.hidden)
-        ends = jax.random.choice(k_noise, len(visited), (2, self.candidates))
-        between = jax.random.uniform(k_noise, (self.candidates, 1))
-        candidates = between * visited[ends[0]] + (1 - between) * visited[ends[1]]  # saddles lie between states
-        found = fixed_points(cell, params, jnp.zeros(BITS), candidates)
+        starts = self.starts(cell, state.params["rnn"], jax.random.fold_in(key, self.steps + 1))
+        found = fixed_points(cell, state.params["rnn"], jnp.zeros(BITS), starts)
         stable = found.fixed.spectrum.stable
         bits = np.sign(found.fixed.points[stable] @ np.asarray(state.params["readout"]))
         row = {
@@ -140,12 +136,19 @@ class Main:
                 state, _ = step(state, batches(jax.random.fold_in(k_data, i), self.length, self.batch))
         return state
 
+    def starts(self, cell: Cell, params: Any, key: jax.Array) -> jax.Array:
+        """Return the states to search from: points between two visited states, since saddles lie there."""
+        visited = trajectory(cell, params, draw(key, self.length, 256)[0]).reshape(-1, self.hidden)
+        ends = jax.random.choice(key, len(visited), (2, self.candidates))
+        between = jax.random.uniform(key, (self.candidates, 1))
+        return between * visited[ends[0]] + (1 - between) * visited[ends[1]]
+
     def picture(self, cell: Cell, params: Any, found: Found) -> None:
         """Draw the fixed points among trajectories in three components, and the eigenvalues of one of each kind."""
         xs, _ = draw(jax.random.key(1), self.length, 24)
         states = trajectory(cell, params, xs)
         stable = found.fixed.points[found.fixed.spectrum.stable]
-        space = principal_components(jnp.asarray(stable if len(stable) > BITS else found.fixed.points), BITS)
+        space = principal_components(jnp.asarray(stable) if len(stable) > BITS else states, BITS)
         figure = Figure(figsize=(11.5, 5.2), dpi=140)
         cube = figure.add_axes((0.0, 0.04, 0.52, 0.86), projection="3d")
         plots.fixed_points(found, space, states, cube)
