@@ -9,9 +9,24 @@ import numpy as np
 import pytest
 
 import jaxrnn
+from tests import quick
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 jax.config.update("jax_platforms", jax.config.jax_platforms or "cpu")
+
+
+quick.everywhere()
+
+
+@pytest.fixture(autouse=True)
+def compile_doctests_quickly(request):
+    """Disable most compiler optimizations for doctests, which compile more than they compute."""
+    if isinstance(request.node, pytest.DoctestItem):
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
+    else:
+        yield
 
 
 @pytest.fixture(autouse=True)

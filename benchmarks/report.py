@@ -19,12 +19,10 @@ from . import (
     train_dtypes,
     vmap,
 )
-from .result import SELECT, Result, Row, distinct, figure, median, read_all
+from .result import Result, read_all
 from .side_by_side import Comparison
-from .workload import Workload
 
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
-README_SHAPES = ((128, 32, 64, 128), (256, 32, 128, 256))
 TORCH = Comparison("", "peers", side_by_side.time_over("torch"), each=False)
 TITLES = {
     "peers": ("Implementations side by side", tables.peers),
@@ -140,64 +138,24 @@ def versions(result: Result) -> str:
 
 
 def readme_table(results: pathlib.Path) -> str:
-    """Return the README's tables: torch over jaxrnn by processor, and each implementation on one of them."""
+    """Return the README's table: torch over jaxrnn by processor."""
     every = read_all(results)
     known = side_by_side.chosen(every, "peers")
     if not known:
         raise ValueError(f"{results} has no peers.json of a CPU: run `python -m benchmarks peers`")
-    columns = [
-        Workload(cell, *shape, gradient=gradient)
-        for cell in ("lstm", "gru")
-        for shape in README_SHAPES
-        for gradient in (False, True)
-    ]
     torch = side_by_side.table(every, TORCH)
     origins = "; ".join(f"{side_by_side.column(result)}: {machine(result)[:-1]}, {where(result)}" for result in known)
     text = (
         "torch's time over jaxrnn's by processor, the geometric mean over the standard shapes: above 1 is slower than "
         f"jaxrnn. {origins}."
     )
-    newest = max(known, key=lambda result: result.head["date"])
-    return "\n\n".join([torch, text, implementations(newest, columns), readme_origin(newest, columns)])
+    return f"{torch}\n\n{text}"
 
 
 def where(result: Result) -> str:
     """Write the day and the link of a result file, as README has it."""
     path = f"benchmarks/results/{result.hardware}/{result.name}.json"
     return f"{result.head['date'][:10]}, [{path}]({path})"
-
-
-def implementations(result: Result, columns: list[Workload]) -> str:
-    """Return the table of every implementation on one machine."""
-    rows = [row for row in result.timed if row["workload"] in columns]
-    if not rows:
-        raise ValueError(
-            f"{result.hardware}/{result.name}.json has no row of the README's workloads: {columns[0]}, ..."
-        )
-    frame = tables.frame([{**row, "text": readme_cell(row)} for row in rows])
-    table = tables.pivot(frame, "name", "workload", "text", str).reindex(columns=columns)
-    heads = [f"{w.cell.upper()} {w.kind}<br>{w.time}, {w.batch}, {w.inputs}, {w.hidden}" for w in columns]
-    table = table.reindex(name for name in distinct(row["name"] for row in result.timed) if name in table.index)
-    table = table.set_axis(heads, axis=1).rename(index=tables.starred(frame))
-    return tables.grid(table, "T, B, I, H")
-
-
-def readme_cell(row: Row) -> str:
-    """Write a ratio; for jaxrnn itself the time."""
-    if row["name"] == SELECT:
-        return f"1 ({figure(median(row['seconds']), 1e3)} ms)"
-    return figure(median(row["over_select"]))
-
-
-def readme_origin(result: Result, columns: list[Workload]) -> str:
-    """Describe in one line what was measured, on what, with what, by which command, and where the rest is."""
-    equations = distinct(row["equation"] for row in result.timed if row.get("equation") and row["workload"] in columns)
-    other = rf" \* Another equation: {', '.join(equations)}." if equations else ""
-    return (
-        f"Every implementation on {side_by_side.column(result)}: time over jaxrnn's, above 1 is slower than "
-        f"jaxrnn.{other} {machine(result)[:-1]}; {versions(result)}; `{result.head['command'].strip()}`; "
-        f"{where(result)}. More: [docs/benchmarks.md](docs/benchmarks.md)."
-    )
 
 
 def with_block(text: str, block: str, name: str = "README.md") -> str:

@@ -7,7 +7,9 @@ import sys
 import jaxrnn
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "_ext"))
-os.environ.update(KERAS_BACKEND="jax", JAX_PLATFORMS="cpu", TOKENIZERS_PARALLELISM="false")
+# Pages compile more than they compute.
+os.environ.update(JAX_DISABLE_MOST_OPTIMIZATIONS="1", XLA_FLAGS="--xla_cpu_use_fusion_emitters=false")
+os.environ.update(KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
 
 project, author, copyright = "jaxrnn", "the jaxrnn authors", "the jaxrnn authors"
 version = release = jaxrnn.__version__

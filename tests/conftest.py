@@ -1,13 +1,10 @@
-"""8 virtual devices and quick compilation for every test; doctests run with the defaults of users."""
+"""8 virtual devices and quick compilation for every test."""
 
 import gc
 
 import jax
 import pytest
 
-from . import quick
-
-quick.everywhere()
 gc.set_threshold(50_000, 20, 100)  # the imported packages are millions of objects, which few collections look at
 jax.config.update("jax_num_cpu_devices", 8)
 

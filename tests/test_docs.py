@@ -1,4 +1,7 @@
-"""The Python blocks of each page run, in order, in one namespace; the install commands name extras that exist."""
+"""The README's program learns; the install commands name extras that exist; the pages of the site are reached.
+
+The pages themselves run where the site is built: `python -m sphinx -W docs site`.
+"""
 
 import pathlib
 import re
@@ -7,41 +10,13 @@ import tomllib
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = [path.relative_to(ROOT) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))]
-BLOCKS = {str(page): re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.S | re.M) for page in PAGES}
-
-
-def run(page):
-    """Run all Python blocks of a page in one namespace, and return it."""
-    names = {"__name__": "page"}
-    for number, block in enumerate(BLOCKS[page], 1):
-        exec(compile(block, f"{page}, block {number}", "exec"), names)
-    return names
-
-
-@pytest.mark.parametrize("page", [page for page in BLOCKS if BLOCKS[page] and page != "README.md"])
-def test_the_blocks_of_a_page_run(page):
-    run(page)
-
-
-def test_extending_has_an_example_of_each_kind():
-    names = " ".join(BLOCKS["docs/extending.md"])
-    for base in ("GatedCell", "AffineCell", "WrappedCell", "Composite", "with_context", "lax.stop_gradient"):
-        assert base in names
 
 
 def test_the_readme_runs_and_its_program_learns(capsys):
-    names = run("README.md")
+    (program,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+    exec(compile(program, "README.md", "exec"), {"__name__": "page"})
     error = re.match(r"mean squared error.*: (\S+)\n", capsys.readouterr().out)
     assert float(error[1]) < 0.01
-    jnp, unroll, key = names["jnp"], names["jaxrnn"].unroll, names["key"]
-    cell, xs = names["Leaky"](4), jnp.ones((3, 2))
-    assert unroll(cell, cell.init(key, 2), xs)[1].shape == (3, 4)
-    assert names["y"].shape == (4, 8)
-    assert names["solution"].converged
-    lru = names["cell"]
-    params, xs = lru.init(key, 2), jnp.ones((80, 2))
-    assert jnp.allclose(names["split"](params, xs), unroll(lru, params, xs)[1], atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "examples/intent/README.md", ".ci/run"])
@@ -50,3 +25,24 @@ def test_the_install_commands_name_extras_that_exist(name):
     assert listed
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(",".join(listed).split(",")) <= set(extras)
+
+
+def links(page):
+    """Return the files that a Markdown page links to, without code blocks."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M)
+    found = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text)
+    return [(page.parent / name).resolve() for name in found if not re.match(r"\w+:", name)]
+
+
+@pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]), ids=lambda p: p.name)
+def test_a_page_links_to_files_that_exist(page):
+    missing = [str(path.relative_to(ROOT)) for path in links(page) if not path.exists()]
+    assert not missing
+
+
+def test_every_code_block_of_a_page_runs_when_the_site_is_built():
+    for page in ROOT.glob("docs/**/*.md"):
+        text = page.read_text()
+        if "```python" in text:
+            assert page.name in ("index.md", "cpu.md", "cells.md", "choose-a-cell.md"), f"{page}: write {{code-cell}}"
+        assert ("{code-cell}" in text) == text.startswith("---\nfile_format: mystnb\n"), page

@@ -78,7 +78,7 @@ class Apply(Stateless):
 
     A module of flax.linen is `Apply(lambda key, in_dim: module.init(key, jnp.ones(in_dim)), module.apply)`; a function
     of `haiku.transform` is `Apply(lambda key, in_dim: f.init(key, jnp.ones(in_dim)), lambda p, x: f.apply(p, None,
-    x))`; `docs/extending.md` has one of flax.nnx.
+    x))`; the guide to own layers has one of flax.nnx.
 
     Raises:
         ValueError: for arguments that cannot be called or hashed, and for outputs that are no single array (..., K).

@@ -26,7 +26,7 @@ def memory_capacity(
     steps: int = 2000,
     washout: int = 200,
     scale: float = 1.0,
-    regularization: float = 1e-7,
+    regularization: float = 1e-4,
 ) -> Float[Array, " delays"]:
     """Return how much of the input of l steps before a linear readout recovers, for l = 0, ..., `delays` - 1.
 
