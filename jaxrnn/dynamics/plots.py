@@ -37,7 +37,7 @@ def eigenvalues(found: Spectrum, axes: Axes | None = None) -> Axes:
 def fixed_points(
     found: Found, plane: PrincipalComponents, trajectories: ArrayLike | None = None, axes: Axes | None = None
 ) -> Axes:
-    """Draw fixed points in a plane: stable ones filled, others as crosses, slow ones as diamonds.
+    """Draw fixed points in a plane: stable ones as circles, others as an x, slow ones as diamonds.
 
     Args:
         found: what `jaxrnn.dynamics.fixed_points` returns.

@@ -107,9 +107,8 @@ def test_dir_shows_public_names_alone():
 
 @pytest.mark.parametrize("module", PUBLIC)
 def test_every_public_name_is_documented(module):
-    package = (
-        pytest.importorskip(module) if "interop" in module or "plots" in module else importlib.import_module(module)
-    )
+    optional = "interop" in module or "plots" in module
+    package = pytest.importorskip(module) if optional else importlib.import_module(module)
     assert package.__doc__
     for name, value in vars(package).items():
         if not name.startswith("_") and getattr(value, "__module__", "").startswith("jaxrnn"):
