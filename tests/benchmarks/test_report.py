@@ -11,7 +11,7 @@ from benchmarks.plots import pictures
 from benchmarks.result import figure, read, read_all, shape, small
 from benchmarks.workload import Workload
 
-SHAPES = report.README_SHAPES
+SHAPES = ((128, 32, 64, 128), (256, 32, 128, 256))
 HEAD = {
     "command": "python -m benchmarks peers",
     "date": "2026-01-02T03:04:05+00:00",
