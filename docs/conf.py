@@ -24,7 +24,7 @@ extensions = [
     "docstrings",
 ]
 exclude_patterns = ["_ext"]
-nitpicky = False
+toc_object_entries = False
 default_role = "py:obj"
 
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
