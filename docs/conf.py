@@ -50,4 +50,5 @@ html_static_path = ["_static"]
 html_css_files = ["wide.css"]
 html_theme_options = {"navigation_with_keys": True}
 html_show_sphinx = False
+html_search_scorer = str(pathlib.Path(__file__).parent / "_ext" / "scorer.js")
 copybutton_exclude = ".linenos, .gp, .go"
