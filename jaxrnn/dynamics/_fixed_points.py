@@ -15,8 +15,8 @@ import optax
 from .._core.cell import Cell
 from .._core.fields import count, positive, size
 from .._core.types import Inputs, Params, State
-from ._jacobians import Spectrum, spectrum
-from ._state_space import step_map, to_vector
+from ._jacobians import Spectrum, jacobians, spectrum
+from ._state_space import step_map, to_vector, velocities
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -105,12 +105,12 @@ def fixed_points(
         positive(given, name)
     sizes = count(steps, "steps"), count(newton_steps, "newton_steps"), size(batch_size, "batch_size")
     basins, points = _search(cell, params, x, starts, optimizer, tolerance, *sizes)
-    speed = jax.jit(jax.vmap(lambda h: jnp.linalg.norm(step_map(cell, params)(h, x) - h)))
+    speed = lambda points: np.linalg.norm(velocities(cell, params, x, points), axis=-1)
     near = functools.partial(_unique, starts=np.asarray(starts), distance=distance, outlier=outlier)
-    fixed = near(np.asarray(points), np.asarray(speed(points)), tolerance)
-    others = near(np.asarray(basins), np.asarray(speed(basins)), slow)
+    fixed = near(np.asarray(points), speed(points), tolerance)
+    others = near(np.asarray(basins), speed(basins), slow)
     others = others[_distances(others, fixed).min(axis=1, initial=np.inf) > distance]
-    describe = lambda h: _describe(cell, params, x, jnp.asarray(h), speed)
+    describe = lambda h: _describe(h, speed(h), jacobians(cell, params, jnp.asarray(h), x).state)
     return Found(describe(fixed), describe(others))
 
 
@@ -189,9 +189,5 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.linalg.norm(a[:, None] - b[None], axis=-1)
 
 
-def _describe(
-    cell: Cell, params: Params, x: Inputs, points: jax.Array, speed: Callable[[jax.Array], jax.Array]
-) -> FixedPoints:
-    step = step_map(cell, params)
-    jacobians = jax.jit(jax.vmap(jax.jacfwd(lambda h: step(h, x))))(points)
-    return FixedPoints(np.asarray(points), np.asarray(speed(points)), np.asarray(jacobians), spectrum(jacobians))
+def _describe(points: np.ndarray, speeds: np.ndarray, at: jax.Array) -> FixedPoints:
+    return FixedPoints(points, speeds, np.asarray(at), spectrum(at))

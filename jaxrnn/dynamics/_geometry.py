@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from .._core.cell import Cell
 from .._core.fields import size
 from .._core.types import Inputs, Params
-from ._state_space import step_map
+from ._state_space import velocities
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -124,8 +124,7 @@ def flow_field(
     line = jnp.linspace(-extent, extent, size(points, "points"), dtype=plane.axes.dtype)
     grid = jnp.stack(jnp.meshgrid(line, line), axis=-1) * jnp.sqrt(plane.variances)
     states = plane.lift(grid)
-    step = step_map(cell, params)
-    velocity = jax.vmap(jax.vmap(lambda h: step(h, x) - h))(states)
+    velocity = velocities(cell, params, x, states.reshape(-1, states.shape[-1])).reshape(states.shape)
     return Flow(grid, velocity @ plane.axes.T, jnp.linalg.norm(velocity, axis=-1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,9 +46,15 @@ def jacobian(cell: Cell, params: Params, state: State, x: Inputs) -> Jacobians:
     ((7, 4, 4), (7, 4, 3))
     """
     vectors = to_vector(cell, params, state)
+    flat = jacobians(cell, params, vectors.reshape(math.prod(vectors.shape[:-1]), vectors.shape[-1]), x)
+    return jax.tree.map(lambda a: a.reshape(*vectors.shape[:-1], *a.shape[1:]), flat)
+
+
+@functools.partial(jax.jit, static_argnames="cell")
+def jacobians(cell: Cell, params: Params, vectors: jax.Array, x: Inputs) -> Jacobians:
+    """Return the Jacobians at the vectors (P, n)."""
     derivatives = jax.jacfwd(step_map(cell, params), argnums=(0, 1))
-    flat = jax.vmap(derivatives, (0, None))(vectors.reshape(math.prod(vectors.shape[:-1]), vectors.shape[-1]), x)
-    return Jacobians(*jax.tree.map(lambda a: a.reshape(*vectors.shape[:-1], *a.shape[1:]), flat))
+    return Jacobians(*jax.vmap(derivatives, (0, None))(vectors, x))
 
 
 class Spectrum(NamedTuple):
@@ -106,7 +113,13 @@ def gradient_by_lag(
     Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", 2013, eq. 5
     (https://arxiv.org/abs/1211.5063).
     """
-    step, start = step_map(cell, params), start_vector(cell, params, state)
+    return _norms(cell, params, xs, start_vector(cell, params, state), ord)
+
+
+@functools.partial(jax.jit, static_argnames=("cell", "ord"))
+def _norms(cell: Cell, params: Params, xs: Inputs, start: jax.Array, ord: int | str) -> jax.Array:
+    """Return what `gradient_by_lag` does, from a vector."""
+    step = step_map(cell, params)
 
     def forward(h: jax.Array, x: Inputs) -> tuple[jax.Array, jax.Array]:
         return step(h, x), h

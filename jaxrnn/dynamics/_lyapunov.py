@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -70,13 +71,20 @@ def lyapunov(
     systems", 1980; for recurrent networks Engelken, Wolf and Abbott, "Lyapunov spectra of chaotic recurrent neural
     networks", 2023, section II (https://arxiv.org/abs/2006.02427).
     """
-    step, start = step_map(cell, params), start_vector(cell, params, state)
+    start = start_vector(cell, params, state)
     steps, every = len(jax.tree.leaves(xs)[0]), size(every, "every")
     k, skipped = len(start) if k is None else size(k, "k"), count(warmup, "warmup")
     if k > len(start):
         raise ValueError(f"a state of {len(start)} numbers has {len(start)} exponents; got k={k}")
     if steps % every or skipped % every or skipped >= steps:
         raise ValueError(f"T={steps} and warmup={skipped} must be multiples of every={every}, and warmup less than T")
+    return _exponents(cell, params, xs, start, k, skipped, every)
+
+
+@functools.partial(jax.jit, static_argnames=("cell", "k", "warmup", "every"))
+def _exponents(cell: Cell, params: Params, xs: Inputs, start: jax.Array, k: int, warmup: int, every: int) -> Lyapunov:
+    """Return what `lyapunov` does, from a vector."""
+    step = step_map(cell, params)
 
     def group(carry: tuple[jax.Array, jax.Array], xs: Inputs) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         h, q = carry
@@ -85,10 +93,10 @@ def lyapunov(
         q, r = jnp.linalg.qr(jax.vmap(push, 1, 1)(q))
         return (new, q), jnp.log(jnp.abs(jnp.diagonal(r)))
 
-    groups = jax.tree.map(lambda a: a.reshape(steps // every, every, *a.shape[1:]), xs)
+    groups = jax.tree.map(lambda a: a.reshape(len(a) // every, every, *a.shape[1:]), xs)
     q = jnp.eye(len(start), k, dtype=start.dtype)
     (last, _), logs = jax.lax.scan(group, (start, q), groups)
-    logs = logs[skipped // every :]
+    logs = logs[warmup // every :]
     taken: Any = every * jnp.arange(1, len(logs) + 1, dtype=logs.dtype)
     history = jnp.cumsum(logs, axis=0) / taken[:, None]
     return Lyapunov(history[-1], history, last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import jax
@@ -90,8 +91,14 @@ def convergence(cell: Cell, params: Params, xs: Inputs, first: State, second: St
     Reference: Jaeger, "The echo state approach to analysing and training recurrent neural networks", GMD report 148,
     2001, definition 1.
     """
-    step = jax.vmap(step_map(cell, params), (0, None))
     starts = jnp.stack([start_vector(cell, params, state) for state in (first, second)])
+    return _distances(cell, params, xs, starts)
+
+
+@functools.partial(jax.jit, static_argnames="cell")
+def _distances(cell: Cell, params: Params, xs: Inputs, starts: jax.Array) -> jax.Array:
+    """Return what `convergence` does, from two vectors (2, n)."""
+    step = jax.vmap(step_map(cell, params), (0, None))
     distance = lambda pair: jnp.linalg.norm(pair[0] - pair[1])
 
     def run(pair: jax.Array, x: Inputs) -> tuple[jax.Array, jax.Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,13 @@ def step_map(cell: Cell, params: Params) -> Callable[[jax.Array, Inputs], jax.Ar
     return step
 
 
+@functools.partial(jax.jit, static_argnames="cell")
+def velocities(cell: Cell, params: Params, x: Inputs, points: jax.Array) -> jax.Array:
+    """Return F(h) - h of the vectors (P, n) for an input."""
+    step = step_map(cell, params)
+    return jax.vmap(lambda h: step(h, x) - h)(points)
+
+
 def trajectory(cell: Cell, params: Params, xs: Inputs, state: State = None) -> Float[Array, "T *batch n"]:
     """Return the states after every step as vectors.
 
@@ -102,12 +110,19 @@ def trajectory(cell: Cell, params: Params, xs: Inputs, state: State = None) -> F
     _one_state(cell, params)
     if state is None:
         state = cell.initial_state(params, jax.tree.leaves(xs)[0].shape[1:-1])
+    return _trajectory(cell, params, xs, state)
+
+
+@functools.partial(jax.jit, static_argnames="cell")
+def _trajectory(cell: Cell, params: Params, xs: Inputs, state: State) -> jax.Array:
+    """Return what `trajectory` does."""
 
     def step(state: State, x: Inputs) -> tuple[State, jax.Array]:
         state = cell.step(params, state, x)[0]
         return state, to_vector(cell, params, state)
 
-    return jax.lax.scan(step, state, xs)[1]
+    vectors: jax.Array = jax.lax.scan(step, state, xs)[1]
+    return vectors
 
 
 def start_vector(cell: Cell, params: Params, state: State) -> jax.Array:

@@ -276,6 +276,31 @@ def test_bad_input_is_named(call, message):
         call(cell, cell.init(KEY, 3), jnp.ones((6, 3)))
 
 
+def test_a_second_call_traces_nothing():
+    traces = []
+
+    def halve(h, x):
+        traces.append(h)
+        return 0.5 * h
+
+    cell, xs, x = Map(halve, (1.0, 2.0)), NO_INPUT((6, 1)), NO_INPUT(1)
+    plane = dynamics.principal_components(jnp.eye(2), 2)
+    calls = [
+        lambda: dynamics.lyapunov(cell, (), xs),
+        lambda: dynamics.gradient_by_lag(cell, (), xs),
+        lambda: dynamics.trajectory(cell, (), xs),
+        lambda: dynamics.convergence(cell, (), xs, None, jnp.zeros(2)),
+        lambda: dynamics.jacobian(cell, (), jnp.ones((3, 2)), x),
+        lambda: dynamics.flow_field(cell, (), x, plane, points=2),
+        lambda: dynamics.fixed_points(cell, (), x, jnp.eye(2), steps=2),
+    ]
+    for call in calls:
+        call()
+        before = len(traces)
+        call()
+        assert before == len(traces)
+
+
 def test_every_picture_is_drawn():
     plots = pytest.importorskip("jaxrnn.dynamics.plots")
     import matplotlib
