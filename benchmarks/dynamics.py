@@ -78,7 +78,11 @@ class Dynamics:
             (FIXED, "Adam alone, JAX", adam),
             (FIXED, "Adam alone, torch", in_torch),
             (EXPONENTS, "jaxrnn", lambda: np.asarray(run(xs))),
-            (EXPONENTS, "nolds.lyap_r", lambda: importlib.import_module("nolds").lyap_r(line, min_tsep=100)),
+            (
+                EXPONENTS,
+                "nolds.lyap_r",
+                lambda: importlib.import_module("nolds").lyap_r(line, min_tsep=min(100, self.steps // 10)),
+            ),
         ]
         rows: list[Row] = []
         for what, name, job in jobs:
