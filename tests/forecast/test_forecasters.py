@@ -52,10 +52,8 @@ def test_a_forecast_starts_from_the_last_valid_step():
     future = jnp.ones((5, 3, 2))
     draw = lambda xs, **kw: forecaster.sample_paths(params, xs, key=key, steps=5, paths=2, future=future, **kw)
     garbage = jnp.where(valid[..., None], xs, jnp.nan)
-    got = draw(garbage, lengths=lengths, mask=mask, static=static)
-    np.testing.assert_array_equal(
-        got, draw(jnp.where(valid[..., None], xs, 7), lengths=lengths, mask=mask, static=static)
-    )
+    past = {"lengths": lengths, "mask": mask, "static": static}
+    np.testing.assert_array_equal(draw(garbage, **past), draw(jnp.where(valid[..., None], xs, 7), **past))
     direct = DirectForecaster(cell=GRU(4), head=Quantiles(), horizon=5, targets=2, static=3, scaling=LastValue())
     params = direct.init(key, in_dim=4)
     outputs, scale = direct(params, garbage, **past)
