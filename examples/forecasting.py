@@ -20,10 +20,10 @@ import optax
 
 from jaxrnn.extend import extra
 from jaxrnn.forecast import crps_from_quantiles, forecast_loss
-from jaxrnn.model import ridge_readout
 from jaxrnn.train import EarlyStopping, fit
 
 from . import bundle
+from .baselines import fit_linear, repeat
 from .segment_forecaster import HEAD, HORIZON, Predict, SegmentForecaster
 from .series import DAY, WEEK, Data, generate, read, windows
 
@@ -34,24 +34,10 @@ with extra("examples"):
     from rich.table import Table
     from tyro.conf import arg
 
+DATA = Path(os.environ["JAXRNN_DATA"]) if "JAXRNN_DATA" in os.environ else None
 PROGRAM = f"python -m {__package__}.forecasting"
-PENALTIES = (1.0, 10.0, 100.0, 1e3, 1e4)
+PENALTIES = (10.0, 1e3, 1e4, 1e5)
 console = Console(highlight=False, soft_wrap=True)
-
-
-def repeat(period: int) -> Predict:
-    """Return the seasonal naive forecast: the last period again."""
-    return lambda past: jnp.resize(past[-period:], (HORIZON, *past.shape[1:]))[..., None]
-
-
-def fit_linear(data: Data, past: int, penalty: float) -> Predict:
-    """Return the linear map of the past, less its last value, by ridge regression; all columns share it."""
-    seen = windows(data.series, jnp.arange(data.train - past - HORIZON + 1), past + HORIZON)
-    seen = jnp.moveaxis(seen - seen[past - 1], 0, -1)
-    v, c = ridge_readout(seen[..., :past], seen[..., past:], regularization=penalty)
-    return lambda past: (
-        jnp.moveaxis(jnp.moveaxis(past - past[-1], 0, -1) @ v + c, -1, 0)[..., None] + past[-1][..., None]
-    )
 
 
 def evaluate(predict: Predict, data: Data, span: tuple[int, int], past: int) -> dict[str, Any]:
@@ -82,11 +68,9 @@ class Main:
     """Train on the first months, tune on the next, read the last ones once; write a bundle, a plot and the results."""
 
     data: Annotated[Path | None, arg(help="the folder with ett/ETTh1.csv ($JAXRNN_DATA); None: a generated series")] = (
-        dataclasses.field(
-            default_factory=lambda: Path(os.environ["JAXRNN_DATA"]) if "JAXRNN_DATA" in os.environ else None
-        )
+        DATA
     )
-    past: Annotated[int, arg(help="the hours that a forecast is made from")] = 720
+    past: Annotated[int, arg(help="the hours that a forecast is made from")] = 336
     segment: Annotated[int, arg(help=f"the hours of a segment: a divisor of the past and of {HORIZON}")] = 48
     hidden: Annotated[int, arg(help="the units of the GRU, an even number")] = 128
     dropout: float = 0.5
@@ -101,17 +85,17 @@ class Main:
         """Run the command."""
         if min(self.past, self.segment) < 1 or self.past % self.segment or HORIZON % self.segment:
             raise SystemExit(f"--segment must divide --past and {HORIZON}; got {self.segment} and {self.past}")
+        if min(self.hidden, self.batch) < 1 or self.hidden % 2 or not 0 <= self.dropout < 1:
+            raise SystemExit("--hidden must be even, --batch 1 or more, and --dropout at least 0 and below 1")
         data = generate(self.seed) if self.data is None else read(self.data)
         if self.past + HORIZON > data.train - self.batch:
             raise SystemExit(
-                f"--past {self.past} and {HORIZON} hours exceed the part for training. Choose a shorter past"
+                f"--past {self.past} and {HORIZON} hours exceed the part for training: choose a shorter past"
             )
         bundle.prepare(self.out)
-        network, began = (
-            SegmentForecaster(len(data.columns), self.segment, self.hidden, self.dropout),
-            time.perf_counter(),
-        )
-        params, valid = self._load(network) if self.load else self._train(network, data)
+        began = time.perf_counter()
+        network = SegmentForecaster(len(data.columns), self.segment, self.hidden, self.dropout)
+        params, valid = self._load(network) if self.load else self.train(network, data)
         predictors = {"segments, GRU": network.quantiles(params)} | self._baselines(data)
         test = data.valid, len(data.series)
         results = {name: evaluate(predict, data, test, self.past) for name, predict in predictors.items()}
@@ -122,7 +106,7 @@ class Main:
         self._show(results)
         self._draw(data, predictors, results)
 
-    def _train(self, network: SegmentForecaster, data: Data) -> tuple[Any, dict[str, Any]]:
+    def train(self, network: SegmentForecaster, data: Data) -> tuple[Any, dict[str, Any]]:
         """Return the params with the lowest loss on the part for validation, and the errors there."""
         count = data.train - self.past - HORIZON + 1
 
@@ -157,7 +141,7 @@ class Main:
         """Return a seasonal naive and a linear forecast, each the best of some on the part for validation."""
         error = lambda predict: evaluate(predict, data, (data.train, data.valid), self.past)["mse"]
         naive = [repeat(period) for period in (DAY, WEEK) if period <= self.past]
-        linear = [fit_linear(data, self.past, penalty) for penalty in PENALTIES]
+        linear = [fit_linear(data, hours, p) for hours in {min(self.past, 2 * WEEK), self.past} for p in PENALTIES]
         return {"linear": min(linear, key=error), "seasonal naive": min(naive, key=error)}
 
     def _show(self, results: dict[str, Any]) -> None:

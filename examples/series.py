@@ -41,19 +41,23 @@ def read(folder: Path) -> Data:
 
 
 def generate(seed: int, months: tuple[int, int, int] = (5, 2, 2)) -> Data:
-    """Return a random series of 7 columns, above 0: the exponential of seasons of a day and of a week and noise."""
+    """Return 7 random series: a season of a day, weaker at weekends, whose size drifts, and noise with a memory."""
     rng, hours = np.random.default_rng(seed), np.arange(sum(months) * MONTH)[:, None]
-    seasons = sum(
-        rng.gamma(2, 1 / k, 7) * np.sin(2 * np.pi * (k * hours / period + rng.random(7)))
-        for period in (DAY, WEEK)
-        for k in (1, 2, 3)
-    )
-    noise = rng.normal(size=(len(hours), 7))
-    for t in range(1, len(noise)):
-        noise[t] += 0.9 * noise[t - 1]
-    numbers = np.exp(0.4 * (seasons + 0.4 * noise))
+    shape = sum(rng.gamma(2, 1 / k, 7) * np.sin(2 * np.pi * (k * hours / DAY + rng.random(7))) for k in (1, 2, 3))
+    size = np.exp(0.3 * _autoregression(rng, hours.size, 10 * DAY)) * np.where(hours // DAY % 7 < 5, 1.0, 0.5)
+    numbers = size * (2 + shape) + 0.3 * _autoregression(rng, hours.size, DAY / 2)
     names = [f"series {c + 1}" for c in range(7)]
     return standardized(numbers, names, months[0] * MONTH, sum(months[:2]) * MONTH)
+
+
+def _autoregression(rng: np.random.Generator, steps: int, memory: float) -> np.ndarray:
+    """Return 7 series (T, 7) of variance 1 that forget within `memory` steps."""
+    decay = np.exp(-1 / memory)
+    numbers = rng.normal(size=(steps, 7))
+    numbers[1:] *= np.sqrt(1 - decay**2)
+    for t in range(1, steps):
+        numbers[t] += decay * numbers[t - 1]
+    return numbers
 
 
 def standardized(numbers: np.ndarray, columns: list[str], train: int, valid: int) -> Data:

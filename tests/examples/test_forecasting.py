@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from examples import bundle, forecasting, series
+from examples.baselines import fit_linear, repeat
 from examples.forecasting import Main
 from examples.segment_forecaster import HEAD, HORIZON, SegmentForecaster
 
@@ -53,7 +54,7 @@ def test_the_network_is_shared_by_columns_and_moves_with_their_level():
 def test_the_linear_forecast_continues_a_sine_and_the_naive_one_repeats():
     hours = jnp.arange(900)[:, None]
     data = series.Data(jnp.sin(hours * 2 * jnp.pi / 24), ["sine"], 600, 750)
-    for predict in (forecasting.fit_linear(data, 48, 0.1), forecasting.repeat(24)):
+    for predict in (fit_linear(data, 48, 0.1), repeat(24)):
         found = forecasting.evaluate(predict, data, (data.valid, 900), 48)
         assert found["mse"] < 1e-3
         assert found["crps"] == pytest.approx(found["mae"], rel=1e-4)
@@ -87,7 +88,7 @@ def test_errors_are_one_line(tmp_path, monkeypatch):
     (tmp_path / "ett" / "ETTh1.csv").write_text("date,OT\n2016-07-01,x\n")
     with pytest.raises(SystemExit, match="cannot be read: could not convert"):
         series.read(tmp_path)
-    with pytest.raises(SystemExit, match="--segment must divide --past and 96; got 36 and 720"):
+    with pytest.raises(SystemExit, match="--segment must divide --past and 96; got 36 and 336"):
         Main(data=None, segment=36)()
     monkeypatch.setattr("sys.argv", ["forecasting", "--load", "--data", "None", "--out", str(tmp_path / "none")])
     with pytest.raises(SystemExit, match=r"no bundle there, since about\.json is missing"):
