@@ -36,8 +36,6 @@ class DirectForecaster(Forecaster):
     >>> forecast = forecaster(params, past)
     >>> forecast.outputs.shape, forecast_loss(forecaster.head, forecast.outputs, future, scale=forecast.scale).shape
     ((12, 2, 1, 2), ())
-    >>> forecaster.head.quantiles(forecast.outputs, (0.1, 0.9), forecast.scale).shape
-    (12, 2, 1, 2)
     """
 
     horizon: int

@@ -6,6 +6,7 @@ T time, B batch (any number of leading axes), N steps of the forecast, K targets
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import jax
@@ -83,18 +84,7 @@ class Forecaster(metaclass=Checked):
             raise ValueError(
                 f"the first features of xs are the {self.targets} targets, so in_dim is at least that; got {in_dim}"
             )
-        k_cell, k_readout, k_static = jax.random.split(key, 3)
-        params = self.cell.init(k_cell, in_dim)
-        outputs = steps * self.targets * self.head.features
-        linear = init_readout(k_readout, out_dim(self.cell, in_dim), outputs)
-        return ForecasterParams(params, linear, self._draw_static(k_static, params) if self.static else ())
-
-    def _draw_static(self, key: Key, params: Params) -> State:
-        """Draw weights (S, ...) of variance 1 / S for each leaf (...) of the initial state of the cell."""
-        leaves, form = jax.tree.flatten(self.cell.initial_state(params))
-        keys = jax.random.split(key, len(leaves))
-        draw = lambda k, leaf: jax.random.normal(k, (self.static, *leaf.shape), leaf.dtype) * self.static**-0.5
-        return jax.tree.unflatten(form, [draw(k, leaf) for k, leaf in zip(keys, leaves, strict=True)])
+        return _draw(self, key, in_dim, steps)
 
     def _initial_state(self, params: ForecasterParams, batch: tuple[int, ...], static: ArrayLike | None) -> State:
         """Return the state before the first step: that of the cell, and what the static covariates add."""
@@ -138,6 +128,22 @@ class Forecaster(metaclass=Checked):
     def outputs(self, params: ForecasterParams, ys: jax.Array, *steps: int) -> jax.Array:
         """Return the outputs (*batch, *steps, K, F) of the head."""
         return readout(params.readout, ys).reshape(*ys.shape[:-1], *steps, self.targets, self.head.features)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2, 3))  # one program, where eager draws would compile a dozen
+def _draw(forecaster: Forecaster, key: Key, in_dim: int, steps: int) -> ForecasterParams:
+    """Draw the params of a readout of `steps` steps; the static weights have variance 1 / S."""
+    k_cell, k_readout, k_static = jax.random.split(key, 3)
+    params = forecaster.cell.init(k_cell, in_dim)
+    outputs = steps * forecaster.targets * forecaster.head.features
+    linear = init_readout(k_readout, out_dim(forecaster.cell, in_dim), outputs)
+    if not (count := forecaster.static):
+        return ForecasterParams(params, linear)
+    leaves, form = jax.tree.flatten(forecaster.cell.initial_state(params))
+    keys = jax.random.split(k_static, len(leaves))
+    draw = lambda k, leaf: jax.random.normal(k, (count, *leaf.shape), leaf.dtype) * count**-0.5
+    weights = jax.tree.unflatten(form, [draw(k, leaf) for k, leaf in zip(keys, leaves, strict=True)])
+    return ForecasterParams(params, linear, weights)
 
 
 def last_valid(ys: jax.Array, options: PastOptions) -> jax.Array:
