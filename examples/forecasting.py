@@ -74,9 +74,9 @@ class Main:
     segment: Annotated[int, arg(help=f"the hours of a segment: a divisor of the past and of {HORIZON}")] = 48
     hidden: Annotated[int, arg(help="the units of the GRU, an even number")] = 128
     dropout: float = 0.5
-    epochs: Annotated[int, arg(help="the largest number of epochs; training ends 4 after the best one")] = 15
+    epochs: Annotated[int, arg(help="the number of epochs; the best one is kept")] = 15
     batch: Annotated[int, arg(help="the windows of a batch")] = 64
-    rate: Annotated[float, arg(help="the first learning rate, which falls by a fifth an epoch")] = 1e-3
+    rate: Annotated[float, arg(help="the first learning rate, which falls to 0")] = 1e-3
     seed: int = 0
     load: Annotated[bool, arg(help="use the bundle in --out in place of training")] = False
     out: Annotated[Path, arg(help="the folder for the bundle, the plot and the results")] = Path("runs/forecasting")
@@ -123,9 +123,9 @@ class Main:
             found = evaluate(network.quantiles(params), data, (data.train, data.valid), self.past)
             return {name: value for name, value in found.items() if name != "below"}
 
-        rate = optax.exponential_decay(self.rate, count // self.batch, 0.8, staircase=True)
+        rate = optax.cosine_decay_schedule(self.rate, count // self.batch * self.epochs)
         k_params, k_dropout = jax.random.split(jax.random.key(self.seed))
-        stop, options = EarlyStopping("crps", patience=4), {"epochs": self.epochs, "key": k_dropout, "progress": True}
+        stop, options = EarlyStopping("crps"), {"epochs": self.epochs, "key": k_dropout, "progress": True}
         optimizer = optax.adam(rate)
         result = fit(
             loss, network.init(k_params), batches, optimizer=optimizer, evaluate=valid, early_stopping=stop, **options
