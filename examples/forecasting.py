@@ -94,7 +94,7 @@ class Main:
             )
         bundle.prepare(self.out)
         began = time.perf_counter()
-        network = SegmentForecaster(len(data.columns), self.segment, self.hidden, self.dropout)
+        network = SegmentForecaster(len(data.columns), self.past, self.segment, self.hidden, self.dropout)
         params, valid = self._load(network) if self.load else self.train(network, data)
         predictors = {"segments, GRU": network.quantiles(params)} | self._baselines(data)
         test = data.valid, len(data.series)
@@ -107,7 +107,7 @@ class Main:
         self._draw(data, predictors, results)
 
     def train(self, network: SegmentForecaster, data: Data) -> tuple[Any, dict[str, Any]]:
-        """Return the params with the lowest loss on the part for validation, and the errors there."""
+        """Return the params with the lowest CRPS on the part for validation, and the errors there."""
         count = data.train - self.past - HORIZON + 1
 
         def loss(params: Any, starts: jax.Array, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -125,10 +125,16 @@ class Main:
 
         rate = optax.cosine_decay_schedule(self.rate, count // self.batch * self.epochs)
         k_params, k_dropout = jax.random.split(jax.random.key(self.seed))
-        stop, options = EarlyStopping("crps"), {"epochs": self.epochs, "key": k_dropout, "progress": True}
-        optimizer = optax.adam(rate)
         result = fit(
-            loss, network.init(k_params), batches, optimizer=optimizer, evaluate=valid, early_stopping=stop, **options
+            loss,
+            network.init(k_params),
+            batches,
+            optimizer=optax.adam(rate),
+            epochs=self.epochs,
+            key=k_dropout,
+            evaluate=valid,
+            early_stopping=EarlyStopping("crps"),
+            progress=True,
         )
         return result.params, valid(result.params)
 
@@ -157,17 +163,15 @@ class Main:
         figure = Figure(figsize=(12, 4), layout="constrained", dpi=130)
         *left, right = figure.subplots(1, 3)
         past = data.series[data.valid - self.past : data.valid, None]
-        truth, hours = (
-            np.asarray(data.series[data.valid - HORIZON : data.valid + HORIZON]),
-            np.arange(-HORIZON, HORIZON),
-        )
+        before, hours = np.arange(-HORIZON, HORIZON), np.arange(HORIZON)
+        styles = {"color": "#2563eb"}, {"color": "#d97706", "lw": 1}, {"color": "#9aa5b1", "lw": 1, "ls": "--"}
         for axis, column in zip(left, (0, len(data.columns) - 1), strict=True):
-            axis.plot(hours, truth[:, column], color="#52606d", lw=1, label="observed")
-            for (name, predict), color in zip(predictors.items(), ("#2563eb", "#d97706", "#059669"), strict=True):
+            for (name, predict), style in zip(predictors.items(), styles, strict=True):
                 found = np.asarray(predict(past))[:, 0, column]
-                axis.plot(hours[HORIZON:], found[:, found.shape[1] // 2], color=color, lw=1, label=name)
+                axis.plot(hours, found[:, found.shape[1] // 2], label=name, **style)
                 for k, share in enumerate((0.15, 0.2, 0.25)[: found.shape[1] // 2]):
-                    axis.fill_between(hours[HORIZON:], found[:, k], found[:, -1 - k], color=color, alpha=share, lw=0)
+                    axis.fill_between(hours, found[:, k], found[:, -1 - k], color=style["color"], alpha=share, lw=0)
+            axis.plot(before, data.series[data.valid + before, column], color="#1f2933", lw=0.9, label="observed")
             axis.set(title=data.columns[column], xlabel="hours", ylabel="standard deviations")
         figure.legend(*left[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
         right.plot(HEAD.levels, results["segments, GRU"]["below"], marker="o", color="#2563eb")

@@ -1,7 +1,8 @@
 """A recurrent network over segments of a series, whose outputs are quantiles.
 
 Lin et al., "SegRNN: Segment recurrent neural network for long-term time series forecasting", 2023
-(https://arxiv.org/abs/2308.11200).
+(https://arxiv.org/abs/2308.11200); the linear part: Lai et al., "Modeling long- and short-term temporal patterns with
+deep neural networks", 2018.
 """
 
 from __future__ import annotations
@@ -26,14 +27,18 @@ Predict: TypeAlias = Callable[[jax.Array], jax.Array]
 class SegmentForecaster:
     """A GRU over segments of S steps of each column, and one more step of it for each segment of the forecast.
 
+    A linear map of the past, the same for all columns and quantiles, is added to what the GRU says.
+
     Args:
         columns: C.
-        segment: S, a divisor of the past L and of the horizon N.
+        past: L.
+        segment: S, a divisor of L and of the horizon N.
         hidden: H, even.
         dropout: of the outputs of the GRU.
     """
 
     columns: int
+    past: int
     segment: int
     hidden: int
     dropout: float
@@ -54,12 +59,14 @@ class SegmentForecaster:
         embed = lambda k, count: 0.5 * jax.random.normal(k, (count, self.hidden // 2))
         positions, columns = embed(keys[0], HORIZON // self.segment), embed(keys[1], self.columns)
         encoder, readout = self.encoder.init(keys[2], self.segment), self.readout.init(keys[3], self.hidden)
-        return {"positions": positions, "columns": columns, "encoder": encoder, "readout": readout}
+        linear = jnp.zeros((HORIZON, self.past))
+        return {"positions": positions, "columns": columns, "encoder": encoder, "readout": readout, "linear": linear}
 
     def __call__(self, params: dict[str, Any], past: jax.Array, key: jax.Array | None = None) -> Forecast:
         """Return the quantiles (N, B, C, Q) after the past (L, B, C), and the scale; a key draws dropout."""
         (_, batch, columns), scale = past.shape, LastValue()(past)
-        segments = scale.normalize(past).reshape(-1, self.segment, batch, columns)
+        past = scale.normalize(past)
+        segments = past.reshape(-1, self.segment, batch, columns)
         (_, h), _ = unroll(self.encoder, params["encoder"], jnp.moveaxis(segments, 1, -1))
         shape = HORIZON // self.segment, batch, columns
         embedded = params["positions"][:, None, None], params["columns"]
@@ -69,7 +76,8 @@ class SegmentForecaster:
         state = self.readout.initial_state(params["readout"], shape)
         _, outputs = self.readout.step(params["readout"], state, ys, key=key)
         outputs = jnp.moveaxis(outputs.reshape(*shape, self.segment, HEAD.features), 3, 1)
-        return Forecast(outputs.reshape(HORIZON, batch, columns, HEAD.features), scale)
+        outputs = outputs.reshape(HORIZON, batch, columns, HEAD.features)
+        return Forecast(outputs + jnp.tensordot(params["linear"], past, 1)[..., None], scale)
 
     def quantiles(self, params: dict[str, Any]) -> Predict:
         """Return the forecast as a function of the past."""

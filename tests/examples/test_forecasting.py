@@ -39,7 +39,7 @@ def test_windows_are_consecutive_hours():
 
 
 def test_the_network_is_shared_by_columns_and_moves_with_their_level():
-    network = SegmentForecaster(columns=3, segment=24, hidden=6, dropout=0.5)
+    network = SegmentForecaster(columns=3, past=48, segment=24, hidden=6, dropout=0.5)
     params, past = network.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (48, 2, 3))
     params["columns"] = jnp.zeros_like(params["columns"])
     predict = network.quantiles(params)
@@ -71,13 +71,13 @@ def test_it_trains_writes_and_loads(tmp_path, capsys, monkeypatch):
     below = about["test"]["segments, GRU"]["below"]
     assert below == sorted(below)
     assert "seasonal naive" in capsys.readouterr().out
-    network = SegmentForecaster(7, 48, 4, 0.5)
+    network = SegmentForecaster(7, 96, 48, 4, 0.5)
     params, valid = main._load(network)
     assert valid == about["valid"]
     data = series.generate(0, (1, 1, 1))
     assert forecasting.evaluate(network.quantiles(params), data, (data.train, data.valid), 96)["mse"] == valid["mse"]
     with pytest.raises(bundle.BundleError, match="does not fit this model"):
-        main._load(SegmentForecaster(7, 48, 6, 0.5))
+        main._load(SegmentForecaster(7, 96, 48, 6, 0.5))
 
 
 def test_errors_are_one_line(tmp_path, monkeypatch):
