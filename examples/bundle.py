@@ -28,7 +28,7 @@ class BundleError(ValueError):
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder of a bundle, before the time is spent that training takes."""
+    """Create the folder of a bundle, before the time is spent that training takes."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
