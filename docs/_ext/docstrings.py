@@ -9,7 +9,8 @@ import re
 from sphinx.util import logging
 
 MODULES = ("jaxrnn", "jaxrnn.blocks", "jaxrnn.dynamics", "jaxrnn.dynamics.plots", "jaxrnn.extend", "jaxrnn.model")
-MODULES += ("jaxrnn.train", *(f"jaxrnn.interop.{n}" for n in ("torch", "flax", "haiku", "keras", "equinox", "onnx")))
+MODULES += ("jaxrnn.forecast", "jaxrnn.train")
+MODULES += tuple(f"jaxrnn.interop.{n}" for n in ("torch", "flax", "haiku", "keras", "equinox", "onnx"))
 
 UNLISTED = {"jaxrnn.interop.onnx.Activation"}  # shown without an entry in the index, where the name has another meaning
 

@@ -5,6 +5,7 @@ from ._batches import LengthGroups as LengthGroups
 from ._batches import epoch_batches as epoch_batches
 from ._batches import length_groups as length_groups
 from ._batches import shard_batch as shard_batch
+from ._burn_in import unroll_after_burn_in as unroll_after_burn_in
 from ._checkpoint_files import CheckpointError as CheckpointError
 from ._checkpoint_files import DamagedCheckpointError as DamagedCheckpointError
 from ._checkpoints import Checkpoints as Checkpoints

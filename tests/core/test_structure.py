@@ -23,13 +23,13 @@ FLOORS = (
     ("_unroll", "_generate"),
     ("__init__", "extend"),
     ("blocks", "model"),
-    ("train", "interop", "dynamics"),
+    ("train", "interop", "dynamics", "forecast"),
 )
 """A room imports from itself and from the floors below it. So cells, layers and drivers never import each other, but
 for drivers that import kernels."""
 
 PUBLIC = ("jaxrnn", "jaxrnn.blocks", "jaxrnn.dynamics", "jaxrnn.extend", "jaxrnn.model", "jaxrnn.train")
-PUBLIC += ("jaxrnn.dynamics.plots",)
+PUBLIC += ("jaxrnn.dynamics.plots", "jaxrnn.forecast")
 PUBLIC += tuple(f"jaxrnn.interop.{name}" for name in ("torch", "flax", "keras", "haiku", "equinox", "onnx"))
 LATE = {"optax", "flax", "orbax", "matplotlib", "torch", "rich", "onnx", "safetensors", "tyro", "keras", "haiku"}
 LATE |= {"equinox", "jaxtyping"}
@@ -101,7 +101,7 @@ def test_no_private_jax():
 def test_dir_shows_public_names_alone():
     names = {name: value for name, value in vars(jaxrnn).items() if not name.startswith("_")}
     modules = {name for name, value in names.items() if isinstance(value, types.ModuleType)}
-    assert modules <= {"blocks", "dynamics", "extend", "model", "train", "interop"}
+    assert modules <= {"blocks", "dynamics", "extend", "forecast", "model", "train", "interop"}
     assert {"unroll", "select", "generate", "pad", "LSTM", "Scan"} <= names.keys()
 
 
