@@ -17,11 +17,11 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
     "mathml",
     "docstrings",
+    "links",
 ]
 exclude_patterns = ["_ext"]
 toc_object_entries = False
