@@ -1,4 +1,4 @@
-"""A check of the built site: every link within it leads to a page and a heading, and no script or picture is elsewhere."""
+"""A check of the built site: its own links lead to a page and a heading, and no script or picture is elsewhere."""
 
 import pathlib
 from html.parser import HTMLParser
