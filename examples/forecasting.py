@@ -72,6 +72,7 @@ class Main:
     )
     past: Annotated[int, arg(help="the hours that a forecast is made from")] = 336
     segment: Annotated[int, arg(help=f"the hours of a segment: a divisor of the past and of {HORIZON}")] = 48
+    linear: Annotated[int, arg(help="the last hours whose linear map is added to the outputs; 0 for none")] = 336
     hidden: Annotated[int, arg(help="the units of the GRU, an even number")] = 128
     dropout: float = 0.5
     epochs: Annotated[int, arg(help="the number of epochs; the best one is kept")] = 15
@@ -85,6 +86,8 @@ class Main:
         """Run the command."""
         if min(self.past, self.segment) < 1 or self.past % self.segment or HORIZON % self.segment:
             raise SystemExit(f"--segment must divide --past and {HORIZON}; got {self.segment} and {self.past}")
+        if not 0 <= self.linear <= self.past:
+            raise SystemExit(f"--linear must be between 0 and --past; got {self.linear} and {self.past}")
         if min(self.hidden, self.batch) < 1 or self.hidden % 2 or not 0 <= self.dropout < 1:
             raise SystemExit("--hidden must be even, --batch 1 or more, and --dropout at least 0 and below 1")
         data = generate(self.seed) if self.data is None else read(self.data)
@@ -94,7 +97,7 @@ class Main:
             )
         bundle.prepare(self.out)
         began = time.perf_counter()
-        network = SegmentForecaster(len(data.columns), self.past, self.segment, self.hidden, self.dropout)
+        network = SegmentForecaster(len(data.columns), self.linear, self.segment, self.hidden, self.dropout)
         params, valid = self._load(network) if self.load else self.train(network, data)
         predictors = {"segments, GRU": network.quantiles(params)} | self._baselines(data)
         test = data.valid, len(data.series)

@@ -27,18 +27,18 @@ Predict: TypeAlias = Callable[[jax.Array], jax.Array]
 class SegmentForecaster:
     """A GRU over segments of S steps of each column, and one more step of it for each segment of the forecast.
 
-    A linear map of the past, the same for all columns and quantiles, is added to what the GRU says.
+    A linear map of the last hours, the same for all columns and quantiles, is added to the outputs.
 
     Args:
         columns: C.
-        past: L.
-        segment: S, a divisor of L and of the horizon N.
+        linear: the last hours that the linear map takes; 0 for none.
+        segment: S, a divisor of the past L and of the horizon N.
         hidden: H, even.
         dropout: of the outputs of the GRU.
     """
 
     columns: int
-    past: int
+    linear: int
     segment: int
     hidden: int
     dropout: float
@@ -59,7 +59,7 @@ class SegmentForecaster:
         embed = lambda k, count: 0.5 * jax.random.normal(k, (count, self.hidden // 2))
         positions, columns = embed(keys[0], HORIZON // self.segment), embed(keys[1], self.columns)
         encoder, readout = self.encoder.init(keys[2], self.segment), self.readout.init(keys[3], self.hidden)
-        linear = jnp.zeros((HORIZON, self.past))
+        linear = jnp.zeros((HORIZON, self.linear))
         return {"positions": positions, "columns": columns, "encoder": encoder, "readout": readout, "linear": linear}
 
     def __call__(self, params: dict[str, Any], past: jax.Array, key: jax.Array | None = None) -> Forecast:
@@ -77,7 +77,8 @@ class SegmentForecaster:
         _, outputs = self.readout.step(params["readout"], state, ys, key=key)
         outputs = jnp.moveaxis(outputs.reshape(*shape, self.segment, HEAD.features), 3, 1)
         outputs = outputs.reshape(HORIZON, batch, columns, HEAD.features)
-        return Forecast(outputs + jnp.tensordot(params["linear"], past, 1)[..., None], scale)
+        linear = jnp.tensordot(params["linear"], past[len(past) - self.linear :], 1)
+        return Forecast(outputs + linear[..., None], scale)
 
     def quantiles(self, params: dict[str, Any]) -> Predict:
         """Return the forecast as a function of the past."""

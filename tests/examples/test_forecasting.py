@@ -12,7 +12,7 @@ from examples.baselines import fit_linear, repeat
 from examples.forecasting import Main
 from examples.segment_forecaster import HEAD, HORIZON, SegmentForecaster
 
-SMALL = {"data": None, "past": 96, "hidden": 4, "epochs": 1, "batch": 256}
+SMALL = {"data": None, "past": 96, "linear": 48, "hidden": 4, "epochs": 1, "batch": 256}
 
 
 def write(folder, rows):
@@ -39,7 +39,7 @@ def test_windows_are_consecutive_hours():
 
 
 def test_the_network_is_shared_by_columns_and_moves_with_their_level():
-    network = SegmentForecaster(columns=3, past=48, segment=24, hidden=6, dropout=0.5)
+    network = SegmentForecaster(columns=3, linear=24, segment=24, hidden=6, dropout=0.5)
     params, past = network.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (48, 2, 3))
     params["columns"] = jnp.zeros_like(params["columns"])
     predict = network.quantiles(params)
@@ -71,13 +71,13 @@ def test_it_trains_writes_and_loads(tmp_path, capsys, monkeypatch):
     below = about["test"]["segments, GRU"]["below"]
     assert below == sorted(below)
     assert "seasonal naive" in capsys.readouterr().out
-    network = SegmentForecaster(7, 96, 48, 4, 0.5)
+    network = SegmentForecaster(7, 48, 48, 4, 0.5)
     params, valid = main._load(network)
     assert valid == about["valid"]
     data = series.generate(0, (1, 1, 1))
     assert forecasting.evaluate(network.quantiles(params), data, (data.train, data.valid), 96)["mse"] == valid["mse"]
     with pytest.raises(bundle.BundleError, match="does not fit this model"):
-        main._load(SegmentForecaster(7, 96, 48, 6, 0.5))
+        main._load(SegmentForecaster(7, 48, 48, 6, 0.5))
 
 
 def test_errors_are_one_line(tmp_path, monkeypatch):
@@ -90,6 +90,8 @@ def test_errors_are_one_line(tmp_path, monkeypatch):
         series.read(tmp_path)
     with pytest.raises(SystemExit, match="--segment must divide --past and 96; got 36 and 336"):
         Main(data=None, segment=36)()
+    with pytest.raises(SystemExit, match="--linear must be between 0 and --past; got 336 and 96"):
+        Main(data=None, past=96)()
     monkeypatch.setattr("sys.argv", ["forecasting", "--load", "--data", "None", "--out", str(tmp_path / "none")])
     with pytest.raises(SystemExit, match=r"no bundle there, since about\.json is missing"):
         forecasting.main()
