@@ -6,7 +6,11 @@ import sys
 
 import jaxrnn
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent / "_ext"))
+HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE / "_ext"))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+)  # examples
 # Pages compile more than they compute.
 os.environ.update(JAX_DISABLE_MOST_OPTIMIZATIONS="1", XLA_FLAGS="--xla_cpu_use_fusion_emitters=false")
 os.environ.update(KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
@@ -50,5 +54,5 @@ html_static_path = ["_static"]
 html_css_files = ["wide.css"]
 html_theme_options = {"navigation_with_keys": True}
 html_show_sphinx = False
-html_search_scorer = str(pathlib.Path(__file__).parent / "_ext" / "scorer.js")
+html_search_scorer = str(HERE / "_ext" / "scorer.js")
 copybutton_exclude = ".linenos, .gp, .go"
