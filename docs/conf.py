@@ -8,9 +8,8 @@ import jaxrnn
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-)  # examples
+found = [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+os.environ["PYTHONPATH"] = os.pathsep.join(found)  # pages import the examples
 # Pages compile more than they compute.
 os.environ.update(JAX_DISABLE_MOST_OPTIMIZATIONS="1", XLA_FLAGS="--xla_cpu_use_fusion_emitters=false")
 os.environ.update(KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
