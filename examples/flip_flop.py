@@ -131,7 +131,7 @@ class Main:
         params = {"rnn": cell.init(k_cell, BITS), "readout": readout}
         state, step = init(params, optimizer, k_data), make_step(loss, optimizer)
         batches = jax.jit(draw, static_argnums=(1, 2))
-        with Progress(console=console, transient=True) as progress:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             for i in progress.track(range(self.steps), description="training"):
                 state, _ = step(state, batches(jax.random.fold_in(k_data, i), self.length, self.batch))
         return state
