@@ -499,7 +499,7 @@ def test_the_kernels_under_a_sanitizer(sanitizer, emulate, cache, tmp_path):
     Small jobs are cut too.
     """
     native, here = pathlib.Path(jaxrnn.__file__).parent / "_kernels" / "cpu", library.isa().replace("amx", "avx512")
-    build = f"g++ -std=c++17 -Og -g1 -Wno-psabi -DJAXRNN_POISON -fsanitize={sanitizer} -I{native} -pthread".split()
+    build = f"g++ -std=c++17 -O1 -g1 -Wno-psabi -DJAXRNN_POISON -fsanitize={sanitizer} -I{native} -pthread".split()
     build += [f"-DJAXRNN_L2={cache}", "-DJAXRNN_MIN_FLOPS=1"]
     linked = ["amx", "baseline"] if emulate else [here]
     parts = [(isa, "kernel") for isa in linked] + [(isa, "memory") for isa in linked if isa != "amx"]
